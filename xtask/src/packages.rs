@@ -1,0 +1,67 @@
+//! What of the Debian packages and tools is missing. Looks at files, not at dpkg: a Postgres from anywhere will do.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The oldest Postgres that the tests work with.
+const OLDEST_POSTGRES: u32 = 13;
+
+/// Debian packages to install, in the order in which a person would name them.
+pub(crate) fn missing() -> Vec<&'static str> {
+    let mut packages = Vec::new();
+    if !has_postgres() {
+        packages.push(postgres_package(&fs::read_to_string("/etc/os-release").unwrap_or_default()));
+    }
+    if !has_program("redis-server") && env::var_os("GROUNDSKEEPER_TEST_REDIS_BIN").is_none() {
+        packages.push("redis-server");
+    }
+    if !Path::new("/etc/ssl/certs/ca-certificates.crt").exists() {
+        packages.push("ca-certificates");
+    }
+    if !has_program("setpriv") {
+        packages.push("util-linux");
+    }
+    packages
+}
+
+fn has_postgres() -> bool {
+    if let Some(folder) = env::var_os("GROUNDSKEEPER_TEST_PG_BIN") {
+        return PathBuf::from(folder).join("postgres").is_file();
+    }
+    let Ok(versions) = fs::read_dir("/usr/lib/postgresql") else { return false };
+    versions.flatten().any(|entry| {
+        let version = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
+        version.is_some_and(|version| version >= OLDEST_POSTGRES) && entry.path().join("bin/postgres").is_file()
+    })
+}
+
+/// Debian 12 has Postgres 15, contrib and client included; elsewhere the distribution's own choice is new enough.
+fn postgres_package(os_release: &str) -> &'static str {
+    let is_bookworm = os_release.lines().any(|line| line.trim() == "VERSION_CODENAME=bookworm");
+    if is_bookworm { "postgresql-15" } else { "postgresql" }
+}
+
+pub(crate) fn has_nextest() -> bool {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")));
+    has_program("cargo-nextest") || home.is_some_and(|home| home.join("bin/cargo-nextest").is_file())
+}
+
+pub(crate) fn has_program(name: &str) -> bool {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(PathBuf::from))
+        .any(|folder| folder.join(name).is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bookworm_gets_the_versioned_package() {
+        assert_eq!(postgres_package("ID=debian\nVERSION_CODENAME=bookworm\n"), "postgresql-15");
+        assert_eq!(postgres_package("ID=ubuntu\nVERSION_CODENAME=noble\n"), "postgresql");
+    }
+}
