@@ -1,0 +1,114 @@
+//! Every check of this build, in the order in which they are run and shown.
+
+use super::{Check, host, http, logs, postgres, redis};
+use crate::system::SystemKind;
+
+/// One line a check. Reachability comes first: when it fails, the others of that system are unknown.
+pub static CHECKS: &[&Check] = &[
+    // postgres
+    &postgres::availability::UNREACHABLE,
+    &postgres::availability::SLOW_TO_ANSWER,
+    &postgres::connections::CONNECTIONS_NEAR_LIMIT,
+    &postgres::activity::IDLE_IN_TRANSACTION,
+    &postgres::activity::LONG_QUERY,
+    &postgres::activity::LONG_TRANSACTION,
+    &postgres::locks::BLOCKED_SESSIONS,
+    &postgres::wraparound::TRANSACTION_ID_AGE,
+    &postgres::vacuum::DEAD_ROWS_PAST_TRIGGER,
+    &postgres::vacuum::STATISTICS_STALE,
+    &postgres::configuration::AUTOVACUUM_OFF,
+    &postgres::cache::CACHE_HIT_LOW,
+    &postgres::wal::CHECKPOINTS_REQUESTED,
+    &postgres::wal::ARCHIVE_FAILING,
+    &postgres::replication::REPLICATION_LAG,
+    &postgres::versions::MINOR_VERSION_BEHIND,
+    &postgres::configuration::STATEMENTS_MISSING,
+    &postgres::configuration::GRANTS_MISSING,
+    // redis
+    &redis::reach::UNREACHABLE,
+    &redis::reach::SLOW_TO_ANSWER,
+    &redis::reach::LOADING,
+    &redis::memory::MEMORY_NEAR_LIMIT,
+    &redis::memory::NO_MEMORY_LIMIT,
+    &redis::memory::POLICY_UNSUITED,
+    &redis::memory::FRAGMENTATION_HIGH,
+    &redis::traffic::HIT_RATE_LOW,
+    &redis::traffic::EVICTIONS_HIGH,
+    &redis::traffic::REJECTED_CONNECTIONS,
+    &redis::traffic::COMMAND_ERRORS,
+    &redis::durability::SAVE_FAILING,
+    &redis::durability::REPLICA_LINK_DOWN,
+    // http
+    &http::reach::UNREACHABLE,
+    &http::answer::STATUS_UNEXPECTED,
+    &http::answer::BODY_UNEXPECTED,
+    &http::answer::SLOW,
+    &http::certificate::CERTIFICATE_EXPIRING,
+    &http::certificate::CERTIFICATE_UNTRUSTED,
+    // host
+    &host::disk::DISK_NEARLY_FULL,
+    &host::disk::INODES_NEARLY_FULL,
+    &host::disk::MOUNT_READ_ONLY,
+    &host::load::MEMORY_LOW,
+    &host::load::LOAD_HIGH,
+    &host::clock::CLOCK_UNSYNCHRONISED,
+    // logs
+    &logs::reach::UNREACHABLE,
+    &logs::size::FOLDER_TOO_LARGE,
+    &logs::size::FILE_TOO_LARGE,
+    &logs::size::GROWING_FAST,
+];
+
+/// The checks of one kind of system.
+pub fn of(kind: SystemKind) -> impl Iterator<Item = &'static Check> {
+    CHECKS.iter().copied().filter(move |check| check.system() == kind)
+}
+
+pub fn find(id: &str) -> Option<&'static Check> {
+    CHECKS.iter().copied().find(|check| check.id == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn ids_are_unique_and_start_with_their_system() {
+        let mut seen = BTreeSet::new();
+        for check in CHECKS {
+            assert!(seen.insert(check.id), "{} is listed twice", check.id);
+            assert!(
+                check.id.starts_with(&format!("{}.", check.system())),
+                "{} belongs to {}",
+                check.id,
+                check.system()
+            );
+        }
+    }
+
+    #[test]
+    fn every_check_tells_a_person_what_it_means_how_to_see_it_and_what_to_do() {
+        for check in CHECKS {
+            for (part, text) in [
+                ("title", check.title),
+                ("means", check.runbook.means),
+                ("confirm", check.runbook.confirm),
+                ("act", check.runbook.act),
+                ("source", check.source),
+            ] {
+                assert!(text.len() > 8, "{}: {part} is missing", check.id);
+            }
+            for threshold in check.thresholds {
+                assert!(threshold.why.len() > 8, "{}: why {} = {}?", check.id, threshold.name, threshold.default);
+            }
+        }
+    }
+
+    #[test]
+    fn every_remedy_answers_a_check_that_exists() {
+        for remedy in crate::remedy::REMEDIES {
+            assert!(find(remedy.check).is_some(), "{} answers the unknown check {}", remedy.id, remedy.check);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! A healthy server to start from, and the question that the tests ask of it: what is found, over every check.
+
+use crate::check::{Judgement, Status, Tuning, judge_all};
+use crate::finding::Finding;
+use crate::observation::{
+    Access, Activity, Archiver, Checkpoints, Database, Observation, Postgres, Reading, Replication, Server, Session,
+    SessionState, Statements, Table,
+};
+use crate::quantity::after;
+use crate::system::{SystemId, SystemKind};
+use jiff::Timestamp;
+
+pub(super) fn now() -> Timestamp {
+    "2026-11-21T12:00:00Z".parse().unwrap()
+}
+
+pub(super) fn ago(seconds: f64) -> Timestamp {
+    after(now(), -seconds)
+}
+
+/// A small, busy and well-kept server: nothing may be found here.
+pub(super) fn healthy() -> Postgres {
+    Postgres {
+        server: Server {
+            version_num: 150_020,
+            version: "15.20 (Debian 15.20-0+deb12u1)".into(),
+            started: ago(30.0 * 86_400.0),
+            in_recovery: false,
+            database: "docrag".into(),
+            max_connections: 100,
+            reserved_connections: 3,
+            autovacuum: true,
+            autovacuum_freeze_max_age: 200_000_000,
+            checkpoint_timeout: 300.0,
+        },
+        access: Access { user: "groundskeeper".into(), superuser: false, monitor: true, signal_backend: false },
+        activity: Ok(Activity {
+            total: 12,
+            active: 1,
+            idle: 10,
+            idle_in_transaction: 0,
+            hidden: 0,
+            sessions: vec![session(4242)],
+            by_application: vec![("docrag-api".into(), 10), ("psql".into(), 1)],
+        }),
+        databases: Ok(vec![database("docrag"), database("postgres"), database("template1")]),
+        tables: Ok(vec![table("chunks"), table("documents")]),
+        checkpoints: Ok(Checkpoints { timed: 8_640, requested: 100, stats_reset: Some(ago(30.0 * 86_400.0)) }),
+        archiver: Ok(Archiver {
+            enabled: true,
+            archived: 5_000,
+            failed: 2,
+            last_archived: Some(ago(120.0)),
+            last_failed: Some(ago(86_400.0)),
+            last_failed_segment: Some("000000010000000000000042".into()),
+        }),
+        replication: Ok(Replication { standbys: vec![], replay_delay: None, replay_backlog: None, receiving: None }),
+        statements: Statements {
+            preloaded: Some(true),
+            extension: Some("1.10".into()),
+            available: true,
+            slowest: Vec::new(),
+        },
+    }
+}
+
+/// An ordinary session that has just begun a query.
+pub(super) fn session(pid: i32) -> Session {
+    Session {
+        pid,
+        backend_start: ago(7_200.0),
+        database: "docrag".into(),
+        user: "docrag".into(),
+        application: "docrag-api".into(),
+        client: "10.0.0.4".into(),
+        state: SessionState::Active,
+        transaction_age: Some(0.02),
+        query_age: Some(0.01),
+        state_age: Some(0.01),
+        wait: String::new(),
+        blocked_by: Vec::new(),
+        lock_wait: None,
+        query: "SELECT * FROM chunks WHERE id = ?".into(),
+        protected: false,
+    }
+}
+
+pub(super) fn database(name: &str) -> Database {
+    Database {
+        name: name.into(),
+        size: Some(1 << 30),
+        xid_age: 60_000_000,
+        multixact_age: 1_000_000,
+        blocks_hit: 99_000_000,
+        blocks_read: 1_000_000,
+        commits: 5_000_000,
+        rollbacks: 100,
+        deadlocks: 0,
+        temporary_bytes: 0,
+    }
+}
+
+pub(super) fn table(name: &str) -> Table {
+    Table {
+        schema: "public".into(),
+        name: name.into(),
+        rows_estimated: Some(100_000.0),
+        size: 100 << 20,
+        live_rows: 100_000,
+        dead_rows: 5_000,
+        modified_since_analyze: 2_000,
+        vacuum_trigger: 20_050.0,
+        analyze_trigger: 10_050.0,
+        last_vacuum: Some(ago(3_600.0)),
+        last_analyze: Some(ago(3_600.0)),
+        autovacuum: true,
+        maintainable: true,
+    }
+}
+
+/// The healthy server with one thing changed.
+pub(super) fn change(what: impl FnOnce(&mut Postgres)) -> Postgres {
+    let mut seen = healthy();
+    what(&mut seen);
+    seen
+}
+
+/// The healthy server with these sessions instead of its own.
+pub(super) fn with_sessions(sessions: Vec<Session>) -> Postgres {
+    change(|seen| seen.activity.as_mut().unwrap().sessions = sessions)
+}
+
+pub(super) fn reading(seen: Postgres) -> Reading<Postgres> {
+    Reading { at: now(), latency: 0.004, took: 0.05, outcome: Ok(seen) }
+}
+
+pub(super) fn minute_before(seen: Postgres) -> Observation {
+    Observation::Postgres(Reading { at: ago(60.0), ..reading(seen) })
+}
+
+pub(super) fn judged(current: &Observation, before: Option<&Observation>) -> Vec<Judgement> {
+    judge_all(&SystemId::new(SystemKind::Postgres, "main"), current, before, &Tuning::default(), now())
+}
+
+/// The findings of all the checks of Postgres.
+pub(super) fn found(current: &Observation, before: Option<&Observation>) -> Vec<Finding> {
+    judged(current, before)
+        .into_iter()
+        .flat_map(|judgement| if let Status::Failing { findings } = judgement.status { findings } else { Vec::new() })
+        .collect()
+}
+
+/// The same with a healthy reading a minute before.
+pub(super) fn found_in(seen: Postgres) -> Vec<Finding> {
+    found(&Observation::Postgres(reading(seen)), Some(&minute_before(healthy())))
+}
+
+/// The status of one check.
+pub(super) fn status(check: &str, seen: Postgres, before: Option<Postgres>) -> Status {
+    judged(&Observation::Postgres(reading(seen)), before.map(minute_before).as_ref())
+        .into_iter()
+        .find(|judgement| judgement.check == check)
+        .unwrap_or_else(|| panic!("{check} is not in the catalogue"))
+        .status
+}
+
+/// The one finding, which must be of that check.
+#[track_caller]
+pub(super) fn finding(check: &str, findings: Vec<Finding>) -> Finding {
+    let ids: Vec<_> = findings.iter().map(|finding| finding.check.as_str()).collect();
+    assert_eq!(ids, [check], "{findings:#?}");
+    findings.into_iter().next().unwrap()
+}
+
+#[test]
+fn a_healthy_server_gives_no_finding_and_leaves_no_check_unanswered() {
+    let current = Observation::Postgres(reading(healthy()));
+    for judgement in judged(&current, Some(&minute_before(healthy()))) {
+        assert_eq!(judgement.status, Status::Ok, "{}", judgement.check);
+    }
+    assert_eq!(found(&current, None), [], "nor at the first reading");
+}

@@ -1,0 +1,225 @@
+//! Who waits for whom.
+
+use super::activity::{all_seen, described, duration, sessions, who};
+use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Threshold};
+use crate::finding::{Draft, Offender, Target};
+use crate::observation::{Postgres, Session};
+use crate::quantity::{Unit, Value};
+use std::collections::{BTreeMap, BTreeSet};
+
+const WAITING: &str = "pg_locks.waitstart and pg_blocking_pids(pid)";
+
+pub static BLOCKED_SESSIONS: Check = Check {
+    id: "postgres.blocked_sessions",
+    title: "Sessions wait for a lock",
+    runbook: Runbook {
+        means: "Somebody holds a lock that others need. They wait with their connections open, more requests queue up \
+                behind them, and after a while the connections run out.",
+        confirm: "SELECT pid, pg_blocking_pids(pid) AS waits_for, now() - query_start AS runs, query FROM \
+                  pg_stat_activity WHERE cardinality(pg_blocking_pids(pid)) > 0;",
+        act: "Look at the session at the root of the queue, not at those who wait. If it is a migration (ALTER TABLE, \
+              CREATE INDEX without CONCURRENTLY), cancel it: SELECT pg_cancel_backend(PID); and run it again with a \
+              lock_timeout. If it is idle in a transaction, end it: SELECT pg_terminate_backend(PID).",
+    },
+    source: WAITING,
+    thresholds: &[
+        Threshold {
+            name: "warning",
+            default: 10.0,
+            unit: Unit::Seconds,
+            why: "row locks last for milliseconds; ten times the default deadlock_timeout of 1 s is no ordinary wait",
+        },
+        Threshold {
+            name: "critical",
+            default: 120.0,
+            unit: Unit::Seconds,
+            why: "after two minutes clients and load balancers have timed out, and the pool of connections fills",
+        },
+    ],
+    hold: Hold { open_after: 15.0, clear_after: 30.0 },
+    judge: Judge::Postgres(blocked_sessions),
+};
+
+fn blocked_sessions(sight: &Sight<'_, Postgres>) -> Judged {
+    let activity = sight.seen.activity.as_ref()?;
+    let by_pid: BTreeMap<i32, &Session> = activity.sessions.iter().map(|session| (session.pid, session)).collect();
+    let waits = activity.sessions.iter().filter_map(|session| Some((session, session.lock_wait?)));
+    let mut waiting: Vec<_> = waits.filter(|(_, wait)| *wait >= sight.limit("warning")).collect();
+    waiting.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    let Some((longest, wait)) = waiting.first().copied() else { return all_seen(activity, Vec::new()) };
+    let Some((severity, limit)) = sight.graded(wait) else { return Ok(Vec::new()) };
+
+    let mut behind: BTreeMap<i32, f64> = BTreeMap::new();
+    for (session, _) in &waiting {
+        for root in roots(session, &by_pid) {
+            *behind.entry(root).or_default() += 1.0;
+        }
+    }
+    let mut roots: Vec<_> = behind.into_iter().collect();
+    roots.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    let root = roots.first().map(|(pid, _)| *pid);
+    let names: Vec<_> = roots.iter().map(|(pid, count)| format!("{} holds up {count}", named(*pid, &by_pid))).collect();
+    let offenders = roots.iter().filter_map(|(pid, count)| {
+        let session = by_pid.get(pid)?;
+        Some(Offender {
+            target: Target::Session { pid: *pid, backend_start: session.backend_start },
+            weight: *count,
+            note: format!("{}, {}, holds up {}", who(session), doing(session), sessions(*count as usize)),
+        })
+    });
+    let verb = if waiting.len() == 1 { "waits" } else { "wait" };
+    let draft = Draft::new(
+        severity,
+        format!(
+            "{} {verb} for a lock, the longest for {}; at the root: {}",
+            sessions(waiting.len()),
+            duration(wait),
+            root.map_or_else(|| "nobody that we can see".to_owned(), |pid| named(pid, &by_pid))
+        ),
+    )
+    .against("longest wait for a lock", Value::seconds(wait), Value::seconds(limit), WAITING)
+    .saw("who waits longest", Value::text(described(longest)), "pg_stat_activity")
+    .saw("root blockers", Value::text(names.join("; ")), "pg_blocking_pids(pid), followed to its end")
+    .offenders(offenders.collect())
+    .fix(way_out(root, &by_pid));
+    Ok(vec![draft])
+}
+
+/// Follows `blocked_by` to those who wait for nobody. A ring (a deadlock that the server is about to break) has no such
+/// end; then its members are named.
+fn roots(session: &Session, by_pid: &BTreeMap<i32, &Session>) -> BTreeSet<i32> {
+    let mut seen = BTreeSet::from([session.pid]);
+    let mut open = session.blocked_by.clone();
+    let mut found = BTreeSet::new();
+    while let Some(pid) = open.pop() {
+        if !seen.insert(pid) {
+            continue;
+        }
+        match by_pid.get(&pid).filter(|blocker| !blocker.blocked_by.is_empty()) {
+            Some(blocker) => open.extend(&blocker.blocked_by),
+            None => {
+                found.insert(pid);
+            }
+        }
+    }
+    if found.is_empty() {
+        found.extend(&session.blocked_by);
+    }
+    found
+}
+
+fn named(pid: i32, by_pid: &BTreeMap<i32, &Session>) -> String {
+    match by_pid.get(&pid) {
+        Some(session) => format!("{}, {}", who(session), doing(session)),
+        None if pid == 0 => "a prepared transaction".to_owned(),
+        None => format!("pid {pid}"),
+    }
+}
+
+fn doing(session: &Session) -> String {
+    use crate::observation::SessionState::{Active, Idle, IdleInTransaction, IdleInTransactionAborted, Other};
+    let state = match session.state {
+        Active => "active",
+        Idle => "idle",
+        IdleInTransaction => "idle in transaction",
+        IdleInTransactionAborted => "idle in a failed transaction",
+        Other => "in another state",
+    };
+    session.transaction_age.map_or_else(|| state.to_owned(), |age| format!("{state}, open for {}", duration(age)))
+}
+
+fn way_out(root: Option<i32>, by_pid: &BTreeMap<i32, &Session>) -> String {
+    match root {
+        Some(0) => {
+            "A prepared transaction holds the lock. Find it: SELECT gid, prepared, owner FROM pg_prepared_xacts \
+                    ORDER BY prepared; then COMMIT PREPARED or ROLLBACK PREPARED 'GID'."
+                .to_owned()
+        }
+        Some(pid) if by_pid.get(&pid).is_some_and(|session| session.protected) => format!(
+            "Session {pid} belongs to a superuser, to replication or to a backup: ask its owner before you touch it. \
+             SELECT * FROM pg_stat_activity WHERE pid = {pid};"
+        ),
+        Some(pid) => format!(
+            "Look at session {pid}: SELECT * FROM pg_stat_activity WHERE pid = {pid}; then SELECT pg_cancel_backend({pid}) \
+             if it runs a statement, or SELECT pg_terminate_backend({pid}) if it sits idle in a transaction."
+        ),
+        None => {
+            "SELECT pid, pg_blocking_pids(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'; and look at the \
+                 pids that it names."
+                .to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::check::postgres::fixtures::{finding, found_in, session, with_sessions};
+    use crate::finding::Target;
+    use crate::observation::{Session, SessionState};
+    use crate::severity::Severity;
+
+    fn waiting(pid: i32, wait: f64, blocked_by: &[i32]) -> Session {
+        Session {
+            wait: "Lock: transactionid".into(),
+            blocked_by: blocked_by.to_vec(),
+            lock_wait: Some(wait),
+            query_age: Some(wait + 400.0),
+            transaction_age: Some(wait + 400.0),
+            ..session(pid)
+        }
+    }
+
+    fn holder(pid: i32) -> Session {
+        Session {
+            state: SessionState::IdleInTransaction,
+            state_age: Some(200.0),
+            transaction_age: Some(210.0),
+            ..session(pid)
+        }
+    }
+
+    #[test]
+    fn a_wait_is_graded_by_its_length_and_is_the_only_finding() {
+        for (wait, severity) in [(10.0, Severity::Warning), (120.0, Severity::Critical)] {
+            let seen = with_sessions(vec![holder(1), waiting(2, wait, &[1])]);
+            let finding = finding("postgres.blocked_sessions", found_in(seen));
+            assert_eq!(finding.severity, severity);
+            assert!(finding.fix.contains("pg_terminate_backend(1)"), "{}", finding.fix);
+        }
+        assert_eq!(found_in(with_sessions(vec![holder(1), waiting(2, 9.9, &[1])])), []);
+    }
+
+    #[test]
+    fn the_root_of_a_chain_is_named_and_not_the_middle() {
+        let chain = vec![holder(1), waiting(2, 60.0, &[1]), waiting(3, 50.0, &[2]), waiting(4, 40.0, &[3, 2])];
+        let finding = finding("postgres.blocked_sessions", found_in(with_sessions(chain)));
+        assert_eq!(finding.offenders.len(), 1, "{finding:#?}");
+        assert!(matches!(finding.offenders[0].target, Target::Session { pid: 1, .. }));
+        assert!(finding.summary.starts_with("3 sessions wait"), "{}", finding.summary);
+        assert!(finding.offenders[0].note.contains("holds up 3 sessions"), "{}", finding.offenders[0].note);
+    }
+
+    #[test]
+    fn a_ring_ends_the_search() {
+        let ring = vec![waiting(1, 20.0, &[2]), waiting(2, 20.0, &[1])];
+        let finding = finding("postgres.blocked_sessions", found_in(with_sessions(ring)));
+        assert_eq!(finding.offenders.len(), 2);
+    }
+
+    #[test]
+    fn a_blocker_that_is_not_in_sight_and_a_prepared_transaction_are_still_named() {
+        let prepared = finding("postgres.blocked_sessions", found_in(with_sessions(vec![waiting(2, 20.0, &[0])])));
+        assert!(prepared.fix.contains("pg_prepared_xacts"));
+        let autovacuum = finding("postgres.blocked_sessions", found_in(with_sessions(vec![waiting(2, 20.0, &[77])])));
+        assert!(autovacuum.summary.contains("pid 77"), "{}", autovacuum.summary);
+        assert_eq!(autovacuum.offenders, []);
+    }
+
+    #[test]
+    fn nobody_is_told_to_end_a_protected_session() {
+        let backup = Session { protected: true, ..holder(1) };
+        let seen = with_sessions(vec![backup, waiting(2, 20.0, &[1])]);
+        let finding = finding("postgres.blocked_sessions", found_in(seen));
+        assert!(!finding.fix.contains("terminate"), "{}", finding.fix);
+    }
+}

@@ -1,0 +1,22 @@
+//! The checks of Postgres 13 to 18, by topic.
+//!
+//! One cause gives one finding: a session that waits for a lock is reported as blocked and not as slow, and a session
+//! that is idle in a transaction is not reported a second time as a long transaction. Where the sessions of other roles
+//! are hidden from us, finding nothing is *unknown*, not *ok*.
+
+#![allow(clippy::unnecessary_wraps, reason = "every judging function has the one signature that `Judge` asks for")]
+
+pub mod activity;
+pub mod availability;
+pub mod cache;
+pub mod configuration;
+pub mod connections;
+pub mod locks;
+pub mod replication;
+pub mod vacuum;
+pub mod versions;
+pub mod wal;
+pub mod wraparound;
+
+#[cfg(test)]
+mod fixtures;

@@ -1,0 +1,198 @@
+//! The numbers that are kept over time: one a minute for two days, one an hour for 400 days.
+//!
+//! A sample is a fact, not a judgement. Names are stable; a unit never changes under a name.
+
+use crate::observation::{Host, Http, Logs, Observation, Postgres, Redis};
+use crate::quantity::{Unit, seconds_between};
+use crate::system::SystemId;
+use serde::{Deserialize, Serialize};
+
+/// Tables kept by size; the rest would drown the record on schemas with thousands of them.
+const TABLES_KEPT: usize = 20;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sample {
+    pub system: SystemId,
+    /// `up`, `connections`, `database_size` …
+    pub metric: String,
+    /// The database, table, mount; empty for the system as a whole.
+    pub subject: String,
+    pub value: f64,
+    pub unit: Unit,
+}
+
+/// Takes the samples of an observation. Rates and ratios need the reading before it and are left out without one.
+pub fn samples(system: &SystemId, current: &Observation, before: Option<&Observation>) -> Vec<Sample> {
+    let mut taken = Samples { system, list: Vec::new() };
+    taken.add("up", f64::from(u8::from(current.failure().is_none())), Unit::Count);
+    if current.failure().is_none() {
+        taken.add("latency", current.latency(), Unit::Seconds);
+    }
+    let elapsed = before.map_or(0.0, |earlier| seconds_between(earlier.at(), current.at()));
+    match current {
+        Observation::Postgres(reading) => {
+            let earlier = before.and_then(Observation::as_postgres).and_then(|r| r.outcome.as_ref().ok());
+            if let Ok(seen) = &reading.outcome {
+                postgres(&mut taken, seen, earlier, elapsed);
+            }
+        }
+        Observation::Redis(reading) => {
+            let earlier = before.and_then(Observation::as_redis).and_then(|r| r.outcome.as_ref().ok());
+            if let Ok(seen) = &reading.outcome {
+                redis(&mut taken, seen, earlier, elapsed);
+            }
+        }
+        Observation::Http(reading) => {
+            if let Ok(seen) = &reading.outcome {
+                http(&mut taken, seen);
+            }
+        }
+        Observation::Host(reading) => {
+            if let Ok(seen) = &reading.outcome {
+                host(&mut taken, seen);
+            }
+        }
+        Observation::Logs(reading) => {
+            if let Ok(seen) = &reading.outcome {
+                logs(&mut taken, seen);
+            }
+        }
+    }
+    taken.list
+}
+
+struct Samples<'a> {
+    system: &'a SystemId,
+    list: Vec<Sample>,
+}
+
+impl Samples<'_> {
+    fn add(&mut self, metric: &str, value: f64, unit: Unit) {
+        self.of(metric, "", value, unit);
+    }
+
+    fn of(&mut self, metric: &str, subject: &str, value: f64, unit: Unit) {
+        if value.is_finite() {
+            self.list.push(Sample {
+                system: self.system.clone(),
+                metric: metric.to_owned(),
+                subject: subject.to_owned(),
+                value,
+                unit,
+            });
+        }
+    }
+}
+
+/// The growth of a counter per second; none when it went backwards (a restart) or no time passed.
+fn rate(now: u64, before: u64, elapsed: f64) -> Option<f64> {
+    (elapsed > 0.0 && now >= before).then(|| (now - before) as f64 / elapsed)
+}
+
+fn share(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64 * 100.0)
+}
+
+fn postgres(to: &mut Samples<'_>, seen: &Postgres, before: Option<&Postgres>, elapsed: f64) {
+    if let Ok(activity) = &seen.activity {
+        to.add("connections", f64::from(activity.total), Unit::Count);
+        to.add("connections_active", f64::from(activity.active), Unit::Count);
+        to.add("connections_idle_in_transaction", f64::from(activity.idle_in_transaction), Unit::Count);
+        let oldest = activity.sessions.iter().filter_map(|session| session.transaction_age).fold(0.0, f64::max);
+        to.add("oldest_transaction", oldest, Unit::Seconds);
+    }
+    if let Ok(databases) = &seen.databases {
+        for database in databases {
+            // Templates never change and would only fill the record.
+            if let Some(size) = database.size.filter(|_| !database.name.starts_with("template")) {
+                to.of("database_size", &database.name, size as f64, Unit::Bytes);
+            }
+        }
+        let oldest = databases.iter().map(|database| database.xid_age).max().unwrap_or(0);
+        to.add("transaction_id_age", oldest as f64, Unit::Count);
+        if let Some(Ok(earlier)) = before.map(|earlier| &earlier.databases) {
+            let sum = |list: &[crate::observation::Database], field: fn(&crate::observation::Database) -> u64| {
+                list.iter().map(field).sum::<u64>()
+            };
+            if let Some(commits) = rate(sum(databases, |d| d.commits), sum(earlier, |d| d.commits), elapsed) {
+                to.add("commits", commits, Unit::PerSecond);
+            }
+            let hit = sum(databases, |d| d.blocks_hit).saturating_sub(sum(earlier, |d| d.blocks_hit));
+            let read = sum(databases, |d| d.blocks_read).saturating_sub(sum(earlier, |d| d.blocks_read));
+            if let Some(ratio) = share(hit, hit + read) {
+                to.add("cache_hit", ratio, Unit::Percent);
+            }
+        }
+    }
+    if let Ok(tables) = &seen.tables {
+        let mut largest: Vec<_> = tables.iter().collect();
+        largest.sort_by_key(|table| std::cmp::Reverse(table.size));
+        for table in largest.into_iter().take(TABLES_KEPT) {
+            let name = format!("{}.{}", table.schema, table.name);
+            to.of("table_size", &name, table.size as f64, Unit::Bytes);
+            to.of("table_dead_rows", &name, table.dead_rows as f64, Unit::Count);
+            if let Some(rows) = table.rows_estimated {
+                to.of("table_rows", &name, rows, Unit::Count);
+            }
+        }
+    }
+    if let Ok(replication) = &seen.replication {
+        for standby in &replication.standbys {
+            if let Some(bytes) = standby.lag_bytes {
+                to.of("replication_lag", &standby.name, bytes as f64, Unit::Bytes);
+            }
+        }
+    }
+}
+
+fn redis(to: &mut Samples<'_>, seen: &Redis, before: Option<&Redis>, elapsed: f64) {
+    if let Ok(memory) = &seen.memory {
+        to.add("memory_used", memory.used as f64, Unit::Bytes);
+        if memory.max > 0 {
+            to.add("memory_max", memory.max as f64, Unit::Bytes);
+        }
+        to.add("fragmentation", memory.fragmentation, Unit::Ratio);
+    }
+    if let Ok(clients) = &seen.clients {
+        to.add("clients", clients.connected as f64, Unit::Count);
+    }
+    if let Ok(keys) = &seen.keys {
+        to.add("keys", keys.total as f64, Unit::Count);
+    }
+    if let (Ok(stats), Some(Ok(earlier))) = (&seen.stats, before.map(|earlier| &earlier.stats)) {
+        for (metric, now, then) in
+            [("evictions", stats.evicted, earlier.evicted), ("commands", stats.commands, earlier.commands)]
+        {
+            if let Some(per_second) = rate(now, then, elapsed) {
+                to.add(metric, per_second, Unit::PerSecond);
+            }
+        }
+        if stats.hits >= earlier.hits && stats.misses >= earlier.misses {
+            let hits = stats.hits - earlier.hits;
+            if let Some(ratio) = share(hits, hits + stats.misses - earlier.misses) {
+                to.add("hit_rate", ratio, Unit::Percent);
+            }
+        }
+    }
+}
+
+fn http(to: &mut Samples<'_>, seen: &Http) {
+    to.add("response_time", seen.total, Unit::Seconds);
+    to.add("status", f64::from(seen.status), Unit::Count);
+}
+
+fn host(to: &mut Samples<'_>, seen: &Host) {
+    to.add("load_1m", seen.load[0], Unit::Count);
+    to.add("load_5m", seen.load[1], Unit::Count);
+    to.add("memory_available", seen.memory.available as f64, Unit::Bytes);
+    to.add("memory_total", seen.memory.total as f64, Unit::Bytes);
+    for mount in &seen.mounts {
+        to.of("disk_available", &mount.path, mount.available as f64, Unit::Bytes);
+        to.of("disk_total", &mount.path, mount.total as f64, Unit::Bytes);
+    }
+}
+
+fn logs(to: &mut Samples<'_>, seen: &Logs) {
+    to.add("size", seen.bytes as f64, Unit::Bytes);
+    to.add("files", seen.files as f64, Unit::Count);
+}
