@@ -1,0 +1,140 @@
+//! Listeners that a client with deadlines must survive. Loopback only.
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinHandle;
+
+/// Accepts, and never says a word.
+#[derive(Debug)]
+pub struct BlackHole {
+    listening: Listening,
+}
+
+impl BlackHole {
+    pub async fn start() -> Result<Self> {
+        let swallow = |mut stream: TcpStream| async move {
+            let mut buffer = [0; 4096];
+            while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {}
+        };
+        Ok(Self { listening: Listening::start(swallow).await? })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.listening.address
+    }
+}
+
+/// Accepts, reads a little, and hangs up without an answer.
+#[derive(Debug)]
+pub struct Closer {
+    listening: Listening,
+}
+
+impl Closer {
+    pub async fn start() -> Result<Self> {
+        let hang_up = |mut stream: TcpStream| async move {
+            let _ = stream.read(&mut [0; 16]).await;
+        };
+        Ok(Self { listening: Listening::start(hang_up).await? })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.listening.address
+    }
+}
+
+/// Answers whatever it is sent with bytes that are no protocol.
+#[derive(Debug)]
+pub struct Garbage {
+    listening: Listening,
+}
+
+impl Garbage {
+    pub async fn start() -> Result<Self> {
+        let babble = |mut stream: TcpStream| async move {
+            let mut buffer = [0; 4096];
+            while stream.read(&mut buffer).await.is_ok_and(|count| count > 0) {
+                if stream.write_all(b"\xff\xfe\x00!! not a protocol \x07\x1b[2J\r\n\r\n").await.is_err() {
+                    return;
+                }
+            }
+        };
+        Ok(Self { listening: Listening::start(babble).await? })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.listening.address
+    }
+}
+
+#[derive(Debug)]
+struct Listening {
+    address: SocketAddr,
+    accepting: JoinHandle<()>,
+}
+
+impl Listening {
+    async fn start<F, C>(behave: F) -> Result<Self>
+    where
+        F: Fn(TcpStream) -> C + Send + 'static,
+        C: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        let address = listener.local_addr()?;
+        let accepting = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(behave(stream));
+            }
+        });
+        Ok(Self { address, accepting })
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Connecting hangs, as behind a firewall that drops packets: the listener never accepts and its backlog is full, so
+/// the kernel ignores every further SYN.
+#[derive(Debug)]
+pub struct PacketDropper {
+    address: SocketAddr,
+    _listener: TcpListener,
+    _backlog: Vec<TcpStream>,
+}
+
+impl PacketDropper {
+    pub async fn start() -> Result<Self> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+        let listener = socket.listen(0)?;
+        let address = listener.local_addr()?;
+        let mut backlog = Vec::new();
+        while backlog.len() < 64 {
+            // A connect over loopback takes microseconds; a second one in vain shows that the first was not just slow.
+            match connect_within(address, Duration::from_millis(100)).await {
+                Some(stream) => backlog.push(stream),
+                None => match connect_within(address, Duration::from_millis(200)).await {
+                    Some(stream) => backlog.push(stream),
+                    None => return Ok(Self { address, _listener: listener, _backlog: backlog }),
+                },
+            }
+        }
+        bail!("the backlog of {address} does not fill up: this kernel does not honour listen(0)")
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+async fn connect_within(address: SocketAddr, within: Duration) -> Option<TcpStream> {
+    tokio::time::timeout(within, TcpStream::connect(address)).await.ok()?.ok()
+}
