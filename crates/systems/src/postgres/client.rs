@@ -1,0 +1,412 @@
+//! Where a Postgres is and how to reach it.
+//!
+//! Our session's settings travel in the start-up message (`options`), not in `SET` statements: behind a pooler in
+//! transaction mode a `SET` would stay on a server connection that applications use next, and a
+//! `default_transaction_read_only` of ours would break them. A pooler that does not take the start-up parameter is asked
+//! again without it; then only our own deadline bounds the statements.
+
+use super::tls;
+use groundskeeper_core::observation::{Failure, FailureKind};
+use secrecy::{ExposeSecret, SecretString};
+use std::error::Error as _;
+use std::fmt::{self, Write as _};
+use std::io;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config, Error};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// What our sessions are called in `pg_stat_activity`.
+pub const APPLICATION_NAME: &str = "groundskeeper";
+/// Where Debian's packages, and most images, put the socket when no host is given.
+const DEFAULT_SOCKET_FOLDER: &str = "/var/run/postgresql";
+const PORT: u16 = 5432;
+/// What libpq takes and we have no use for; anything else that is unknown is an error.
+const IGNORED: [&str; 4] = ["gssencmode", "sslsni", "sslcompression", "fallback_application_name"];
+
+/// The address of a server with what is needed to log in. `Debug` shows no password.
+#[derive(Clone)]
+pub struct Endpoint {
+    config: Config,
+    tls: MakeRustlsConnect,
+    address: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EndpointError {
+    #[error("this is no Postgres address: {0}; write postgres://user@host:5432/database")]
+    Malformed(String),
+    #[error("{0}")]
+    Tls(String),
+    #[error("`{0}` is not supported in a Postgres address; client certificates and pass files come later")]
+    Unsupported(String),
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint")
+            .field("address", &self.address)
+            .field("user", &self.config.get_user())
+            .field("sslmode", &self.config.get_ssl_mode())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// Reads a `postgres://` or `postgresql://` URL, or a `key=value` connection string. A password given apart wins over
+    /// one in the text. Nothing is connected, but a file that `sslrootcert` names is read.
+    pub fn parse(text: &str, password: Option<SecretString>) -> Result<Self, EndpointError> {
+        let text = text.trim();
+        let is_url = text.starts_with("postgres://") || text.starts_with("postgresql://");
+        let (rest, options) = if is_url { url_parts(text) } else { (String::new(), dsn_pairs(text)?) };
+        let mut sslmode = None;
+        let mut root = None;
+        let mut kept = Vec::new();
+        for (key, value) in options {
+            match key.as_str() {
+                "sslmode" => sslmode = Some(value),
+                "sslrootcert" => root = Some(value),
+                "sslcert" | "sslkey" | "passfile" | "service" => return Err(EndpointError::Unsupported(key)),
+                ignored if IGNORED.contains(&ignored) => {}
+                _ => kept.push((key, value)),
+            }
+        }
+        let plain = if is_url { joined_url(&rest, &kept) } else { joined_dsn(&kept) };
+        let mut config: Config = plain.parse().map_err(|error: Error| EndpointError::Malformed(chain(&error)))?;
+        if let Some(password) = password {
+            config.password(password.expose_secret());
+        }
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            config.host_path(DEFAULT_SOCKET_FOLDER);
+        }
+        let (mode, trust) = tls::mode(sslmode.as_deref(), root.as_deref()).map_err(EndpointError::Tls)?;
+        // As in libpq: a Unix socket is not encrypted, whatever is asked for.
+        let local =
+            !config.get_hosts().is_empty() && config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
+        config.ssl_mode(if local { SslMode::Disable } else { mode });
+        config.application_name(APPLICATION_NAME);
+        let tls = tls::connector(trust, root.as_deref()).map_err(EndpointError::Tls)?;
+        let address = address(&config);
+        Ok(Self { config, tls, address })
+    }
+
+    /// `host:port/database`, without credentials.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The same server and role, another database.
+    #[must_use]
+    pub fn with_database(&self, database: &str) -> Self {
+        let mut config = self.config.clone();
+        config.dbname(database);
+        let address = address(&config);
+        Self { config, tls: self.tls.clone(), address }
+    }
+
+    /// Opens a session with these settings in force from its first statement on.
+    pub async fn connect(
+        &self,
+        application_name: &str,
+        settings: &[(&str, String)],
+        deadline: Duration,
+    ) -> Result<Session, Failure> {
+        // Boxed: the handshake's state is large, and gone once the session is open.
+        let opening = Box::pin(async {
+            match self.open(application_name, settings).await {
+                Err(error) if !settings.is_empty() && is_refused_parameter(&error) => {
+                    self.open(application_name, &[]).await
+                }
+                other => other,
+            }
+            .map_err(|error| self.failure(&error))
+        });
+        crate::deadline::within(deadline, &self.address, opening).await
+    }
+
+    async fn open(&self, application_name: &str, settings: &[(&str, String)]) -> Result<Session, Error> {
+        let mut config = self.config.clone();
+        config.application_name(application_name);
+        if !settings.is_empty() {
+            let mut options = config.get_options().unwrap_or_default().to_owned();
+            for (name, value) in settings {
+                let _ = write!(options, " -c {name}={value}");
+            }
+            config.options(options.trim_start());
+        }
+        let (client, connection) = config.connect(self.tls.clone()).await?;
+        let task = tokio::spawn(async move {
+            // Whoever waits for an answer gets this error as well, and has more to say about it.
+            if let Err(error) = connection.await {
+                tracing::debug!(error = chain(&error), "the connection ended");
+            }
+        });
+        Ok(Session { client: Some(client), task, settled: !settings.is_empty() })
+    }
+
+    /// What an error of the driver means to a person.
+    pub fn failure(&self, error: &Error) -> Failure {
+        let message = match error.as_db_error() {
+            Some(said) => format!("{} (SQLSTATE {})", said.message(), said.code().code()),
+            None => chain(error),
+        };
+        Failure { kind: kind(error), message, address: self.address.clone() }
+    }
+}
+
+/// An open connection. Dropping it closes the socket at once; [`Session::close`] says goodbye first.
+#[derive(Debug)]
+pub struct Session {
+    client: Option<Client>,
+    task: JoinHandle<()>,
+    settled: bool,
+}
+
+impl Session {
+    /// None once it was closed, which only [`Session::close`] does.
+    pub(super) fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
+    }
+
+    /// Whether the server took our settings. A pooler may not.
+    pub(super) fn is_settled(&self) -> bool {
+        self.settled
+    }
+
+    /// Ends the session properly, so that it is gone from `pg_stat_activity` and no half-open connection is logged.
+    pub async fn close(mut self, within: Duration) {
+        drop(self.client.take());
+        // When the goodbye does not get through, dropping the task closes the socket all the same.
+        let _ = tokio::time::timeout(within, &mut self.task).await;
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn kind(error: &Error) -> FailureKind {
+    if let Some(code) = error.code() {
+        return kind_of_state(code);
+    }
+    let what = error.to_string();
+    if error.is_closed() {
+        return FailureKind::Interrupted;
+    }
+    if what.contains("TLS") {
+        return FailureKind::Tls;
+    }
+    if what.contains("authentication") || chain(error).contains("password missing") {
+        return FailureKind::Denied;
+    }
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(error) = cause.downcast_ref::<io::Error>() {
+            return kind_of_io(error);
+        }
+        source = cause.source();
+    }
+    if what.contains("timeout") { FailureKind::Timeout } else { FailureKind::Protocol }
+}
+
+fn kind_of_state(code: &SqlState) -> FailureKind {
+    match code {
+        _ if code.code().starts_with("28") => FailureKind::Denied,
+        &SqlState::INVALID_CATALOG_NAME | &SqlState::INSUFFICIENT_PRIVILEGE => FailureKind::Denied,
+        &SqlState::TOO_MANY_CONNECTIONS => FailureKind::Exhausted,
+        &SqlState::CANNOT_CONNECT_NOW => FailureKind::NotReady,
+        &SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN => FailureKind::Interrupted,
+        &SqlState::QUERY_CANCELED | &SqlState::LOCK_NOT_AVAILABLE => FailureKind::Timeout,
+        _ => FailureKind::Protocol,
+    }
+}
+
+fn kind_of_io(error: &io::Error) -> FailureKind {
+    use io::ErrorKind as Io;
+    match error.kind() {
+        Io::ConnectionRefused => FailureKind::Refused,
+        Io::NotFound => FailureKind::Missing,
+        Io::PermissionDenied => FailureKind::Denied,
+        // Nothing comes back from there, which is what a dropped packet looks like as well.
+        Io::TimedOut | Io::HostUnreachable | Io::NetworkUnreachable | Io::NetworkDown => FailureKind::Timeout,
+        Io::ConnectionReset | Io::ConnectionAborted | Io::BrokenPipe | Io::UnexpectedEof => FailureKind::Interrupted,
+        // The resolver's errors have no kind of their own.
+        _ if error.to_string().contains("lookup address") || error.to_string().contains("resolve") => {
+            FailureKind::UnknownHost
+        }
+        _ => FailureKind::Protocol,
+    }
+}
+
+/// PgBouncer: "unsupported startup parameter: options", or one within `options`.
+fn is_refused_parameter(error: &Error) -> bool {
+    error.as_db_error().is_some_and(|said| said.message().contains("unsupported startup parameter"))
+}
+
+/// `error connecting to server: Connection refused (os error 111)`
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let _ = write!(text, ": {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn address(config: &Config) -> String {
+    let hosts: Vec<String> = if config.get_hosts().is_empty() {
+        config.get_hostaddrs().iter().map(ToString::to_string).collect()
+    } else {
+        let names = config.get_hosts().iter().map(|host| match host {
+            Host::Tcp(name) => name.clone(),
+            Host::Unix(path) => path.display().to_string(),
+        });
+        names.collect()
+    };
+    let ports = config.get_ports();
+    let places = hosts.iter().enumerate().map(|(index, host)| {
+        let port = ports.get(index).or_else(|| ports.first()).copied().unwrap_or(PORT);
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+    });
+    let places = places.collect::<Vec<_>>().join(",");
+    // Without a database the server takes the one that is named like the user.
+    match config.get_dbname().or(config.get_user()) {
+        Some(database) => format!("{places}/{database}"),
+        None => places,
+    }
+}
+
+/// The URL up to its `?`, and the options behind it. The first `@` ends the credentials, as the driver reads it: a
+/// question mark before it belongs to the password.
+fn url_parts(url: &str) -> (String, Vec<(String, String)>) {
+    let credentials = url.find('@').map_or(0, |at| at + 1);
+    let Some(mark) = url[credentials..].find('?').map(|at| at + credentials) else {
+        return (url.to_owned(), Vec::new());
+    };
+    let pairs = url::form_urlencoded::parse(&url.as_bytes()[mark + 1..]);
+    (url[..mark].to_owned(), pairs.map(|(key, value)| (key.into_owned(), value.into_owned())).collect())
+}
+
+fn joined_url(base: &str, options: &[(String, String)]) -> String {
+    let encoded = options.iter().map(|(key, value)| {
+        // The driver decodes percent signs only, so a space must not become a plus.
+        let value: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
+        format!("{key}={}", value.replace('+', "%20"))
+    });
+    let encoded = encoded.collect::<Vec<_>>().join("&");
+    if encoded.is_empty() { base.to_owned() } else { format!("{base}?{encoded}") }
+}
+
+fn joined_dsn(options: &[(String, String)]) -> String {
+    let quoted =
+        options.iter().map(|(key, value)| format!("{key}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'")));
+    quoted.collect::<Vec<_>>().join(" ")
+}
+
+/// `host=/run/postgresql dbname='my db'`: libpq's rules for quotes and backslashes.
+fn dsn_pairs(text: &str) -> Result<Vec<(String, String)>, EndpointError> {
+    // A message must not repeat what was read: it may be part of a password.
+    let malformed = |why: &str| EndpointError::Malformed(why.to_owned());
+    let mut pairs = Vec::new();
+    let mut rest = text.chars().peekable();
+    loop {
+        while rest.next_if(|c| c.is_whitespace()).is_some() {}
+        if rest.peek().is_none() {
+            break;
+        }
+        let mut key = String::new();
+        while let Some(c) = rest.next_if(|c| *c != '=' && !c.is_whitespace()) {
+            key.push(c);
+        }
+        while rest.next_if(|c| c.is_whitespace()).is_some() {}
+        if rest.next() != Some('=') || key.is_empty() {
+            return Err(malformed("it is neither a postgres:// URL nor key=value pairs"));
+        }
+        while rest.next_if(|c| c.is_whitespace()).is_some() {}
+        let is_quoted = rest.next_if_eq(&'\'').is_some();
+        let mut value = String::new();
+        loop {
+            match rest.next() {
+                Some('\'') if is_quoted => break,
+                Some('\\') => value.extend(rest.next()),
+                Some(c) if !is_quoted && c.is_whitespace() => break,
+                Some(c) => value.push(c),
+                None if is_quoted => return Err(malformed("a quoted value does not end")),
+                None => break,
+            }
+        }
+        pairs.push((key, value));
+    }
+    if pairs.is_empty() { Err(malformed("it is empty")) } else { Ok(pairs) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Endpoint {
+        Endpoint::parse(text, None).unwrap()
+    }
+
+    #[test]
+    fn an_address_names_the_place_and_never_the_password() {
+        for (text, address) in [
+            ("postgres://docrag:s3cret@db.example:6432/docrag", "db.example:6432/docrag"),
+            ("postgresql://docrag:s3cret@db.example", "db.example:5432/docrag"),
+            ("postgres://docrag:s3cret%2F%3F%40@[::1]/x?connect_timeout=3", "[::1]:5432/x"),
+            ("postgres://docrag:s3?cret@db/docrag?sslmode=disable", "db:5432/docrag"),
+            (
+                "host=/run/postgresql port=5433 user=docrag password='s3 cret' dbname=docrag",
+                "/run/postgresql:5433/docrag",
+            ),
+            ("postgres://docrag:s3cret@a:1,b:2/docrag?target_session_attrs=read-write", "a:1,b:2/docrag"),
+            ("postgres:///docrag", "/var/run/postgresql:5432/docrag"),
+        ] {
+            let endpoint = parse(text);
+            assert_eq!(endpoint.address(), address, "{text}");
+            assert!(!format!("{endpoint:?}").contains("s3"), "{endpoint:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_given_apart_wins() {
+        let endpoint = Endpoint::parse("postgres://u:wrong@h/d", Some("right".into())).unwrap();
+        assert_eq!(endpoint.config.get_password(), Some(&b"right"[..]));
+        let quoted = parse(r"host=h user=u password='it\'s \\ fine' sslmode=require");
+        assert_eq!(quoted.config.get_password(), Some(&br"it's \ fine"[..]));
+        assert_eq!(quoted.config.get_ssl_mode(), SslMode::Require);
+    }
+
+    #[test]
+    fn libpqs_modes_and_options_are_understood() {
+        assert_eq!(parse("postgres://u@h/d?sslmode=verify-full").config.get_ssl_mode(), SslMode::Require);
+        assert_eq!(parse("postgres://u@h/d?gssencmode=disable").config.get_ssl_mode(), SslMode::Prefer);
+        assert_eq!(parse("postgres:///d?host=/tmp&sslmode=require").config.get_ssl_mode(), SslMode::Disable);
+        let options = parse("postgres://u@h/d?options=-c%20work_mem%3D8MB&sslmode=disable");
+        assert_eq!(options.config.get_options(), Some("-c work_mem=8MB"));
+    }
+
+    #[test]
+    fn what_is_no_address_says_so_without_repeating_a_secret() {
+        for text in ["", "hunter2", "password=hunter2 x", "password='hunter2", "postgres://u:hunter2@h:port/d"] {
+            let error = Endpoint::parse(text, None).unwrap_err().to_string();
+            assert!(error.contains("postgres://user@host"), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
+        }
+        let error = Endpoint::parse("postgres://u@h/d?sslcert=a.pem", None).unwrap_err().to_string();
+        assert!(error.contains("sslcert"), "{error}");
+        assert!(Endpoint::parse("postgres://u@h/d?sslmode=yes", None).unwrap_err().to_string().contains("verify-full"));
+    }
+
+    #[test]
+    fn another_database_keeps_everything_else() {
+        let other = parse("postgres://u:p@h:1/a").with_database("b");
+        assert_eq!(other.address(), "h:1/b");
+        assert_eq!(other.config.get_password(), Some(&b"p"[..]));
+    }
+}

@@ -1,0 +1,115 @@
+//! The SQL that gives our role what it needs, and no more.
+
+use groundskeeper_core::remedy::quoted;
+use std::fmt::Write as _;
+
+/// What our role is to be able to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wish {
+    /// Read statistics and settings: all checks.
+    Watch,
+    /// End sessions that sit idle in a transaction.
+    EndSessions,
+    /// Vacuum and analyze these tables (schema, name); every table of the server when the list is empty.
+    Maintain { tables: Vec<(String, String)> },
+}
+
+/// A script for psql, to be run by a superuser in `database`. It may be run again: a role that exists stays as it is.
+pub fn grants(role: &str, database: &str, wishes: &[Wish]) -> String {
+    let name = quoted(role);
+    let mut script = format!(
+        "-- The rights of Groundskeeper's role. Run this as a superuser in database {}.\n\
+         -- Put a long random password in place of CHANGE-ME, and give it to Groundskeeper as well.\n\
+         DO $role$ BEGIN\n  \
+           IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = {}) THEN\n    \
+             CREATE ROLE {name} LOGIN PASSWORD 'CHANGE-ME' CONNECTION LIMIT 5;\n  \
+           END IF;\n\
+         END $role$;\n\
+         GRANT CONNECT ON DATABASE {} TO {name};\n",
+        quoted(database),
+        literal(role),
+        quoted(database)
+    );
+    for wish in wishes {
+        script.push('\n');
+        match wish {
+            Wish::Watch => watch(&mut script, &name),
+            Wish::EndSessions => {
+                let _ = write!(
+                    script,
+                    "-- End sessions that sit idle in a transaction. Postgres itself refuses this for superusers.\n\
+                     GRANT pg_signal_backend TO {name};\n"
+                );
+            }
+            Wish::Maintain { tables } => maintain(&mut script, &name, tables),
+        }
+    }
+    script
+}
+
+fn watch(script: &mut String, name: &str) {
+    let _ = write!(
+        script,
+        "-- Read statistics, sessions and settings; no table's content.\n\
+         GRANT pg_monitor TO {name};\n\
+         -- See which statements take the time. Needs shared_preload_libraries = 'pg_stat_statements' and a restart\n\
+         -- first; take the two dashes away once that is done.\n\
+         -- CREATE EXTENSION IF NOT EXISTS pg_stat_statements;\n"
+    );
+}
+
+fn maintain(script: &mut String, name: &str, tables: &[(String, String)]) {
+    let grants = if tables.is_empty() {
+        vec![format!("GRANT pg_maintain TO {name}")]
+    } else {
+        let names = tables.iter().map(|(schema, table)| format!("{}.{}", quoted(schema), quoted(table)));
+        names.map(|table| format!("GRANT MAINTAIN ON TABLE {table} TO {name}")).collect()
+    };
+    let _ = write!(
+        script,
+        "-- Vacuum and analyze. Postgres has a right of its own for this from 17 on; before, only the owner of a table\n\
+         -- may. There, either leave it to autovacuum, or make Groundskeeper's role a member of the owner: GRANT owner\n\
+         -- TO {name}; which lets it do whatever the owner may.\n\
+         DO $maintain$ BEGIN\n  \
+           IF current_setting('server_version_num')::int >= 170000 THEN\n"
+    );
+    for grant in grants {
+        let _ = writeln!(script, "    EXECUTE {};", literal(&grant));
+    }
+    script.push_str(
+        "  ELSE\n    \
+           RAISE NOTICE 'this server is older than 17 and has no MAINTAIN; nothing was granted';\n  \
+         END IF;\n\
+         END $maintain$;\n",
+    );
+}
+
+/// A string in SQL, whatever `standard_conforming_strings` says.
+fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_wish_adds_its_own_grant_and_nothing_else() {
+        let watch = grants("groundskeeper", "docrag", &[Wish::Watch]);
+        assert!(watch.contains("GRANT pg_monitor TO \"groundskeeper\";"), "{watch}");
+        assert!(!watch.contains("signal") && !watch.contains("MAINTAIN"), "{watch}");
+        let end = grants("groundskeeper", "docrag", &[Wish::EndSessions]);
+        assert!(end.contains("GRANT pg_signal_backend TO \"groundskeeper\";") && !end.contains("pg_monitor"), "{end}");
+        let all = grants("groundskeeper", "docrag", &[Wish::Maintain { tables: Vec::new() }]);
+        assert!(all.contains("GRANT pg_maintain TO \"groundskeeper\""), "{all}");
+    }
+
+    #[test]
+    fn odd_names_are_quoted_twice_where_they_must_be() {
+        let tables = vec![("it's".to_owned(), "a\"b".to_owned())];
+        let script = grants("o'role", "d\"b", &[Wish::Maintain { tables }]);
+        assert!(script.contains("rolname = 'o''role'"), "{script}");
+        assert!(script.contains("EXECUTE 'GRANT MAINTAIN ON TABLE \"it''s\".\"a\"\"b\" TO \"o''role\"';"), "{script}");
+    }
+}

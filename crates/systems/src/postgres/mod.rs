@@ -1,0 +1,21 @@
+//! Postgres 13 to 18, as superuser, as member of `pg_monitor` or as a bare role.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`client`], `tls` | where the server is, how to reach it, what an error means |
+//! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
+//! | [`act`] | the changes that we can make |
+//! | [`grants`] | the SQL that gives our role what it needs, and no more |
+
+pub mod act;
+pub mod client;
+pub mod grants;
+pub mod observe;
+
+mod mask;
+mod sql;
+mod tls;
+mod triggers;
+
+pub use client::{Endpoint, EndpointError};
+pub use observe::observe;
