@@ -1,0 +1,93 @@
+//! `run`: the calendar, the page and the socket, until it is told to stop.
+
+use super::{App, CallError, socket};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::scheduler;
+use crate::tasks;
+use crate::web;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Between two looks into the box of messages.
+const DELIVERY: Duration = Duration::from_secs(5);
+
+/// A running keeper; the demo and the tests hold one in their own process.
+pub struct Daemon {
+    pub app: Arc<App>,
+    /// Where the page is, when there is one.
+    pub page: Option<SocketAddr>,
+    pub probes: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    driver: JoinHandle<()>,
+    delivery: JoinHandle<()>,
+    socket: JoinHandle<()>,
+    serving: web::Serving,
+}
+
+/// Opens the store, settles what a crash left, and starts everything.
+pub async fn start(settings: Settings, clock: Clock) -> Result<Daemon, CallError> {
+    let app = Arc::new(App::open(settings, clock).await?);
+    let shop = Arc::clone(&app.shop);
+    for entry in shop.executor.recover().await? {
+        tracing::warn!(action = entry.id, outcome = ?entry.outcome, detail = %entry.detail, "settled an action from before the last stop");
+    }
+    let (stop, stopped) = watch::channel(false);
+    let listener = socket::bind(&shop.settings.state_dir).map_err(|error| {
+        CallError::usage(format!("cannot make the socket in {}: {error}", shop.settings.state_dir.display()))
+    })?;
+    let serving = web::serve(Arc::clone(&app), &shop.settings.web, stopped.clone())
+        .await
+        .map_err(|error| CallError::usage(error.to_string()))?;
+    let entries: Vec<_> =
+        app.entries.iter().filter(|entry| tasks::is_enabled(&shop.settings, entry.name)).cloned().collect();
+    let driver = tokio::spawn(scheduler::drive(entries, shop.record.clone(), shop.clock.clone(), stopped.clone()));
+    let delivery = tokio::spawn(deliver(Arc::clone(&app), stopped.clone()));
+    let socket = tokio::spawn(socket::serve(listener, Arc::clone(&app), stopped));
+    Ok(Daemon { page: serving.page(), probes: serving.probes(), app, stop, driver, delivery, socket, serving })
+}
+
+/// Carries messages out of the box, apart from the watch: a channel that hangs must not delay the next look.
+async fn deliver(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    loop {
+        if let Err(error) = app.shop.pipeline.deliver_due().await {
+            tracing::error!(%error, "messages could not be taken from the record");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(DELIVERY) => {}
+            _ = stop.wait_for(|stop| *stop) => break,
+        }
+    }
+    // The last news, such as what a run that just ended has found.
+    let _ = app.shop.pipeline.deliver_due().await;
+}
+
+impl Daemon {
+    /// Finishes the runs under way and ends.
+    pub async fn stop(self) {
+        let _ = self.stop.send(true);
+        let _ = self.driver.await;
+        let _ = self.delivery.await;
+        let _ = self.socket.await;
+        self.serving.finished().await;
+        let _ = std::fs::remove_file(socket::path(&self.app.shop.settings.state_dir));
+    }
+}
+
+/// Runs until `shutdown` completes.
+pub async fn run(settings: Settings, clock: Clock, shutdown: impl Future<Output = ()>) -> Result<(), CallError> {
+    if settings.systems.is_empty() {
+        return Err(CallError::usage("no system is configured; `groundskeeper init` writes a configuration"));
+    }
+    let systems: Vec<String> = settings.systems.iter().map(|system| system.id.to_string()).collect();
+    let daemon = start(settings, clock).await?;
+    tracing::info!(systems = %systems.join(", "), page = ?daemon.page, "groundskeeper keeps watch");
+    shutdown.await;
+    tracing::info!("stopping: runs under way are finished first");
+    daemon.stop().await;
+    Ok(())
+}

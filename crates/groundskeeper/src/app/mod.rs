@@ -1,0 +1,173 @@
+//! The one façade: every surface (command line, page, socket) calls it and nothing else.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | [`api`] | the requests and the values that come back |
+//! | `daemon` | `run`: the calendar, the page and the socket until it is told to stop |
+//! | `session` | the client's side: the running daemon, or the store itself |
+//! | `socket` | the daemon's side: one line of JSON in, one out |
+//! | `view`, `report` | from the record and the present to what is shown |
+
+pub mod api;
+mod check;
+mod daemon;
+mod decide;
+pub(crate) mod report;
+mod session;
+mod socket;
+mod status;
+pub(crate) mod view;
+
+pub use check::check_now;
+pub use daemon::{Daemon, run, start};
+pub use session::Session;
+
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::notify::{Heartbeat, Pipeline};
+use crate::present::Present;
+use crate::record::{self, Record, Store};
+use crate::remediation::{Executor, StackActuator};
+use crate::stack::Stack;
+use crate::tasks::{self, Shop, TaskEntry};
+use api::{Answer, Request};
+use groundskeeper_core::check::catalogue;
+use groundskeeper_core::report::DayReport;
+use groundskeeper_core::sample::Sample;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// Why a request was not answered, with the exit code that the command line gives: 1 an action failed, 2 the request or
+/// the configuration is wrong, 3 it could not be found out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct CallError {
+    pub message: String,
+    pub exit: u8,
+}
+
+impl CallError {
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self { message: message.into(), exit: 2 }
+    }
+
+    pub fn unanswered(message: impl Into<String>) -> Self {
+        Self { message: message.into(), exit: 3 }
+    }
+}
+
+impl From<record::Error> for CallError {
+    fn from(error: record::Error) -> Self {
+        let exit = match &error {
+            record::Error::Newer { .. } | record::Error::Folder { .. } | record::Error::Lookup(_) => 2,
+            _ => 3,
+        };
+        Self { message: error.to_string(), exit }
+    }
+}
+
+/// The keeper with its store open.
+pub struct App {
+    shop: Arc<Shop>,
+    entries: Vec<TaskEntry>,
+}
+
+impl App {
+    /// Opens the store and settles what a dead process left in it (but for actions: see `recover`).
+    pub async fn open(settings: Settings, clock: Clock) -> Result<Self, CallError> {
+        let (folder, now) = (settings.state_dir.clone(), clock.now());
+        let stack = Stack::new(settings.systems.clone());
+        let ids: Vec<String> = stack.ids().map(ToString::to_string).collect();
+        let disabled: Vec<&'static str> =
+            catalogue::CHECKS.iter().map(|check| check.id).filter(|id| settings.tuning.is_disabled(id)).collect();
+        let store = tokio::task::spawn_blocking(move || -> record::Result<Store> {
+            let mut store = Store::open(&folder, now)?;
+            store.interrupt_runs(now)?;
+            store.retire(|system, check| ids.iter().any(|id| id == system) && !disabled.contains(&check), now)?;
+            Ok(store)
+        })
+        .await
+        .map_err(|ended| CallError::unanswered(format!("opening the store ended: {ended}")))??;
+        let record = Record::new(store);
+        let present = Present::default();
+        let broken = record.with(|store| store.verify_audit()).await?.1;
+        present.set_broken_audit(broken.map(|broken| format!("entry {}: {}", broken.seq, broken.why)));
+        let pipeline = Pipeline::new(settings.notify.clone(), record.clone(), clock.clone())
+            .map_err(|error| CallError::usage(error.to_string()))?;
+        let heartbeat = settings
+            .heartbeat
+            .clone()
+            .map(|heartbeat| Heartbeat::new(heartbeat, clock.clone()))
+            .transpose()
+            .map_err(|error| CallError::usage(error.to_string()))?;
+        let executor = Executor::new(
+            record.clone(),
+            clock.clone(),
+            settings.policy.clone(),
+            Arc::new(StackActuator(stack.clone())),
+            stack.len(),
+        );
+        let shop = Arc::new(Shop { settings, stack, record, clock, present, executor, pipeline, heartbeat });
+        let entries = tasks::registry(&shop);
+        Ok(Self { shop, entries })
+    }
+
+    /// Answers any request; the socket and a session without a daemon end here.
+    pub async fn dispatch(&self, request: Request) -> Answer {
+        let answered = match request {
+            Request::Status => pack(self.status().await),
+            Request::Check { select } => {
+                pack(check::check(&self.shop.settings, &self.shop.stack, self.shop.clock.now(), &select).await)
+            }
+            Request::Findings { all } => pack(self.findings(all).await),
+            Request::Calendar => pack(self.calendar().await),
+            Request::TaskRun { name, dry_run, by } => pack(self.task_run(&name, dry_run, &by).await),
+            Request::Plan => pack(self.plan().await),
+            Request::Approve { hash, any_time, by } => pack(self.approve(&hash, any_time, &by).await),
+            Request::Apply { hash, by } => pack(self.apply(&hash, &by).await),
+            Request::Pause { task, reason, until, by } => pack(self.pause(task, reason, until, by).await),
+            Request::Resume { task, by } => pack(self.resume(task, by).await),
+            Request::Actions { limit } => pack(self.actions(limit).await),
+            Request::Undo { entry, by } => pack(self.undo(entry, &by).await),
+            Request::Ignore { fingerprint, reason, until, by } => {
+                pack(self.ignore(fingerprint, reason, until, by).await)
+            }
+            Request::Unignore { fingerprint, by } => pack(self.unignore(fingerprint, by).await),
+            Request::Report { day } => pack(self.report(day).await),
+            Request::NotifyTest { channel } => pack(self.notify_test(channel.as_deref()).await),
+            Request::Audit { limit } => pack(self.audit(limit).await),
+        };
+        answered.unwrap_or_else(|error| Answer::Refused { message: error.message, exit: error.exit })
+    }
+
+    /// The day's report; today's without a day.
+    pub async fn report(&self, day: Option<String>) -> Result<DayReport, CallError> {
+        report::of_day(&self.shop, day.as_deref(), self.shop.clock.now()).await
+    }
+
+    /// The samples of the latest reading of every system.
+    #[expect(clippy::unused_async, reason = "a surface awaits every call of the façade")]
+    pub async fn latest_samples(&self) -> Vec<Sample> {
+        self.shop.present.samples()
+    }
+
+    fn entry(&self, name: &str) -> Result<&TaskEntry, CallError> {
+        if let Some(entry) = self.entries.iter().find(|entry| entry.name == name) {
+            return Ok(entry);
+        }
+        let built: Vec<&str> = self.entries.iter().map(|entry| entry.name).collect();
+        if tasks::calendar::NAMES.contains(&name) {
+            return Err(CallError::usage(format!(
+                "the task {name} is not yet available in this version; available are {}",
+                built.join(", ")
+            )));
+        }
+        Err(CallError::usage(format!("there is no task {name}; available are {}", built.join(", "))))
+    }
+}
+
+fn pack<T: Serialize>(result: Result<T, CallError>) -> Result<Answer, CallError> {
+    let value = serde_json::to_value(result?)
+        .map_err(|error| CallError::unanswered(format!("the answer could not be written: {error}")))?;
+    Ok(Answer::Done(value))
+}

@@ -1,0 +1,10 @@
+//! The only way to a change: plan, guard, journal, act, verify, and settle what a crash left.
+
+mod actuator;
+mod executor;
+
+pub use actuator::{Actuator, Stack as StackActuator, Trouble};
+pub use executor::{Applied, Executor, Permission};
+
+#[cfg(test)]
+mod tests;

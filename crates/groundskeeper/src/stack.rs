@@ -1,0 +1,108 @@
+//! The configured systems, read side by side.
+//!
+//! Each system is read in a task of its own under its own deadline, and its reading is handed on the moment it is
+//! there: a system that hangs delays nobody.
+
+use crate::config::{Endpoint, SystemSettings};
+use groundskeeper_core::observation::{Failure, FailureKind, Observation, Reading};
+use groundskeeper_core::{SystemId, SystemKind};
+use groundskeeper_systems as systems;
+use jiff::Timestamp;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// The adapters keep their deadlines themselves; this much later the reading is given up from outside.
+const GRACE: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone)]
+pub struct Stack {
+    systems: Arc<[SystemSettings]>,
+}
+
+impl Stack {
+    pub fn new(systems: Vec<SystemSettings>) -> Self {
+        Self { systems: systems.into() }
+    }
+
+    pub fn ids(&self) -> impl Iterator<Item = &SystemId> {
+        self.systems.iter().map(|system| &system.id)
+    }
+
+    pub fn len(&self) -> usize {
+        self.systems.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.systems.is_empty()
+    }
+
+    pub fn get(&self, id: &SystemId) -> Option<&SystemSettings> {
+        self.systems.iter().find(|system| system.id == *id)
+    }
+
+    /// Where a system is, without credentials.
+    pub fn address(&self, id: &SystemId) -> String {
+        self.get(id).map_or_else(String::new, |system| address(&system.endpoint))
+    }
+
+    /// Starts reading the chosen systems; take the readings from the set as they arrive.
+    pub fn observe(&self, now: Timestamp, chosen: impl Fn(&SystemId) -> bool) -> JoinSet<(SystemId, Observation)> {
+        let mut readings = JoinSet::new();
+        for system in self.systems.iter().filter(|system| chosen(&system.id)).cloned() {
+            readings.spawn(async move {
+                let limit = system.deadline + GRACE;
+                let observation = match tokio::time::timeout(limit, observe(&system, now)).await {
+                    Ok(observation) => observation,
+                    Err(_) => hung(&system, now),
+                };
+                (system.id, observation)
+            });
+        }
+        readings
+    }
+}
+
+fn address(endpoint: &Endpoint) -> String {
+    match endpoint {
+        Endpoint::Postgres(endpoint) => endpoint.address().to_owned(),
+        Endpoint::Redis(endpoint) => endpoint.address().to_owned(),
+        Endpoint::Http(endpoint) => endpoint.address().to_owned(),
+        Endpoint::Host(_) => "this machine".to_owned(),
+        Endpoint::Logs(folder) => folder.path().display().to_string(),
+    }
+}
+
+async fn observe(system: &SystemSettings, now: Timestamp) -> Observation {
+    let deadline = system.deadline;
+    match &system.endpoint {
+        Endpoint::Postgres(endpoint) => {
+            Observation::Postgres(systems::postgres::observe(endpoint, now, deadline).await)
+        }
+        Endpoint::Redis(endpoint) => Observation::Redis(systems::redis::observe(endpoint, now, deadline).await),
+        Endpoint::Http(endpoint) => Observation::Http(systems::http::observe(endpoint, now, deadline).await),
+        Endpoint::Host(scope) => Observation::Host(systems::host::observe(scope, now, deadline).await),
+        Endpoint::Logs(folder) => Observation::Logs(systems::logs::observe(folder, now, deadline).await),
+    }
+}
+
+/// An adapter that did not keep its deadline. That is our bug, and still only this system's reading.
+fn hung(system: &SystemSettings, now: Timestamp) -> Observation {
+    let took = (system.deadline + GRACE).as_secs_f64();
+    let failure = Failure {
+        kind: FailureKind::Timeout,
+        message: format!("no answer within {took:.0} s"),
+        address: address(&system.endpoint),
+    };
+    match system.id.kind {
+        SystemKind::Postgres => Observation::Postgres(failed(failure, took, now)),
+        SystemKind::Redis => Observation::Redis(failed(failure, took, now)),
+        SystemKind::Http => Observation::Http(failed(failure, took, now)),
+        SystemKind::Host => Observation::Host(failed(failure, took, now)),
+        SystemKind::Logs => Observation::Logs(failed(failure, took, now)),
+    }
+}
+
+fn failed<O>(failure: Failure, took: f64, now: Timestamp) -> Reading<O> {
+    Reading { at: now, latency: took, took, outcome: Err(failure) }
+}

@@ -1,0 +1,119 @@
+//! The weekly performance review, first version: the slowest statements, cache hit rates, latencies and growth.
+//!
+//! It reads and reports; it changes nothing. Figures come from the record's hourly points of the last seven days,
+//! statements from `pg_stat_statements` as they stand (totals since its last reset, which is never ours).
+
+use super::{Found, Shop};
+use crate::record::{self, Resolution};
+use crate::scheduler::{BoxFuture, End, Job, Mode};
+use groundskeeper_core::SystemKind;
+use groundskeeper_core::observation::{Observation, SlowStatement};
+use groundskeeper_core::quantity::{after, format_count, format_number, format_seconds};
+use groundskeeper_core::report::Figure;
+use std::sync::Arc;
+
+const DAYS: f64 = 7.0;
+/// The guide's own limits for a statement worth reading: more than 100 calls, the top ten.
+const MINIMUM_CALLS: u64 = 100;
+const STATEMENTS: usize = 10;
+/// The figures that tell of performance; the rest is in the daily report.
+const FIGURES: [&str; 8] =
+    ["latency", "response_time", "cache_hit", "hit_rate", "connections", "oldest_transaction", "evictions", "commits"];
+
+pub(super) struct PerformanceReview(pub(super) Arc<Shop>);
+
+impl Job for PerformanceReview {
+    type Yield = Found;
+
+    fn run(&self, _mode: Mode) -> BoxFuture<'_, End<Found>> {
+        Box::pin(async move {
+            match review(&self.0).await {
+                Ok(end) => end,
+                Err(error) => End { ok: false, summary: error.to_string(), found: Found::default() },
+            }
+        })
+    }
+}
+
+async fn review(shop: &Shop) -> record::Result<End<Found>> {
+    let now = shop.clock.now();
+    let from = after(now, -DAYS * 86_400.0);
+    let figures = shop.record.with(move |store| store.figures(Resolution::Hour, from, now)).await?;
+    let mut details = Vec::new();
+    for (system, figures) in &figures {
+        let telling: Vec<&Figure> = figures.iter().filter(|figure| FIGURES.contains(&figure.metric.as_str())).collect();
+        if telling.is_empty() {
+            continue;
+        }
+        details.push(format!("{system}, last 7 days"));
+        details.extend(telling.into_iter().map(figure_line));
+        details.extend(figures.iter().filter_map(growth_line));
+    }
+    let mut readings = shop.stack.observe(now, |system| system.kind == SystemKind::Postgres);
+    let mut slow = 0;
+    let mut unread = 0;
+    while let Some(read) = readings.join_next().await {
+        let Ok((system, Observation::Postgres(reading))) = read else { continue };
+        match reading.outcome {
+            Ok(seen) if seen.statements.extension.is_some() => {
+                let statements: Vec<&SlowStatement> = seen
+                    .statements
+                    .slowest
+                    .iter()
+                    .filter(|statement| statement.calls > MINIMUM_CALLS)
+                    .take(STATEMENTS)
+                    .collect();
+                slow += statements.len();
+                details.push(format!("{system}, slowest statements with more than {MINIMUM_CALLS} calls"));
+                details.extend(statements.into_iter().map(statement_line));
+            }
+            Ok(_) => details.push(format!("{system}: pg_stat_statements is not there, so no statement can be named")),
+            Err(failure) => {
+                unread += 1;
+                details.push(format!("{system}: not read: {}", failure.message));
+            }
+        }
+    }
+    let summary = if unread == 0 {
+        format!("figures of {} systems; slow statements named: {slow}", figures.len())
+    } else {
+        format!("{unread} databases could not be read")
+    };
+    Ok(End { ok: unread == 0, summary, found: Found { details, ..Found::default() } })
+}
+
+fn figure_line(figure: &Figure) -> String {
+    let show = |value| format_number(value, figure.unit);
+    let name = figure.metric.replace('_', " ");
+    format!(
+        "  {name:<22} mean {}, between {} and {}, now {}",
+        show(figure.mean),
+        show(figure.min),
+        show(figure.max),
+        show(figure.last)
+    )
+}
+
+/// Databases that changed in size by a tenth or more.
+fn growth_line(figure: &Figure) -> Option<String> {
+    let grown = figure.last - figure.min;
+    (figure.metric == "database_size" && figure.min > 0.0 && grown / figure.min >= 0.1).then(|| {
+        format!(
+            "  {} grew by {} to {}",
+            figure.subject,
+            format_number(grown, figure.unit),
+            format_number(figure.last, figure.unit)
+        )
+    })
+}
+
+fn statement_line(statement: &SlowStatement) -> String {
+    format!(
+        "  mean {:>8}, {} calls, {} in all, {} rows: {}",
+        format_seconds(statement.mean),
+        format_count(statement.calls as f64),
+        format_seconds(statement.total),
+        format_count(statement.rows as f64),
+        statement.query
+    )
+}
