@@ -1,0 +1,68 @@
+//! Benches: a figure comes from here or is not claimed. Each runs beside its peer in the same run, in turn, and prints
+//! the versions of both; ratios matter more than absolute times.
+
+mod idle;
+mod keeper;
+mod sweep;
+
+use crate::bar::Bar;
+use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+#[derive(Debug, Clone, clap::Args)]
+pub struct Options {
+    /// `sweep`, `idle`; without one, all of them.
+    area: Option<String>,
+    /// Names every bench, what it needs and how long it takes.
+    #[arg(long)]
+    list: bool,
+    /// A folder of data sets; no bench of this version needs one.
+    #[arg(long)]
+    data: Option<PathBuf>,
+    /// Seconds of watching for `idle`.
+    #[arg(long, default_value_t = 300)]
+    seconds: u64,
+    /// Rounds for `sweep`.
+    #[arg(long, default_value_t = 7)]
+    rounds: u32,
+}
+
+const AREAS: [(&str, &str); 2] = [
+    ("sweep", "one `check` over Postgres, Redis, HTTP and host, against psql, redis-cli, curl and df; 1 minute"),
+    ("idle", "memory and CPU of the keeper watching four systems every 30 s; 5 minutes"),
+];
+
+/// Exit code 0 when everything could be measured, whatever the figures.
+pub async fn run(options: Options) -> Result<u8> {
+    if options.list {
+        for (name, what) in AREAS {
+            println!("{name:<8} {what}");
+        }
+        return Ok(0);
+    }
+    if let Some(area) = &options.area
+        && !AREAS.iter().any(|(name, _)| name == area)
+    {
+        bail!("there is no bench `{area}`; `cargo xtask bench --list` names them");
+    }
+    let wanted = |name: &str| options.area.as_deref().is_none_or(|area| area == name);
+    let mut bars: Vec<Bar> = Vec::new();
+    if wanted("sweep") {
+        bars.extend(sweep::measure(options.rounds.max(1)).await?);
+    }
+    if wanted("idle") {
+        bars.extend(idle::measure(options.seconds.max(60)).await?);
+    }
+    println!();
+    for bar in bars {
+        println!("{bar}");
+    }
+    Ok(0)
+}
+
+/// The middle of the values; the lower of the two middles for an even number.
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
+}
