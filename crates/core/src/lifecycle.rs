@@ -119,8 +119,11 @@ fn let_go(earlier: &Track, hold: Hold, now: Timestamp) -> Change {
 mod tests {
     use super::*;
     use crate::check::{Unknown, UnknownKind};
-    use crate::finding::Draft;
+    use crate::finding::{Draft, Target};
+    use crate::quantity::after;
     use crate::system::{SystemId, SystemKind};
+    use proptest::prelude::*;
+    use std::collections::{BTreeMap, BTreeSet};
 
     const HOLD: Hold = Hold { open_after: 60.0, clear_after: 30.0 };
 
@@ -189,5 +192,80 @@ mod tests {
         );
         let open = [(0, failing(Severity::Critical)), (10, unknown()), (100, unknown()), (110, judgement(Status::Ok))];
         assert_eq!(play(&open, Hold::NONE).concat(), [Opened, Resolved]);
+    }
+
+    fn subject(number: u8) -> Target {
+        Target::Database { name: format!("d{number}") }
+    }
+
+    /// Any judgement about up to three subjects, each at most once.
+    fn any_judgement() -> impl Strategy<Value = Judgement> {
+        let one = (0_u8..3, prop::sample::select(Severity::ALL.to_vec()));
+        let failing = prop::collection::vec(one, 1..4).prop_map(|list| {
+            let system = SystemId::new(SystemKind::Redis, "a");
+            let findings =
+                list.into_iter().collect::<BTreeMap<u8, Severity>>().into_iter().map(|(number, severity)| {
+                    Finding::from_draft("redis.x", &system, Draft::new(severity, "x").about(subject(number)))
+                });
+            judgement(Status::Failing { findings: findings.collect() })
+        });
+        prop_oneof![3 => failing, 3 => Just(judgement(Status::Ok)), 1 => Just(unknown())]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_track_opens_at_most_once_and_resolves_only_after_its_hysteresis(
+            steps in prop::collection::vec((0_i64..40, any_judgement()), 0..40),
+            open_after in 0.0..90.0, clear_after in 0.0..90.0,
+        ) {
+            let hold = Hold { open_after, clear_after };
+            let mut now = at(0);
+            let mut tracks: BTreeMap<Fingerprint, Track> = BTreeMap::new();
+            // When each condition began and when it was last seen, by this test's own book.
+            let (mut begun, mut seen_at) = (BTreeMap::new(), BTreeMap::new());
+            for (wait, judgement) in steps {
+                now = after(now, wait as f64);
+                let live: Vec<Track> = tracks.values().cloned().collect();
+                let changes = advance(&judgement, &live, hold, now);
+                if matches!(judgement.status, Status::Unknown(_)) {
+                    prop_assert!(changes.is_empty());
+                    continue;
+                }
+                let names: BTreeSet<_> = changes.iter().map(|change| &change.track.finding.fingerprint).collect();
+                prop_assert_eq!(names.len(), changes.len());
+                for Change { event, track } in changes {
+                    let name = track.finding.fingerprint.clone();
+                    let earlier = tracks.remove(&name);
+                    let was_open = earlier.as_ref().is_some_and(Track::is_open);
+                    let is_seen = !matches!(event, Clearing | Resolved | Forgotten);
+                    if is_seen {
+                        begun.entry(name.clone()).or_insert(now);
+                        seen_at.insert(name.clone(), now);
+                    }
+                    match event {
+                        Opened => {
+                            prop_assert!(!was_open);
+                            prop_assert!(seconds_between(begun[&name], now) >= open_after);
+                        }
+                        Pending | Forgotten => prop_assert!(!was_open),
+                        Escalated | Eased | Updated | Clearing => prop_assert!(was_open),
+                        Resolved => {
+                            prop_assert!(was_open);
+                            prop_assert!(seconds_between(seen_at[&name], now) >= clear_after);
+                        }
+                    }
+                    if let (true, Some(earlier)) = (was_open, &earlier) {
+                        prop_assert_eq!(track.opened, earlier.opened);
+                    }
+                    if event.is_end() {
+                        begun.remove(&name);
+                    } else {
+                        tracks.insert(name, track);
+                    }
+                }
+            }
+        }
     }
 }

@@ -111,3 +111,6 @@ fn planned(remedy: &Remedy, step: &Step, now: Timestamp) -> PastAction {
         outcome: Outcome::Running,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,10 +188,11 @@ pub fn permit(
     if !consent.approved && !policy.autonomy.allows(remedy.class) {
         return Decision::NeedsApproval { reason: wants_approval(remedy.class, policy.autonomy) };
     }
-    if !consent.any_time
+    if !(consent.approved && consent.any_time)
         && let Some((guard, reason)) = window(remedy.class, policy, now)
     {
-        return Decision::Skip { guard, reason };
+        let way = if consent.approved { "; `groundskeeper approve --any-time` allows it now" } else { "" };
+        return Decision::Skip { guard, reason: reason + way };
     }
     Decision::Do
 }
@@ -226,11 +227,10 @@ fn busy(step: &Step, situation: &Situation) -> Blocked {
 }
 
 fn breaker(remedy: &Remedy, policy: &Policy, situation: &Situation, now: Timestamp) -> Blocked {
-    let mut ended: Vec<&PastAction> = situation
-        .history
-        .iter()
-        .filter(|action| action.remedy == remedy.id && action.outcome != Outcome::Running)
-        .collect();
+    // An abandoned run never happened: it neither fails nor ends a row of failures.
+    let ended = |action: &&PastAction| !matches!(action.outcome, Outcome::Running | Outcome::Abandoned);
+    let mut ended: Vec<&PastAction> =
+        situation.history.iter().filter(|action| action.remedy == remedy.id).filter(ended).collect();
     ended.sort_by_key(|action| std::cmp::Reverse(action.at));
     let failures = ended.iter().take_while(|action| action.outcome == Outcome::Failed).count();
     let opened = ended.first()?.at;
@@ -271,7 +271,8 @@ fn cap(remedy: &Remedy, policy: &Policy, situation: &Situation, now: Timestamp) 
     let recent = |action: &&PastAction| seconds_between(action.at, now) < 3600.0;
     let of_remedy = situation.history.iter().filter(recent).filter(|a| a.remedy == remedy.id).count();
     if of_remedy >= remedy.hourly_cap as usize {
-        return Some((Guard::Cap, format!("{} ran {of_remedy} times in the last hour, which is its cap", remedy.id)));
+        let cap = remedy.hourly_cap;
+        return Some((Guard::Cap, format!("{} has reached its cap of {cap} in an hour", remedy.id)));
     }
     let class_cap = match remedy.class {
         RiskClass::Observe | RiskClass::Protect => return None,
@@ -281,7 +282,7 @@ fn cap(remedy: &Remedy, policy: &Policy, situation: &Situation, now: Timestamp) 
     };
     let of_class = situation.history.iter().filter(recent).filter(|a| a.class == remedy.class).count();
     (of_class >= class_cap as usize)
-        .then(|| (Guard::Cap, format!("{of_class} {} actions in the last hour, which is the cap", remedy.class)))
+        .then(|| (Guard::Cap, format!("the cap of {class_cap} {} actions in an hour is reached", remedy.class)))
 }
 
 fn storm(policy: &Policy, situation: &Situation) -> Blocked {
@@ -326,3 +327,6 @@ fn window(class: RiskClass, policy: &Policy, now: Timestamp) -> Blocked {
     let next = next.map_or_else(String::new, |at| format!("; the next one opens at {at:.0}"));
     Some((Guard::Window, format!("outside the maintenance window{next}")))
 }
+
+#[cfg(test)]
+mod tests;

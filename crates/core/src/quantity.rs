@@ -156,9 +156,11 @@ pub fn seconds_between(earlier: Timestamp, later: Timestamp) -> f64 {
     later.duration_since(earlier).as_secs_f64()
 }
 
-/// `amount` seconds after `at`, held at the end of time instead of overflowing.
+/// `amount` seconds after `at`, held at the ends of time instead of overflowing.
 pub fn after(at: Timestamp, amount_seconds: f64) -> Timestamp {
-    at.checked_add(jiff::SignedDuration::from_secs_f64(amount_seconds)).unwrap_or(Timestamp::MAX)
+    let end = if amount_seconds < 0.0 { Timestamp::MIN } else { Timestamp::MAX };
+    let amount = jiff::SignedDuration::try_from_secs_f64(amount_seconds);
+    amount.and_then(|amount| at.checked_add(amount)).unwrap_or(end)
 }
 
 #[cfg(test)]
@@ -176,5 +178,16 @@ mod tests {
         assert_eq!(format_number(3600.0, Unit::Seconds), "1 h");
         assert_eq!(format_number(100.0, Unit::Percent), "100 %");
         assert_eq!(format_number(0.0, Unit::Seconds), "0 s");
+    }
+
+    #[test]
+    fn adding_seconds_stops_at_the_ends_of_time() {
+        let at: Timestamp = "2026-11-21T12:00:00Z".parse().unwrap();
+        assert_eq!(after(at, -1.5).to_string(), "2026-11-21T11:59:58.5Z");
+        assert_eq!(after(Timestamp::MAX, 1.0), Timestamp::MAX);
+        assert_eq!(after(Timestamp::MIN, -1.0), Timestamp::MIN);
+        assert_eq!(after(at, f64::MAX), Timestamp::MAX);
+        assert_eq!(after(at, f64::NEG_INFINITY), Timestamp::MIN);
+        assert_eq!(after(at, f64::NAN), Timestamp::MAX, "a rest of unknown length does not end");
     }
 }

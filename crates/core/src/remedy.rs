@@ -102,9 +102,8 @@ impl Step {
             Self::Vacuum { schema, table, .. } => {
                 format!("VACUUM (ANALYZE, SKIP_LOCKED) {}.{}", quoted(schema), quoted(table))
             }
-            Self::EndIdleSession { pid, backend_start, idle_seconds, .. } => format!(
-                "SELECT pg_terminate_backend({pid}) -- only while backend_start = '{backend_start}', \
-                 idle in transaction for {idle_seconds} s or more, and not protected"
+            Self::EndIdleSession { pid, idle_seconds, .. } => format!(
+                "SELECT pg_terminate_backend({pid}) -- same session, still idle in transaction >= {idle_seconds} s"
             ),
         }
     }
@@ -333,7 +332,8 @@ pub static REMEDIES: &[Remedy] = &[
                             system: finding.system.clone(),
                             pid: *pid,
                             backend_start: *backend_start,
-                            idle_seconds: idle_seconds as u32,
+                            // Rounded up: a session may be held to more than the limit, never to less.
+                            idle_seconds: idle_seconds.ceil() as u32,
                         },
                         why: offender.note.clone(),
                         expected: "its locks and its snapshot are released; its open transaction is rolled back".into(),
@@ -364,3 +364,6 @@ fn tables(finding: &Finding, step: fn(SystemId, String, String, String) -> Step,
 pub fn find(id: &str) -> Option<&'static Remedy> {
     REMEDIES.iter().find(|remedy| remedy.id == id)
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,10 +2,11 @@
 //!
 //! A sample is a fact, not a judgement. Names are stable; a unit never changes under a name.
 
-use crate::observation::{Host, Http, Logs, Observation, Postgres, Redis};
+use crate::observation::{Database, Host, Http, Logs, Observation, Postgres, Redis};
 use crate::quantity::{Unit, seconds_between};
 use crate::system::SystemId;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Tables kept by size; the rest would drown the record on schemas with thousands of them.
 const TABLES_KEPT: usize = 20;
@@ -89,6 +90,14 @@ fn rate(now: u64, before: u64, elapsed: f64) -> Option<f64> {
     (elapsed > 0.0 && now >= before).then(|| (now - before) as f64 / elapsed)
 }
 
+/// The growth of a counter over the databases that both readings have; none when one went backwards, for statistics are
+/// reset by database.
+fn growth(now: &[Database], before: &[Database], field: fn(&Database) -> u64) -> Option<u64> {
+    let earlier = |name: &str| before.iter().find(|database| database.name == name);
+    let pairs = now.iter().filter_map(|database| Some((field(database), field(earlier(&database.name)?))));
+    pairs.map(|(now, before)| now.checked_sub(before)).sum()
+}
+
 fn share(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64 * 100.0)
 }
@@ -111,15 +120,13 @@ fn postgres(to: &mut Samples<'_>, seen: &Postgres, before: Option<&Postgres>, el
         let oldest = databases.iter().map(|database| database.xid_age).max().unwrap_or(0);
         to.add("transaction_id_age", oldest as f64, Unit::Count);
         if let Some(Ok(earlier)) = before.map(|earlier| &earlier.databases) {
-            let sum = |list: &[crate::observation::Database], field: fn(&crate::observation::Database) -> u64| {
-                list.iter().map(field).sum::<u64>()
-            };
-            if let Some(commits) = rate(sum(databases, |d| d.commits), sum(earlier, |d| d.commits), elapsed) {
-                to.add("commits", commits, Unit::PerSecond);
+            let grew = |field| growth(databases, earlier, field).filter(|_| elapsed > 0.0);
+            if let Some(commits) = grew(|d| d.commits) {
+                to.add("commits", commits as f64 / elapsed, Unit::PerSecond);
             }
-            let hit = sum(databases, |d| d.blocks_hit).saturating_sub(sum(earlier, |d| d.blocks_hit));
-            let read = sum(databases, |d| d.blocks_read).saturating_sub(sum(earlier, |d| d.blocks_read));
-            if let Some(ratio) = share(hit, hit + read) {
+            if let (Some(hit), Some(read)) = (grew(|d| d.blocks_hit), grew(|d| d.blocks_read))
+                && let Some(ratio) = share(hit, hit + read)
+            {
                 to.add("cache_hit", ratio, Unit::Percent);
             }
         }
@@ -137,10 +144,16 @@ fn postgres(to: &mut Samples<'_>, seen: &Postgres, before: Option<&Postgres>, el
         }
     }
     if let Ok(replication) = &seen.replication {
+        // Standbys that set no name are all called `walreceiver`: the worst speaks for them.
+        let mut worst: BTreeMap<&str, u64> = BTreeMap::new();
         for standby in &replication.standbys {
             if let Some(bytes) = standby.lag_bytes {
-                to.of("replication_lag", &standby.name, bytes as f64, Unit::Bytes);
+                let lag = worst.entry(&standby.name).or_default();
+                *lag = bytes.max(*lag);
             }
+        }
+        for (name, bytes) in worst {
+            to.of("replication_lag", name, bytes as f64, Unit::Bytes);
         }
     }
 }
@@ -159,6 +172,8 @@ fn redis(to: &mut Samples<'_>, seen: &Redis, before: Option<&Redis>, elapsed: f6
     if let Ok(keys) = &seen.keys {
         to.add("keys", keys.total as f64, Unit::Count);
     }
+    // Another run of the server counts from zero again, and may already have passed the old figures.
+    let before = before.filter(|earlier| earlier.run_id == seen.run_id);
     if let (Ok(stats), Some(Ok(earlier))) = (&seen.stats, before.map(|earlier| &earlier.stats)) {
         for (metric, now, then) in
             [("evictions", stats.evicted, earlier.evicted), ("commands", stats.commands, earlier.commands)]
@@ -196,3 +211,6 @@ fn logs(to: &mut Samples<'_>, seen: &Logs) {
     to.add("size", seen.bytes as f64, Unit::Bytes);
     to.add("files", seen.files as f64, Unit::Count);
 }
+
+#[cfg(test)]
+mod tests;

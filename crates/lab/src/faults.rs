@@ -1,7 +1,7 @@
 //! The fault matrix: each fault is really caused on a live stack that a keeper watches, and must give exactly its
 //! finding, with evidence, in time; and resolve by itself when the cause is gone.
 //!
-//! The keeper runs in this process as it runs for users, with a watch of two seconds instead of thirty and a `for` of
+//! The keeper runs in this process as it runs for users, with a watch of one second instead of thirty and a `for` of
 //! two seconds where a check has one, so that a test takes seconds. Binary facts (down, refused, 500) have no `for`.
 
 use crate::bar::{Bar, Wanted};
@@ -27,7 +27,7 @@ pub struct Options {
     list: bool,
 }
 
-const WATCH_SECONDS: u64 = 2;
+const WATCH_SECONDS: u64 = 1;
 /// A finding must be there after one watch interval, its `for` and the reading itself; the machine may be busy.
 const SLACK: Duration = Duration::from_secs(8);
 const HEAL: Duration = Duration::from_secs(30);

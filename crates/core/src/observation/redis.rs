@@ -9,6 +9,8 @@ pub struct Redis {
     pub version: String,
     /// Seconds since start.
     pub uptime: f64,
+    /// Made anew by every start of the server: two readings of one `run_id` share their counters.
+    pub run_id: String,
     pub memory: Part<RedisMemory>,
     pub stats: Part<RedisStats>,
     pub clients: Part<RedisClients>,

@@ -62,8 +62,6 @@ async fn deliver(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             _ = stop.wait_for(|stop| *stop) => break,
         }
     }
-    // The last news, such as what a run that just ended has found.
-    let _ = app.shop.pipeline.deliver_due().await;
 }
 
 impl Daemon {
@@ -71,8 +69,13 @@ impl Daemon {
     pub async fn stop(self) {
         let _ = self.stop.send(true);
         let _ = self.driver.await;
-        let _ = self.delivery.await;
         let _ = self.socket.await;
+        self.app.shop.executor.idle().await;
+        let _ = self.delivery.await;
+        // The last news: what the runs that were just finished have found.
+        if let Err(error) = self.app.shop.pipeline.deliver_due().await {
+            tracing::error!(%error, "messages could not be taken from the record; the next start sends them");
+        }
         self.serving.finished().await;
         let _ = std::fs::remove_file(socket::path(&self.app.shop.settings.state_dir));
     }

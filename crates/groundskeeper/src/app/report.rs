@@ -66,8 +66,13 @@ async fn span(shop: &Shop, label: String, from: Timestamp, to: Timestamp, now: T
             })
         })
         .await?;
-    let open: Vec<Finding> =
-        facts.tracks.iter().filter(|(_, ended)| ended.is_none()).map(|(track, _)| track.finding.clone()).collect();
+    let is_ignored = |finding: &Finding| facts.ignored.iter().any(|i| i.fingerprint == finding.fingerprint);
+    let open: Vec<Finding> = facts
+        .tracks
+        .iter()
+        .filter(|(track, ended)| ended.is_none() && !is_ignored(&track.finding))
+        .map(|(track, _)| track.finding.clone())
+        .collect();
     let is_present = to >= now;
     let wanted = if is_present {
         let situation = shop.executor.situation().await?;

@@ -39,7 +39,12 @@ impl Session {
     pub async fn call<T: DeserializeOwned>(&mut self, request: Request) -> Result<T, CallError> {
         let answer = match self {
             Self::Daemon(stream) => socket::ask(stream, &request).await?,
-            Self::Store(app) => app.dispatch(request).await,
+            Self::Store(app) => {
+                let answer = app.dispatch(request).await;
+                // The process ends after this; an action that goes on beside a watch must not end with it.
+                app.shop.executor.idle().await;
+                answer
+            }
         };
         match answer {
             Answer::Done(value) => serde_json::from_value(value).map_err(|error| {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 /// A request is small; whoever sends more than this is not one of ours.
 const LONGEST_REQUEST: u64 = 1 << 20;
@@ -31,19 +32,23 @@ pub(super) fn bind(state_dir: &Path) -> io::Result<UnixListener> {
 }
 
 pub(super) async fn serve(listener: UnixListener, app: Arc<App>, mut stop: watch::Receiver<bool>) {
+    let mut answering = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                // A request that was taken is carried to its end, also when the client hangs up.
-                Ok((stream, _)) => { tokio::spawn(answer(stream, Arc::clone(&app))); }
+                Ok((stream, _)) => { answering.spawn(answer(stream, Arc::clone(&app), stop.clone())); }
                 Err(error) => {
                     tracing::warn!(%error, "the socket could not accept; trying again in a second");
                     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
                 }
             },
-            () = stopped(&mut stop) => return,
+            Some(_) = answering.join_next() => {}
+            () = stopped(&mut stop) => break,
         }
     }
+    drop(listener);
+    // A request that was taken is carried to its end, also when the client hangs up or the keeper is told to stop.
+    while answering.join_next().await.is_some() {}
 }
 
 /// Completes when the keeper stops (or its owner is gone).
@@ -51,12 +56,18 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-async fn answer(stream: UnixStream, app: Arc<App>) {
+async fn answer(stream: UnixStream, app: Arc<App>, mut stop: watch::Receiver<bool>) {
     let (read, mut write) = stream.into_split();
     let mut reader = BufReader::new(read);
     loop {
         let mut line = String::new();
-        match (&mut reader).take(LONGEST_REQUEST).read_line(&mut line).await {
+        let mut limited = (&mut reader).take(LONGEST_REQUEST);
+        let read = tokio::select! {
+            biased;
+            read = limited.read_line(&mut line) => read,
+            () = stopped(&mut stop) => return,
+        };
+        match read {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }

@@ -132,6 +132,12 @@ fn notices(store: &Store, now: Timestamp) -> crate::record::Result<Vec<String>> 
             )
         })
         .collect();
+    if store.is_full() {
+        notices.push(format!(
+            "The disk of the store is full: nothing is recorded, and nothing is done. Free some space under {}.",
+            store.folder().display()
+        ));
+    }
     for (channel, number, error) in store.failing_channels(after(now, -86_400.0))? {
         notices.push(format!("{number} messages could not be delivered by {channel} in the last day: {error}"));
     }

@@ -154,7 +154,7 @@ fn fact(name: &str, value: impl Into<String>) -> (String, String) {
 }
 
 fn postgres(seen: &observation::Postgres) -> Vec<(String, String)> {
-    let mut facts = vec![fact("version", &seen.server.version)];
+    let mut facts = vec![fact("version", seen.server.version.split_whitespace().next().unwrap_or_default())];
     if let Ok(activity) = &seen.activity {
         facts.push(fact("connections", format!("{} of {}", activity.total, seen.server.max_connections)));
     }

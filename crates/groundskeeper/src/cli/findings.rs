@@ -35,8 +35,20 @@ pub(super) async fn list(desk: &mut Desk, all: bool) -> Outcome {
     Ok(FINE)
 }
 
-/// A finding with its history.
+/// A finding with its history; an ignored one dimmed, so that it does not draw the eye.
 pub(super) fn view_lines(out: &mut String, view: &FindingView, settings: &Settings, paint: Paint, verbose: bool) {
+    if view.ignored.is_some() {
+        let mut plain = String::new();
+        lines(&mut plain, view, settings, Paint::none(), verbose);
+        for line in plain.lines() {
+            let _ = writeln!(out, "{}", paint.dim(line));
+        }
+    } else {
+        lines(out, view, settings, paint, verbose);
+    }
+}
+
+fn lines(out: &mut String, view: &FindingView, settings: &Settings, paint: Paint, verbose: bool) {
     finding_lines(out, &view.finding, paint, verbose);
     let at = |at: Timestamp| moment(at, settings);
     let state = match (view.state, view.opened, view.resolved) {

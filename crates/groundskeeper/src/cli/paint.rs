@@ -23,7 +23,6 @@ impl Paint {
         Self { on }
     }
 
-    #[cfg(test)]
     pub(super) fn none() -> Self {
         Self { on: false }
     }

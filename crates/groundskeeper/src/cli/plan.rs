@@ -122,9 +122,14 @@ pub(super) fn action_lines(out: &mut String, action: &ActionView, settings: &Set
         }
     };
     let entry = action.entry.map(|entry| format!("#{entry} ")).unwrap_or_default();
-    let _ = writeln!(out, "{mark} {entry}{}  {}", moment(action.at, settings), action.statement);
+    // What a guard stopped did not happen at any time, by anybody.
+    let (at, by) = match &action.result {
+        ActionResult::Skipped { .. } => (String::new(), String::new()),
+        ActionResult::Ended { .. } => (format!("{}  ", moment(action.at, settings)), format!(" · by {}", action.by)),
+    };
+    let _ = writeln!(out, "{mark} {entry}{at}{}", action.statement);
     let _ = writeln!(out, "    {result}");
-    let about = format!("{} · {} · by {} · {}", action.subject, action.class, action.by, action.why);
+    let about = format!("{} · {}{by} · {}", action.subject, action.class, action.why);
     let _ = writeln!(out, "    {}", paint.dim(&about));
 }
 

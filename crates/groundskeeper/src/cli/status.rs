@@ -6,6 +6,7 @@ use super::{Desk, FINE, Outcome, counted, moment, table};
 use crate::app::api::{CalendarState, PauseView, Request, StatusView, SystemState};
 use crate::config::Settings;
 use groundskeeper_core::quantity::{format_seconds, seconds_between};
+use jiff::Timestamp;
 use std::fmt::Write as _;
 
 /// So many of the coming tasks are shown; `calendar` has them all.
@@ -21,10 +22,14 @@ pub(super) async fn run(desk: &mut Desk) -> Outcome {
 
 fn render(status: &StatusView, settings: &Settings, paint: Paint, verbose: bool) -> String {
     let mut out = String::new();
-    let watched = status.watched.map_or_else(
-        || "not watched yet; `groundskeeper run` keeps watch".to_owned(),
-        |at| format!("watched {} ago", format_seconds(seconds_between(at, status.now).max(0.0))),
-    );
+    let ago = |at| format!("watched {} ago", format_seconds(seconds_between(at, status.now).max(0.0)));
+    // Without a daemon the present is empty; the record still knows when somebody last looked.
+    let earlier = earlier_watch(status);
+    let watched = match (status.watched, earlier) {
+        (Some(at), _) => ago(at),
+        (None, Some(at)) => format!("last {}; `groundskeeper run` keeps watch", ago(at)),
+        (None, None) => "not watched yet; `groundskeeper run` keeps watch".to_owned(),
+    };
     let _ =
         writeln!(out, "{} {} · autonomy {} · {watched}", paint.bold("Groundskeeper"), status.version, status.autonomy);
     for pause in &status.pauses {
@@ -38,11 +43,11 @@ fn render(status: &StatusView, settings: &Settings, paint: Paint, verbose: bool)
     if status.findings.is_empty() {
         // Nothing seen is not nothing wrong.
         let line = match status.watched {
-            None => paint.dim("Nothing was looked at yet."),
+            None if earlier.is_none() => paint.dim("Nothing was looked at yet."),
             Some(_) if status.systems.iter().all(|system| system.state == SystemState::Ok) => {
                 paint.good("Nothing is wrong.")
             }
-            Some(_) => "No finding is open.".to_owned(),
+            _ => "No finding is open.".to_owned(),
         };
         let _ = writeln!(out, "\n{line}");
     }
@@ -62,6 +67,10 @@ fn render(status: &StatusView, settings: &Settings, paint: Paint, verbose: bool)
         );
     }
     out
+}
+
+fn earlier_watch(status: &StatusView) -> Option<Timestamp> {
+    status.calendar.iter().find(|entry| entry.task == "watch")?.last.as_ref()?.ended
 }
 
 fn systems(out: &mut String, status: &StatusView, paint: Paint) {

@@ -80,17 +80,22 @@ impl Store {
             Err(damage) if is_damage(&damage) => {
                 let aside = set_aside(folder, now).map_err(unusable)?;
                 tracing::error!(damaged = %damage, kept_as = %aside.display(), "the store is damaged; it was set aside and a new one begun");
-                healthy(&file)?
+                healthy(&file).map_err(|error| described(folder, error))?
             }
             Err(other) => return Err(described(folder, other)),
         };
         let mut store = Self { connection, folder: folder.to_owned(), _lock: lock };
-        migrations::migrate(&mut store.connection, &file)?;
+        migrations::migrate(&mut store.connection, &file).map_err(|error| named(folder, error))?;
         Ok(store)
     }
 
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Whether the disk has no room for another change.
+    pub fn is_full(&self) -> bool {
+        is_full(&self.folder)
     }
 
     /// Damaged stores of earlier days that nobody has dealt with yet.
@@ -110,7 +115,10 @@ impl Store {
     /// Runs a change in one transaction: all of it is durable afterwards, or none.
     fn atomically<T>(&mut self, change: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let folder = self.folder.clone();
-        let transaction = self.connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        let transaction = self
+            .connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(|error| described(&folder, error))?;
         let value = change(&transaction).map_err(|error| named(&folder, error))?;
         transaction.commit().map_err(|error| described(&folder, error))?;
         Ok(value)
@@ -137,12 +145,18 @@ fn is_damage(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(rusqlite::ErrorCode::DatabaseCorrupt | rusqlite::ErrorCode::NotADatabase))
 }
 
+/// SQLite says "disk full" where it writes, and "input/output error" where it makes room for its index first.
 fn described(folder: &Path, error: rusqlite::Error) -> Error {
-    if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
-        Error::Full { folder: folder.to_owned() }
-    } else {
-        Error::Sqlite(error)
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => Error::Full { folder: folder.to_owned() },
+        Some(rusqlite::ErrorCode::SystemIoFailure) if is_full(folder) => Error::Full { folder: folder.to_owned() },
+        _ => Error::Sqlite(error),
     }
+}
+
+/// Less than the smallest change with its index takes.
+fn is_full(folder: &Path) -> bool {
+    rustix::fs::statvfs(folder).is_ok_and(|disk| disk.f_bavail * disk.f_frsize < 64 * 1024)
 }
 
 fn named(folder: &Path, error: Error) -> Error {

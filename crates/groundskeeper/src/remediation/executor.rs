@@ -77,6 +77,26 @@ impl Executor {
     /// Executes what the guards allow now, in the plan's order.
     pub async fn apply(&self, plan: &Plan, permission: &Permission) -> record::Result<Vec<Applied>> {
         let _turn = self.turn.lock().await;
+        self.apply_items(plan, permission).await
+    }
+
+    /// For whoever must not wait: settles what was left over and executes what is to be done, or gives none while
+    /// another plan is being carried out.
+    pub async fn try_apply(&self, plan: &Plan, permission: &Permission) -> record::Result<Option<Vec<Applied>>> {
+        let Ok(_turn) = self.turn.try_lock() else { return Ok(None) };
+        self.settle_left_over().await?;
+        if plan.to_do().next().is_none() {
+            return Ok(Some(Vec::new()));
+        }
+        self.apply_items(plan, permission).await.map(Some)
+    }
+
+    /// Completes when no plan is being carried out.
+    pub async fn idle(&self) {
+        drop(self.turn.lock().await);
+    }
+
+    async fn apply_items(&self, plan: &Plan, permission: &Permission) -> record::Result<Vec<Applied>> {
         let mut applied = Vec::with_capacity(plan.items.len());
         for item in &plan.items {
             applied.push(self.apply_item(plan, item, permission).await?);
@@ -140,6 +160,11 @@ impl Executor {
     /// is marked as abandoned (and will be planned again if it is still needed), one half done is put back.
     pub async fn recover(&self) -> record::Result<Vec<Entry>> {
         let _turn = self.turn.lock().await;
+        self.settle_left_over().await
+    }
+
+    /// Only with the turn in hand: whatever has no end is left over then.
+    async fn settle_left_over(&self) -> record::Result<Vec<Entry>> {
         let unsettled = self.record.with(|store| store.unsettled()).await?;
         let mut recovered = Vec::with_capacity(unsettled.len());
         for entry in unsettled {

@@ -338,3 +338,28 @@ async fn undoing_says_what_can_be_put_back() {
     assert_eq!(done, None);
     assert!(executor.undo(999, "ada").await.unwrap_err().to_string().contains("there is no action 999"));
 }
+
+#[tokio::test]
+async fn whoever_must_not_wait_is_sent_away_while_another_plan_is_carried_out() {
+    let bench = Bench::new();
+    // The second call is the act itself.
+    let world = Arc::new(World::new(Mishap::Hang(1)));
+    let executor = bench.executor(&world);
+    let plan = bench.plan(&executor, &[bloated_table()]).await;
+    let permission = Permission { by: "groundskeeper".into(), consent: Consent::default() };
+    let hanging = tokio::spawn({
+        let (executor, plan, permission) = (executor.clone(), plan.clone(), permission.clone());
+        async move { executor.apply(&plan, &permission).await }
+    });
+    while world.calls.load(Ordering::SeqCst) < 2 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(executor.try_apply(&plan, &permission).await.unwrap(), None);
+    hanging.abort();
+    let _ = hanging.await;
+    executor.idle().await;
+    // The hand that hung is gone; what it left over is settled before anything else is done.
+    assert!(executor.try_apply(&plan, &permission).await.unwrap().is_some());
+    let unsettled = bench.record.with(|store| store.unsettled()).await.unwrap();
+    assert_eq!(unsettled, []);
+}

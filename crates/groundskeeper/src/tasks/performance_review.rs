@@ -94,15 +94,15 @@ fn figure_line(figure: &Figure) -> String {
     )
 }
 
-/// Databases that changed in size by a tenth or more.
+/// Databases that are a tenth or more above their smallest size of the span.
 fn growth_line(figure: &Figure) -> Option<String> {
     let grown = figure.last - figure.min;
     (figure.metric == "database_size" && figure.min > 0.0 && grown / figure.min >= 0.1).then(|| {
         format!(
-            "  {} grew by {} to {}",
+            "  {} is {}, which is {} more than its smallest of these days",
             figure.subject,
-            format_number(grown, figure.unit),
-            format_number(figure.last, figure.unit)
+            format_number(figure.last, figure.unit),
+            format_number(grown, figure.unit)
         )
     })
 }

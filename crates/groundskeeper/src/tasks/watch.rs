@@ -1,7 +1,8 @@
 //! The watch: every 30 seconds, the checks of every system; findings open, change and resolve; people hear of it; what
 //! may be mended by itself is mended.
 //!
-//! Each system is judged and recorded the moment its reading arrives, so that one that hangs delays no other.
+//! Each system is judged and recorded the moment its reading arrives, so that one that hangs delays no other; and an
+//! action that takes long goes on beside the watch.
 
 use super::{Found, Shop};
 use crate::app::view;
@@ -18,6 +19,11 @@ use groundskeeper_core::sample::samples;
 use groundskeeper_core::{SystemId, check};
 use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Most actions end within this time, and then the round tells of them. A vacuum may take an hour: the next look must
+/// not wait for it.
+const ACTIONS_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) struct Watch(pub(super) Arc<Shop>);
 
@@ -95,11 +101,20 @@ async fn mend(
         .map(|track| track.finding)
         .collect();
     let plan = plan(&open, &shop.settings.policy, &situation, shop.clock.now());
-    if mode == Mode::DryRun || plan.to_do().next().is_none() {
+    if mode == Mode::DryRun {
         return Ok((plan, Vec::new()));
     }
-    let permission = Permission { by: "groundskeeper".into(), consent: Consent::default() };
-    let applied = shop.executor.apply(&plan, &permission).await?;
+    let (executor, wanted) = (shop.executor.clone(), plan.clone());
+    let mending = tokio::spawn(async move {
+        let permission = Permission { by: "groundskeeper".into(), consent: Consent::default() };
+        let applied = executor.try_apply(&wanted, &permission).await;
+        applied.inspect_err(|error| tracing::error!(%error, "a plan could not be carried out"))
+    });
+    let applied = match tokio::time::timeout(ACTIONS_WITHIN, mending).await {
+        Ok(ended) => ended.map_err(|ended| record::Error::Worker(ended.to_string()))??.unwrap_or_default(),
+        // The journal will tell how it ended.
+        Err(_) => Vec::new(),
+    };
     Ok((plan, applied))
 }
 

@@ -1,7 +1,11 @@
 //! What the program does, seen from outside. One module a capability.
 
+mod acting;
 mod cli;
 mod config;
 mod init;
+mod keeper;
 mod notify;
+mod scene;
+mod trouble;
 mod web;

@@ -32,7 +32,7 @@ pub enum ActError {
     #[error("{what} was left alone: {reason}")]
     Precondition { what: String, reason: String },
     #[error("{what}: permission denied: {message}; {fix}")]
-    Denied { what: String, message: String, fix: &'static str },
+    Denied { what: String, message: String, fix: String },
     /// It was begun and did not finish in time.
     #[error("{what} was not done within {:.0} s; {next}", .within.as_secs_f64())]
     Timeout { what: String, within: Duration, next: &'static str },
@@ -160,20 +160,25 @@ impl<'a> Work<'a> {
         let failure = self.endpoint.failure(error);
         let Some(code) = error.code() else { return ActError::Unreachable(failure) };
         match code {
-            &SqlState::INSUFFICIENT_PRIVILEGE => ActError::Denied {
-                what: self.what(),
-                message: failure.message,
-                fix: match self.step {
-                    Step::EndIdleSession { .. } => "grant pg_signal_backend to our role",
-                    Step::Analyze { .. } | Step::Vacuum { .. } => "grant MAINTAIN on the table (17 on) or ownership",
-                },
-            },
+            &SqlState::INSUFFICIENT_PRIVILEGE => {
+                ActError::Denied { what: self.what(), message: failure.message, fix: self.missing_grant() }
+            }
             &SqlState::QUERY_CANCELED => self.timeout(),
             &SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME => self.precondition("the table is gone"),
             _ => {
                 let passing =
                     [FailureKind::Interrupted, FailureKind::NotReady, FailureKind::Timeout, FailureKind::Exhausted];
                 self.failed(failure.message, passing.contains(&failure.kind))
+            }
+        }
+    }
+
+    fn missing_grant(&self) -> String {
+        let role = self.endpoint.role();
+        match self.step {
+            Step::EndIdleSession { .. } => format!("grant pg_signal_backend to {role}"),
+            Step::Analyze { .. } | Step::Vacuum { .. } => {
+                format!("grant MAINTAIN on the table (17 on) to {role}, or make it a member of the owner")
             }
         }
     }
@@ -219,7 +224,7 @@ impl<'a> Work<'a> {
                 return Err(ActError::Denied {
                     what: self.what(),
                     message: "we neither own it nor may MAINTAIN it".to_owned(),
-                    fix: "grant MAINTAIN on the table (17 on) or ownership",
+                    fix: self.missing_grant(),
                 });
             }
             Some(true) => {}
@@ -326,7 +331,7 @@ SELECT pg_terminate_backend(pid) FROM target",
         let Some(row) = rows.first() else { return Ok("the session has ended by itself".to_owned()) };
         let (same, state): (bool, Option<String>) = (row.get(0), row.get(1));
         let Some(state) = state else {
-            return Ok("its state is hidden from us; grant pg_monitor to our role".to_owned());
+            return Ok(format!("its state is hidden from us; grant pg_monitor to {}", self.endpoint.role()));
         };
         let idle: f64 = row.get::<_, Option<f64>>(3).unwrap_or(0.0);
         Ok(if !same {

@@ -97,6 +97,11 @@ impl Endpoint {
         &self.address
     }
 
+    /// Whom we log in as.
+    pub(super) fn role(&self) -> &str {
+        self.config.get_user().unwrap_or("our role")
+    }
+
     /// The same server and role, another database.
     #[must_use]
     pub fn with_database(&self, database: &str) -> Self {

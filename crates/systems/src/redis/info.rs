@@ -31,6 +31,7 @@ pub(super) fn parse(text: &str) -> Option<Redis> {
     Some(Redis {
         version: info.version()?,
         uptime: info.number::<u64>("uptime_in_seconds").unwrap_or(0) as f64,
+        run_id: info.text("run_id").unwrap_or_default().to_owned(),
         memory: info.memory(),
         stats: info.stats(),
         clients: info.clients(),

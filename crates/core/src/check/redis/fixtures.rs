@@ -21,6 +21,7 @@ pub(super) fn healthy() -> Redis {
     Redis {
         version: "7.2.5".into(),
         uptime: 900_000.0,
+        run_id: "5c1f".into(),
         memory: Ok(RedisMemory {
             used: 600 << 20,
             resident: 640 << 20,

@@ -38,12 +38,10 @@ impl Interval<'_> {
 
 /// Unknown on the first reading and after a restart: counters of two lives must not be subtracted.
 fn interval<'a>(sight: &Sight<'a, Redis>, what: &str) -> Result<Interval<'a>, Unknown> {
-    /// INFO gives whole seconds, and the two clocks are not read at the same instant.
-    const SLACK: f64 = 5.0;
     let now = sight.seen.stats.as_ref()?;
     let (before, seconds) = sight.since(what)?;
     let then = before.stats.as_ref()?;
-    if sight.seen.uptime + SLACK < before.uptime + seconds {
+    if sight.seen.run_id != before.run_id || sight.seen.uptime < before.uptime {
         return Err(started_over());
     }
     Ok(Interval { now, then, seconds })

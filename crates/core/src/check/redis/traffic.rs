@@ -305,11 +305,13 @@ mod tests {
         restarted.uptime = 7.0;
         // More than before although it restarted: the subtraction would look plausible and be wrong.
         let busy = Redis { uptime: 7.0, ..with_stats(|stats| stats.evicted += 1_000_000) };
+        let long_ago = Redis { run_id: "another".into(), ..healthy() };
         let reset = with_stats(|stats| *stats = RedisStats { errors: vec![], ..zero() });
         for (judgements, checks) in [
             (first(healthy()), &rates[..]),
             (judged(Some(healthy_before()), restarted), &rates[..]),
             (judged(Some(healthy_before()), busy), &rates[..]),
+            (judged(Some(healthy_before()), long_ago), &rates[..]),
             (judged(Some(healthy_before()), reset), &rates[..3]),
         ] {
             assert_eq!(failing(&judgements), []);

@@ -1,0 +1,283 @@
+//! What the keeper may change, on a real Postgres: nothing unless told so, and then what it was told, once, on the record.
+
+use crate::scene::{Database, GRANTS, Place, eventually};
+use groundskeeper::app::api::{ActionResult, ActionView, AuditView, StatusView};
+use groundskeeper::clock::Clock;
+use groundskeeper_core::plan::Plan;
+use groundskeeper_core::policy::{Decision, Outcome};
+use groundskeeper_core::remedy::Undo;
+use std::time::Duration;
+
+/// The whole day, every day.
+const OPEN: &str = "[maintenance]\nwindows = [\"daily 00:00-24:00\"]\n";
+
+/// A window that is not now.
+fn shut() -> String {
+    let today = Clock::wall().now().to_zoned(jiff::tz::TimeZone::UTC).weekday();
+    format!("[maintenance]\nwindows = [\"{:?} 02:00-03:00\"]\n", today.wrapping_add(3))
+}
+
+/// A threshold of a second has to pass before a session counts as idle.
+async fn idle_long_enough() {
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+}
+
+fn outcomes(actions: &[ActionView]) -> Vec<Outcome> {
+    let outcome = |action: &ActionView| match &action.result {
+        ActionResult::Ended { outcome, .. } => Some(*outcome),
+        ActionResult::Skipped { .. } => None,
+    };
+    actions.iter().filter_map(outcome).collect()
+}
+
+#[tokio::test]
+async fn at_autonomy_observe_nothing_changes_and_the_report_says_what_would() {
+    let database = Database::start(GRANTS).await;
+    database.worn_table("documents").await;
+    let victim = database.idle("docrag-api").await;
+    idle_long_enough().await;
+    let place = Place::new(&database.config("autonomy = \"observe\"", OPEN));
+    let app = place.app().await;
+    for _ in 0..3 {
+        let run = app.task_run("watch", false, "ann").await.unwrap();
+        assert!(run.ok && run.actions.is_empty(), "{run:?}");
+    }
+    let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert_eq!(run.summary, "1 due, 0 done, 0 helped, 1 held back");
+    assert!(
+        matches!(&run.actions[0].result, ActionResult::Skipped { reason } if reason.contains("autonomy \"observe\""))
+    );
+    let planned = app.report(None).await.unwrap().plan.unwrap();
+    let decided: Vec<&str> = planned.items.iter().map(|item| item.remedy.as_str()).collect();
+    assert_eq!(decided, ["postgres.end_idle_in_transaction", "postgres.vacuum_table"]);
+    drop(app);
+    let report = place.run(&["report"]).await.out;
+    for part in [
+        "pg_terminate_backend",
+        "VACUUM (ANALYZE, SKIP_LOCKED) \"public\".\"documents\"",
+        "`autonomy = \"assist\"` would do it in the maintenance window",
+        "`autonomy = \"auto\"` would do it",
+    ] {
+        assert!(report.contains(part), "{part:?} is missing in {report}");
+    }
+    assert!(victim.lives().await && !database.is_vacuumed("documents").await);
+    assert_eq!(place.count("SELECT count(*) FROM journal"), 0);
+}
+
+#[tokio::test]
+async fn a_plan_is_applied_as_approved_and_not_otherwise() {
+    let database = Database::start(GRANTS).await;
+    database.worn_table("documents").await;
+    let place = Place::new(&database.config("autonomy = \"observe\"", &shut()));
+    let plan: Plan = place.json(&["plan"]).await;
+    let hash = plan.short_hash();
+    assert_eq!(plan.items.len(), 1);
+    assert!(matches!(plan.items[0].decision, Decision::NeedsApproval { .. }), "{plan:?}");
+
+    let refused = place.run(&["apply", hash]).await;
+    assert!(refused.code == 1 && refused.out.contains("routine actions need a person"), "{refused:?}");
+    assert_eq!(place.run(&["approve", hash]).await.code, 0);
+    let outside = place.run(&["apply", hash]).await;
+    assert!(outside.code == 1 && outside.out.contains("not done: outside the maintenance window"), "{outside:?}");
+    assert!(outside.out.contains("--any-time"), "the way is named: {outside:?}");
+
+    // Another table wears out: another plan, for which nobody has approved anything.
+    database.worn_table("sessions").await;
+    let changed: Plan = place.json(&["plan"]).await;
+    assert_ne!(changed.hash, plan.hash);
+    assert!(place.run(&["apply", changed.short_hash()]).await.out.contains("need a person"));
+    assert!(!database.is_vacuumed("documents").await && !database.is_vacuumed("sessions").await);
+
+    let approval = place.run(&["approve", "--any-time", hash]).await;
+    assert!(approval.code == 0 && approval.out.contains("at any time"), "{approval:?}");
+    let applied = place.run(&["apply", hash]).await;
+    assert!(applied.code == 0 && applied.out.contains("helped: dead rows 2000 -> 0"), "{applied:?}");
+    assert!(database.is_vacuumed("documents").await, "exactly what was approved");
+    assert!(!database.is_vacuumed("sessions").await, "and nothing else");
+}
+
+#[tokio::test]
+async fn an_approval_expires() {
+    let database = Database::start(GRANTS).await;
+    database.worn_table("documents").await;
+    let place =
+        Place::new(&database.config("autonomy = \"observe\"", &format!("{OPEN}[policy]\napproval_for = \"1s\"\n")));
+    let app = place.app().await;
+    let plan = app.plan().await.unwrap();
+    app.approve(&plan.hash, true, "ann").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1050)).await;
+    let late = app.apply(&plan.hash, "ann").await.unwrap();
+    assert!(matches!(&late[0].result, ActionResult::Skipped { .. }), "{late:?}");
+    assert!(!database.is_vacuumed("documents").await);
+    app.approve(&plan.hash, true, "ann").await.unwrap();
+    assert_eq!(outcomes(&app.apply(&plan.hash, "ann").await.unwrap()), [Outcome::Helped]);
+}
+
+#[tokio::test]
+async fn at_autonomy_auto_an_idle_session_is_ended_and_protected_ones_are_not() {
+    let database = Database::start(GRANTS).await;
+    let place = Place::new(&database.config("autonomy = \"auto\"", ""));
+    let keeper = place.keeper().await;
+    let (dump, superuser) = (database.idle("pg_dump").await, database.server.client().await);
+    superuser.batch_execute("BEGIN; SELECT 1").await.unwrap();
+    let victim = database.idle("docrag-api").await;
+    eventually("the session is ended", async || victim.client.is_closed().then_some(())).await;
+    let actions: Vec<ActionView> = eventually("it is settled", async || {
+        let actions: Vec<ActionView> = place.json(&["actions"]).await;
+        (outcomes(&actions) == [Outcome::Helped]).then_some(actions)
+    })
+    .await;
+    assert!(actions[0].subject.contains(&victim.pid.to_string()), "{actions:?}");
+    assert!(actions[0].why.contains("docrag-api"), "{actions:?}");
+    let mut backends = superuser
+        .query_one(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {}", victim.pid), &[])
+        .await
+        .unwrap()
+        .get::<_, i64>(0);
+    assert_eq!(backends, 0, "the server knows nothing of it any more");
+    idle_long_enough().await;
+    assert!(dump.lives().await && !superuser.is_closed());
+    backends = place.count("SELECT count(*) FROM journal");
+    assert_eq!(backends, 1);
+    let found = place.findings().await;
+    let left_alone = found.iter().find(|view| view.finding.check == "postgres.idle_in_transaction").unwrap();
+    let said =
+        left_alone.finding.evidence.iter().map(|evidence| evidence.value.to_string()).collect::<Vec<_>>().join(" ");
+    assert!(left_alone.finding.offenders.is_empty() && said.contains("pg_dump"), "{said}");
+    keeper.terminate().await;
+}
+
+#[tokio::test]
+async fn without_the_grant_an_action_fails_by_its_name_and_three_failures_rest() {
+    let database = Database::start("GRANT pg_monitor TO keeper").await;
+    let mut victims = Vec::new();
+    for _ in 0..4 {
+        victims.push(database.idle("docrag-api").await);
+    }
+    idle_long_enough().await;
+    let place = Place::new(&database.config("autonomy = \"auto\"", ""));
+    let app = place.app().await;
+    let run = app.task_run("watch", false, "ann").await.unwrap();
+    assert_eq!(outcomes(&run.actions), [Outcome::Failed; 3], "{run:?}");
+    for action in &run.actions[..3] {
+        let ActionResult::Ended { detail, .. } = &action.result else { panic!("{action:?}") };
+        assert!(detail.contains("grant pg_signal_backend to keeper"), "{detail}");
+        assert!(!detail.contains("permission denied: permission denied"), "{detail}");
+    }
+    assert!(
+        matches!(&run.actions[3].result, ActionResult::Skipped { reason }
+            if reason.starts_with("3 failures in a row of postgres.end_idle_in_transaction; it rests until")),
+        "{run:?}"
+    );
+    let again = app.task_run("watch", false, "ann").await.unwrap();
+    assert!(outcomes(&again.actions).is_empty(), "{again:?}");
+    assert_eq!(place.count("SELECT count(*) FROM journal WHERE outcome = 'failed'"), 3);
+    for victim in &victims {
+        assert!(victim.lives().await);
+    }
+}
+
+#[tokio::test]
+async fn an_action_that_takes_long_delays_no_look() {
+    let database = Database::start(GRANTS).await;
+    let place = Place::new(&database.config("autonomy = \"auto\"", ""));
+    let victim = database.idle("docrag-api").await;
+    // A backend that is not scheduled does not hear that it is to end.
+    let backend = rustix::process::Pid::from_raw(victim.pid).unwrap();
+    rustix::process::kill_process(backend, rustix::process::Signal::STOP).unwrap();
+    let keeper = place.keeper().await;
+    let unsettled = || place.count("SELECT count(*) FROM journal WHERE ended IS NULL");
+    let rounds = || place.count("SELECT count(*) FROM run WHERE outcome = 'ok'");
+    eventually("the action is under way", async || (unsettled() == 1).then_some(())).await;
+    let before = rounds();
+    eventually("the watch goes on", async || (rounds() >= before + 2).then_some(())).await;
+    assert_eq!(unsettled(), 1, "and so does the action");
+    let stop = keeper.terminate();
+    let wake = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        rustix::process::kill_process(backend, rustix::process::Signal::CONT).unwrap();
+    };
+    assert_eq!(tokio::join!(stop, wake).0.code(), Some(0));
+    assert_eq!(place.count("SELECT count(*) FROM journal WHERE outcome = 'helped'"), 1, "the stop waited for its end");
+    assert!(victim.client.is_closed());
+}
+
+#[tokio::test]
+async fn what_could_not_be_settled_at_the_start_is_settled_when_the_server_is_back() {
+    let mut database = Database::start(GRANTS).await;
+    let place = Place::new(&database.config("autonomy = \"auto\"", ""));
+    let victim = database.idle("docrag-api").await;
+    let backend = rustix::process::Pid::from_raw(victim.pid).unwrap();
+    rustix::process::kill_process(backend, rustix::process::Signal::STOP).unwrap();
+    let keeper = place.keeper().await;
+    let unsettled = || place.count("SELECT count(*) FROM journal WHERE ended IS NULL");
+    eventually("the action is under way", async || (unsettled() == 1).then_some(())).await;
+    keeper.kill().await;
+    rustix::process::kill_process(backend, rustix::process::Signal::CONT).unwrap();
+    database.server.stop().await.unwrap();
+    let keeper = place.keeper().await;
+    assert_eq!(unsettled(), 1, "nobody could be asked");
+    database.server.start_again().await.unwrap();
+    eventually("it is settled", async || (unsettled() == 0).then_some(())).await;
+    keeper.terminate().await;
+}
+
+#[tokio::test]
+async fn a_pause_holds_every_action_until_it_is_resumed() {
+    let database = Database::start(GRANTS).await;
+    let place = Place::new(&database.config("autonomy = \"auto\"", ""));
+    let keeper = place.keeper().await;
+    assert_eq!(place.run(&["pause", "--reason", "release"]).await.code, 0);
+    let victim = database.idle("docrag-api").await;
+    let watched = async || place.json::<StatusView>(&["status"]).await;
+    let status = eventually("the session is found", async || {
+        let status = watched().await;
+        status.findings.iter().any(|view| view.finding.check == "postgres.idle_in_transaction").then_some(status)
+    })
+    .await;
+    assert!(status.actions.is_empty() && status.pauses[0].reason == "release", "{status:?}");
+    let run = place.run(&["task", "run", "watch"]).await;
+    assert!(run.out.contains("not now: paused until `groundskeeper resume`: release"), "{run:?}");
+    assert!(!victim.client.is_closed());
+    assert_eq!(place.run(&["resume"]).await.code, 0);
+    eventually("the session is ended", async || victim.client.is_closed().then_some(())).await;
+    keeper.terminate().await;
+}
+
+#[tokio::test]
+async fn the_journal_and_the_audit_tell_what_happened_and_a_changed_row_shows() {
+    let database = Database::start(GRANTS).await;
+    database.worn_table("documents").await;
+    let victim = database.idle("docrag-api").await;
+    idle_long_enough().await;
+    let place = Place::new(&database.config("autonomy = \"auto\"", OPEN));
+    assert_eq!(place.run(&["task", "run", "watch"]).await.code, 0);
+    assert!(victim.client.is_closed() && database.is_vacuumed("documents").await);
+
+    let shown = place.run(&["actions"]).await.out;
+    for part in ["✓ #1 ", "✓ #2 ", "VACUUM", "pg_terminate_backend", "by groundskeeper", "dead rows 2000 -> 0"] {
+        assert!(shown.contains(part), "{part:?} is missing in {shown}");
+    }
+    let actions: Vec<ActionView> = place.json(&["actions"]).await;
+    assert_eq!(outcomes(&actions), [Outcome::Helped; 2]);
+    let ended = place.run(&["undo", "1"]).await;
+    assert!(ended.code == 1 && ended.out.contains("#1 cannot be undone: an ended session"), "{ended:?}");
+    let vacuumed = place.run(&["undo", "2"]).await;
+    assert!(vacuumed.code == 0 && vacuumed.out.contains("#2 needs no undoing"), "{vacuumed:?}");
+    let nothing = place.run(&["undo", "77"]).await;
+    assert!(nothing.code == 2 && nothing.err.contains("there is no action 77"), "{nothing:?}");
+    let undone: groundskeeper::app::api::UndoView = place.json(&["undo", "1"]).await;
+    assert!(matches!(undone.undo, Undo::Impossible(_)));
+
+    let audit: AuditView = place.json(&["audit"]).await;
+    assert_eq!(audit.broken, None);
+    let what: Vec<&str> = audit.entries.iter().rev().map(|entry| entry.what.as_str()).collect();
+    assert_eq!(what, ["task run", "intent", "outcome", "intent", "outcome"]);
+
+    let changed = "UPDATE audit SET who = 'nobody' WHERE seq = 2";
+    assert_eq!(place.store().execute(changed, []).unwrap(), 1);
+    let status = place.run(&["status"]).await;
+    assert!(status.out.contains("! The audit chain is broken: entry 2: its content was changed"), "{status:?}");
+    let audit = place.run(&["audit"]).await;
+    assert!(audit.code == 1 && audit.out.contains("The chain is broken: entry 2"), "{audit:?}");
+}
