@@ -12,6 +12,8 @@ pub mod http;
 pub mod logs;
 pub mod postgres;
 pub mod redis;
+#[cfg(test)]
+mod verdicts;
 
 use crate::finding::{Draft, Finding};
 use crate::observation::{self, Failure, Gap, Observation, Reading};

@@ -62,7 +62,8 @@ async fn round(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     Ok(End { ok: true, summary, found })
 }
 
-/// Puts the news of a round in the box (a loop of its own delivers: no dead channel delays a watch), and once an hour forgets what is past its keeping time.
+/// Puts the news of a round in the box (a loop of its own delivers: no dead channel delays a watch), and once an hour
+/// forgets what is past its keeping time.
 async fn tell(shop: &Shop, round: &Round) -> record::Result<()> {
     let now = shop.clock.now();
     // Thinning reads whole tables; once an hour is plenty.

@@ -47,7 +47,7 @@ pub(super) async fn measure(rounds: u32) -> Result<Vec<Bar>> {
     let config = stack.configure(&service.url("/health"), "")?;
     let versions = [
         keeper::version(&binary.display().to_string(), "--version").await?,
-        keeper::version("psql", "--version").await?,
+        keeper::version(&psql(), "--version").await?,
         keeper::version("redis-cli", "--version").await?,
         keeper::version("curl", "--version").await?,
     ];
@@ -98,9 +98,9 @@ async fn check(binary: &Path, config: &Path) -> Result<()> {
 
 /// The same questions, one process each.
 async fn separate(stack: &Stack, http: &str) -> Result<()> {
-    let url = stack.keeper_url();
+    let (url, psql) = (stack.keeper_url(), psql());
     for question in QUESTIONS {
-        one("psql", &["-X", "-A", "-t", "-q", "-c", question, &url]).await?;
+        one(&psql, &["-X", "-A", "-t", "-q", "-c", question, &url]).await?;
     }
     let port = stack.redis.port().to_string();
     for question in REDIS_QUESTIONS {
@@ -111,6 +111,16 @@ async fn separate(stack: &Stack, http: &str) -> Result<()> {
     one("df", &["-Pi"]).await?;
     one("free", &["-b"]).await.or_else(|_| Ok::<(), anyhow::Error>(()))?;
     one("uptime", &[]).await.or_else(|_| Ok::<(), anyhow::Error>(()))
+}
+
+/// The program itself: Debian's `psql` on the path is a Perl script around it, and its start is not the peer's fault.
+fn psql() -> String {
+    let mut versions: Vec<_> = std::fs::read_dir("/usr/lib/postgresql")
+        .map(|entries| entries.flatten().map(|entry| entry.path().join("bin/psql")).collect())
+        .unwrap_or_default();
+    versions.retain(|path: &std::path::PathBuf| path.exists());
+    versions.sort();
+    versions.pop().map_or_else(|| "psql".to_owned(), |path| path.display().to_string())
 }
 
 async fn one(program: &str, arguments: &[&str]) -> Result<()> {

@@ -1,9 +1,9 @@
 //! A healthy machine, and what the checks say about it.
 
+pub(super) use crate::check::verdicts::{failing, one, status};
 use crate::check::{Judgement, Status, Tuning, judge_all};
 use crate::observation::{Clock, Host, Memory, Mount, Observation, Reading};
 use crate::quantity::after;
-use crate::severity::Severity;
 use crate::system::{SystemId, SystemKind};
 
 pub(super) fn healthy() -> Host {
@@ -35,29 +35,6 @@ pub(super) fn judged(seen: Host) -> Vec<Judgement> {
     let before = read(after(now, -30.0), healthy());
     let system = SystemId::new(SystemKind::Host, "self");
     judge_all(&system, &read(now, seen), Some(&before), &Tuning::default(), now)
-}
-
-/// The findings over all checks: (check, severity).
-pub(super) fn failing(judgements: &[Judgement]) -> Vec<(String, Severity)> {
-    let mut found = Vec::new();
-    for judgement in judgements {
-        if let Status::Failing { findings } = &judgement.status {
-            for finding in findings {
-                assert!(!finding.evidence.is_empty(), "{} shows no evidence", finding.check);
-                assert!(!finding.fix.is_empty(), "{} says no next step", finding.check);
-                found.push((finding.check.clone(), finding.severity));
-            }
-        }
-    }
-    found
-}
-
-pub(super) fn one(check: &str, severity: Severity) -> Vec<(String, Severity)> {
-    vec![(check.to_owned(), severity)]
-}
-
-pub(super) fn status(judgements: &[Judgement], check: &str) -> &'static str {
-    judgements.iter().find(|judgement| judgement.check == check).map(|found| found.status.as_str()).unwrap()
 }
 
 #[test]

@@ -1,9 +1,9 @@
 //! A healthy folder, and what the checks say about it.
 
+pub(super) use crate::check::verdicts::{failing, one, status};
 use crate::check::{Judgement, Status, Tuning, judge_all};
 use crate::observation::{Failure, FailureKind, LogFile, Logs, Observation, Reading};
 use crate::quantity::after;
-use crate::severity::Severity;
 use crate::system::{SystemId, SystemKind};
 use jiff::Timestamp;
 
@@ -49,29 +49,6 @@ pub(super) fn first(seen: Logs) -> Vec<Judgement> {
 
 pub(super) fn unreached(kind: FailureKind) -> Vec<Judgement> {
     judge(Some(healthy()), Err(Failure { kind, message: "it failed".into(), address: "/var/log/app".into() }))
-}
-
-/// The findings over all checks: (check, severity).
-pub(super) fn failing(judgements: &[Judgement]) -> Vec<(String, Severity)> {
-    let mut found = Vec::new();
-    for judgement in judgements {
-        if let Status::Failing { findings } = &judgement.status {
-            for finding in findings {
-                assert!(!finding.evidence.is_empty(), "{} shows no evidence", finding.check);
-                assert!(!finding.fix.is_empty(), "{} says no next step", finding.check);
-                found.push((finding.check.clone(), finding.severity));
-            }
-        }
-    }
-    found
-}
-
-pub(super) fn one(check: &str, severity: Severity) -> Vec<(String, Severity)> {
-    vec![(check.to_owned(), severity)]
-}
-
-pub(super) fn status(judgements: &[Judgement], check: &str) -> &'static str {
-    judgements.iter().find(|judgement| judgement.check == check).map(|found| found.status.as_str()).unwrap()
 }
 
 #[test]

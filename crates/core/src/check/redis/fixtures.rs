@@ -1,12 +1,12 @@
 //! A healthy cache, and what the checks say about it.
 
+pub(super) use crate::check::verdicts::{failing, one, status};
 use crate::check::{Judgement, Status, Tuning, judge_all};
 use crate::observation::{
     Failure, FailureKind, Keys, Observation, Persistence, Reading, Redis, RedisClients, RedisMemory, RedisReplication,
     RedisStats,
 };
 use crate::quantity::after;
-use crate::severity::Severity;
 use crate::system::{SystemId, SystemKind};
 use jiff::Timestamp;
 
@@ -99,29 +99,6 @@ pub(super) fn unreached(kind: FailureKind) -> Vec<Judgement> {
     let failure = Failure { kind, message: "it failed".into(), address: "127.0.0.1:6379".into() };
     let before = read(after(now(), -INTERVAL), 0.002, Ok(healthy_before()));
     judge(&read(now(), 0.0, Err(failure)), Some(&before))
-}
-
-/// The findings over all checks: (check, severity).
-pub(super) fn failing(judgements: &[Judgement]) -> Vec<(String, Severity)> {
-    let mut found = Vec::new();
-    for judgement in judgements {
-        if let Status::Failing { findings } = &judgement.status {
-            for finding in findings {
-                assert!(!finding.evidence.is_empty(), "{} shows no evidence", finding.check);
-                assert!(!finding.fix.is_empty(), "{} says no next step", finding.check);
-                found.push((finding.check.clone(), finding.severity));
-            }
-        }
-    }
-    found
-}
-
-pub(super) fn one(check: &str, severity: Severity) -> Vec<(String, Severity)> {
-    vec![(check.to_owned(), severity)]
-}
-
-pub(super) fn status(judgements: &[Judgement], check: &str) -> &'static str {
-    judgements.iter().find(|judgement| judgement.check == check).map(|found| found.status.as_str()).unwrap()
 }
 
 #[test]
