@@ -2,7 +2,9 @@
 //!
 //! The rules: a condition must hold for `open_after` before anyone hears of it, and be gone for `clear_after` before it
 //! counts as resolved; *unknown* moves nothing in either direction, because not being able to look is neither good news
-//! nor bad news about the condition; a finding that comes back while it is clearing stays the same finding.
+//! nor bad news about the condition; a finding that comes back while it is clearing stays the same finding. What was not
+//! seen for long (the keeper was down, the system did not answer) has not held: its wait begins anew, and so it does when
+//! the clock was set back to before it began.
 
 use crate::check::{Hold, Judgement, Status};
 use crate::finding::{Finding, Fingerprint};
@@ -54,11 +56,6 @@ impl Event {
     pub fn is_end(self) -> bool {
         matches!(self, Self::Resolved | Self::Forgotten)
     }
-
-    /// Whether people want to hear of it.
-    pub fn is_news(self) -> bool {
-        matches!(self, Self::Opened | Self::Escalated | Self::Resolved)
-    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -67,9 +64,12 @@ pub struct Change {
     pub track: Track,
 }
 
+/// A condition that was not seen for longer than this has not held, unless its `for` or the rhythm of looking is longer.
+const LONGEST_GAP_SECONDS: f64 = 600.0;
+
 /// Moves the tracks of one check on one system on by one judgement. `tracks` holds exactly the tracks of that check and
-/// system that have not ended.
-pub fn advance(judgement: &Judgement, tracks: &[Track], hold: Hold, now: Timestamp) -> Vec<Change> {
+/// system that have not ended; `interval` is the number of seconds between two looks.
+pub fn advance(judgement: &Judgement, tracks: &[Track], hold: Hold, interval: f64, now: Timestamp) -> Vec<Change> {
     let findings: &[Finding] = match &judgement.status {
         Status::Unknown(_) => return Vec::new(),
         Status::Ok => &[],
@@ -77,7 +77,7 @@ pub fn advance(judgement: &Judgement, tracks: &[Track], hold: Hold, now: Timesta
     };
     let seen = findings.iter().map(|finding| {
         let earlier = tracks.iter().find(|track| track.finding.fingerprint == finding.fingerprint);
-        hold_on(finding, earlier, hold, now)
+        hold_on(finding, earlier, hold, interval, now)
     });
     let still_there = |fingerprint: &Fingerprint| findings.iter().any(|finding| finding.fingerprint == *fingerprint);
     let gone =
@@ -85,8 +85,14 @@ pub fn advance(judgement: &Judgement, tracks: &[Track], hold: Hold, now: Timesta
     seen.chain(gone).collect()
 }
 
-fn hold_on(finding: &Finding, earlier: Option<&Track>, hold: Hold, now: Timestamp) -> Change {
-    let first_seen = earlier.map_or(now, |track| track.first_seen);
+fn hold_on(finding: &Finding, earlier: Option<&Track>, hold: Hold, interval: f64, now: Timestamp) -> Change {
+    // One look may be missed.
+    let longest_gap = hold.open_after.max(LONGEST_GAP_SECONDS).max(interval * 2.5);
+    let has_held = |track: &&Track| {
+        track.is_open()
+            || (0.0..=longest_gap).contains(&seconds_between(track.last_seen, now)) && track.first_seen <= now
+    };
+    let first_seen = earlier.filter(has_held).map_or(now, |track| track.first_seen);
     let mut track = Track { finding: finding.clone(), first_seen, last_seen: now, opened: None, clear_since: None };
     let before: Option<Severity> = earlier.filter(|track| track.is_open()).map(|track| track.finding.severity);
     let event = if let Some(severity) = before {
@@ -110,7 +116,9 @@ fn let_go(earlier: &Track, hold: Hold, now: Timestamp) -> Change {
     if !track.is_open() {
         return Change { event: Event::Forgotten, track };
     }
-    let since = *track.clear_since.get_or_insert(now);
+    // One that lies ahead is of a clock that was set back since.
+    let since = track.clear_since.filter(|since| *since <= now).unwrap_or(now);
+    track.clear_since = Some(since);
     let event = if seconds_between(since, now) >= hold.clear_after { Event::Resolved } else { Event::Clearing };
     Change { event, track }
 }
@@ -125,6 +133,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
+    const INTERVAL: f64 = 30.0;
     const HOLD: Hold = Hold { open_after: 60.0, clear_after: 30.0 };
 
     fn at(second: i64) -> Timestamp {
@@ -151,7 +160,7 @@ mod tests {
         script
             .iter()
             .map(|(second, judgement)| {
-                let changes = advance(judgement, &tracks, hold, at(*second));
+                let changes = advance(judgement, &tracks, hold, INTERVAL, at(*second));
                 if !matches!(judgement.status, Status::Unknown(_)) {
                     tracks = changes.iter().filter(|c| !c.event.is_end()).map(|c| c.track.clone()).collect();
                 }
@@ -194,6 +203,35 @@ mod tests {
         assert_eq!(play(&open, Hold::NONE).concat(), [Opened, Resolved]);
     }
 
+    #[test]
+    fn what_was_not_seen_for_long_begins_its_wait_anew() {
+        let seen = |second| (second, failing(Severity::Warning));
+        let down = play(&[seen(0), seen(3600), seen(3630), seen(3660)], HOLD).concat();
+        assert_eq!(down, [Pending, Pending, Pending, Opened], "the hour in which nobody looked is not counted");
+        let short = play(&[seen(0), seen(300)], HOLD).concat();
+        assert_eq!(short, [Pending, Opened]);
+        let long = Hold { open_after: 7200.0, clear_after: 0.0 };
+        assert_eq!(play(&[seen(0), seen(3600), seen(7200)], long).concat(), [Pending, Pending, Opened]);
+        let open = play(&[seen(0), seen(60), seen(86_400)], HOLD).concat();
+        assert_eq!(open, [Pending, Opened, Updated], "what is open stays open");
+    }
+
+    #[test]
+    fn a_slow_rhythm_is_no_gap() {
+        let hourly = |track: &[Track], second| advance(&failing(Severity::Warning), track, HOLD, 3600.0, at(second));
+        let pending = hourly(&[], 0).remove(0);
+        let opened = hourly(&[pending.track], 3600).remove(0);
+        assert_eq!((pending.event, opened.event), (Pending, Opened));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_delays_neither_an_opening_nor_an_end() {
+        let seen = |second| (second, failing(Severity::Warning));
+        let gone = |second| (second, judgement(Status::Ok));
+        let script = [seen(3600), seen(0), seen(60), gone(3000), gone(100), gone(130)];
+        assert_eq!(play(&script, HOLD).concat(), [Pending, Pending, Opened, Clearing, Clearing, Resolved]);
+    }
+
     fn subject(number: u8) -> Target {
         Target::Database { name: format!("d{number}") }
     }
@@ -228,7 +266,7 @@ mod tests {
             for (wait, judgement) in steps {
                 now = after(now, wait as f64);
                 let live: Vec<Track> = tracks.values().cloned().collect();
-                let changes = advance(&judgement, &live, hold, now);
+                let changes = advance(&judgement, &live, hold, INTERVAL, now);
                 if matches!(judgement.status, Status::Unknown(_)) {
                     prop_assert!(changes.is_empty());
                     continue;

@@ -5,7 +5,7 @@
 
 use crate::finding::Fingerprint;
 use crate::quantity::{after, format_seconds, seconds_between};
-use crate::remedy::{Remedy, RiskClass, Step};
+use crate::remedy::{REMEDIES, Remedy, RiskClass, Step};
 use crate::severity::Severity;
 use crate::system::SystemId;
 use crate::window::Window;
@@ -73,6 +73,8 @@ pub struct Policy {
     pub storm_systems: usize,
     /// How long an approval is good for, seconds.
     pub approval_seconds: f64,
+    /// Applications and roles whose sessions are never ended, besides those that are protected anyway.
+    pub never_end: Vec<String>,
 }
 
 impl Default for Policy {
@@ -90,7 +92,44 @@ impl Default for Policy {
             ineffective_seconds: 4.0 * 3600.0,
             storm_systems: 3,
             approval_seconds: 15.0 * 60.0,
+            never_end: Vec::new(),
         }
+    }
+}
+
+/// What begins with less time than this left in its window would only be interrupted.
+const LEAST_SECONDS: f64 = 60.0;
+/// So many windows in a row count as one; more would be for ever.
+const WINDOWS_IN_A_ROW: usize = 32;
+
+impl Policy {
+    /// Within how many seconds runs that did not help count. A remedy that rests for long cannot run often enough within
+    /// the time that suits the others.
+    pub fn ineffective_within(&self, remedy: &Remedy) -> f64 {
+        self.ineffective_seconds.max(f64::from(self.ineffective_times) * remedy.cooldown + 3600.0)
+    }
+
+    /// How far back the guards look, seconds.
+    pub fn memory(&self) -> f64 {
+        let remedies = REMEDIES.iter().map(|remedy| self.ineffective_within(remedy).max(remedy.cooldown));
+        remedies.fold(self.breaker_seconds.max(24.0 * 3600.0), f64::max)
+    }
+
+    /// When an action of that class has to be over; none where no window binds it, or the window never closes.
+    pub fn window_closes(&self, class: RiskClass, consent: Consent, now: Timestamp) -> Option<Timestamp> {
+        if !class.waits_for_window() || (consent.approved && consent.any_time) {
+            return None;
+        }
+        let mut closes = now;
+        for _ in 0..WINDOWS_IN_A_ROW {
+            let open = || self.windows.iter().filter(|window| window.contains(closes, &self.zone));
+            if open().next().is_none() {
+                return Some(closes);
+            }
+            let ends: Option<Vec<Timestamp>> = open().map(|window| window.closes_at(closes, &self.zone)).collect();
+            closes = ends?.into_iter().max()?;
+        }
+        None
     }
 }
 
@@ -104,7 +143,8 @@ pub enum Outcome {
     DidNotHelp,
     /// The step failed or was refused by the server.
     Failed,
-    /// The keeper died in between and the step had not happened.
+    /// It did not happen: the world was not as the step needed it, or the keeper died in between, or nobody can say any
+    /// more.
     Abandoned,
     /// In progress.
     Running,
@@ -116,6 +156,7 @@ pub struct PastAction {
     pub remedy: String,
     pub class: RiskClass,
     pub subject: String,
+    /// When it ended; while it runs, when it began.
     pub at: Timestamp,
     pub outcome: Outcome,
 }
@@ -240,16 +281,16 @@ fn breaker(remedy: &Remedy, policy: &Policy, situation: &Situation, now: Timesta
 }
 
 fn ineffective(remedy: &Remedy, step: &Step, policy: &Policy, situation: &Situation, now: Timestamp) -> Blocked {
-    let subject = step.subject();
+    let (subject, within) = (step.subject(), policy.ineffective_within(remedy));
     let times = situation
         .history
         .iter()
         .filter(|action| action.remedy == remedy.id && action.subject == subject)
         .filter(|action| action.outcome == Outcome::DidNotHelp)
-        .filter(|action| seconds_between(action.at, now) < policy.ineffective_seconds)
+        .filter(|action| seconds_between(action.at, now) < within)
         .count();
     (times >= policy.ineffective_times as usize).then(|| {
-        let span = format_seconds(policy.ineffective_seconds);
+        let span = format_seconds(within);
         (Guard::Ineffective, format!("it did not help {times} times in {span}; a person should look"))
     })
 }
@@ -314,14 +355,18 @@ fn alert(remedy: &Remedy, about: &Fingerprint, situation: &Situation) -> Blocked
 }
 
 fn window(class: RiskClass, policy: &Policy, now: Timestamp) -> Blocked {
-    if !matches!(class, RiskClass::Routine | RiskClass::Disruptive) {
+    if !class.waits_for_window() {
         return None;
     }
     if policy.windows.is_empty() {
         return Some((Guard::Window, "no maintenance window is configured".into()));
     }
     if policy.windows.iter().any(|window| window.contains(now, &policy.zone)) {
-        return None;
+        let closes = policy.window_closes(class, Consent::default(), now)?;
+        let left = seconds_between(now, closes);
+        return (left < LEAST_SECONDS).then(|| {
+            (Guard::Window, format!("the maintenance window closes in {left:.0} s, too soon to begin anything"))
+        });
     }
     let next = policy.windows.iter().filter_map(|window| window.next_open(now, &policy.zone)).min();
     let next = next.map_or_else(String::new, |at| format!("; the next one opens at {at:.0}"));

@@ -27,6 +27,11 @@ pub enum RiskClass {
 }
 
 impl RiskClass {
+    /// Whether it is done inside a maintenance window only.
+    pub fn waits_for_window(self) -> bool {
+        matches!(self, Self::Routine | Self::Disruptive)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Observe => "observe",
@@ -93,14 +98,19 @@ impl Step {
         }
     }
 
-    /// The exact statement that is sent, as `--dry-run` prints it.
+    /// The exact statement that is sent, as `--dry-run` prints it. A vacuum must not cut off the empty end of a table: for
+    /// that it locks the table against everyone, and on a standby against every reader.
     pub fn statement(&self) -> String {
         match self {
             Self::Analyze { schema, table, .. } => {
                 format!("ANALYZE (SKIP_LOCKED) {}.{}", quoted(schema), quoted(table))
             }
             Self::Vacuum { schema, table, .. } => {
-                format!("VACUUM (ANALYZE, SKIP_LOCKED) {}.{}", quoted(schema), quoted(table))
+                format!(
+                    "VACUUM (ANALYZE, SKIP_LOCKED, TRUNCATE false, PARALLEL 0) {}.{}",
+                    quoted(schema),
+                    quoted(table)
+                )
             }
             Self::EndIdleSession { pid, idle_seconds, .. } => format!(
                 "SELECT pg_terminate_backend({pid}) -- same session, still idle in transaction >= {idle_seconds} s"
@@ -309,7 +319,8 @@ pub static REMEDIES: &[Remedy] = &[
         title: "End a session that sits idle in a transaction",
         check: "postgres.idle_in_transaction",
         class: RiskClass::Corrective,
-        preconditions: "the same backend (pid and start), still idle in transaction, not superuser, replication, backup or ours",
+        preconditions: "the same backend (pid and start), still idle in transaction, not superuser, replication, \
+                        backup, a tool that copies or migrates, a name in `never_end`, or ours",
         verification: "the backend is gone",
         cooldown: 300.0,
         hourly_cap: 20,

@@ -108,17 +108,29 @@ impl Window {
         if self.contains(now, zone) {
             return Some(now);
         }
-        // It opens when the wall clock reaches its start (twice, when the clock is put back over it), or when the clock
-        // is put forward or back into it.
+        Self::moments(self.from, now, zone).filter(|at| self.contains(*at, zone)).min()
+    }
+
+    /// The first moment after `now` at which the window is not open any more; none when it is not open, or never closes.
+    pub fn closes_at(&self, now: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+        if !self.contains(now, zone) {
+            return None;
+        }
+        Self::moments(self.to, now, zone).filter(|at| !self.contains(*at, zone)).min()
+    }
+
+    /// The moments after `now` at which the window may open or close: when the wall clock reaches that time (twice, when
+    /// the clock is put back over it), and when the clock is put forward or back.
+    fn moments(time: Time, now: Timestamp, zone: &TimeZone) -> impl Iterator<Item = Timestamp> {
         let today = now.to_zoned(zone.clone()).date();
-        let days = (0..=DAYS_AHEAD).filter_map(|offset| today.checked_add(Span::new().days(offset)).ok());
-        let starts = days.flat_map(|date| {
-            let start = zone.to_ambiguous_timestamp(date.to_datetime(self.from));
-            [start.earlier(), start.later()]
+        let days = (0..=DAYS_AHEAD).filter_map(move |offset| today.checked_add(Span::new().days(offset)).ok());
+        let reached = days.flat_map(move |date| {
+            let reached = zone.to_ambiguous_timestamp(date.to_datetime(time));
+            [reached.earlier(), reached.later()]
         });
         let last = after(now, DAYS_AHEAD as f64 * 86_400.0);
-        let changes = zone.following(now).map(|change| change.timestamp()).take_while(|at| *at <= last);
-        starts.flatten().chain(changes).filter(|at| *at > now && self.contains(*at, zone)).min()
+        let changes = zone.following(now).map(|change| change.timestamp()).take_while(move |at| *at <= last);
+        reached.flatten().chain(changes).filter(move |at| *at > now)
     }
 
     fn on(&self, day: Weekday) -> bool {

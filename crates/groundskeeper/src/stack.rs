@@ -52,9 +52,28 @@ impl Stack {
         for system in self.systems.iter().filter(|system| chosen(&system.id)).cloned() {
             readings.spawn(async move {
                 let limit = system.deadline + GRACE;
-                let observation = match tokio::time::timeout(limit, observe(&system, now)).await {
-                    Ok(observation) => observation,
-                    Err(_) => hung(&system, now),
+                let ours = system.clone();
+                // A task of its own, so that a panic in an adapter is this system's failed reading and not a gap that
+                // nobody sees.
+                let reading = tokio::spawn(async move { observe(&ours, now).await });
+                let aborting = reading.abort_handle();
+                let observation = match tokio::time::timeout(limit, reading).await {
+                    Ok(Ok(observation)) => observation,
+                    Ok(Err(bug)) => failed_reading(
+                        &system,
+                        FailureKind::Protocol,
+                        format!("reading it ended in a bug of groundskeeper: {bug}"),
+                        now,
+                    ),
+                    Err(_) => {
+                        aborting.abort();
+                        failed_reading(
+                            &system,
+                            FailureKind::Timeout,
+                            format!("no answer within {:.0} s", limit.as_secs_f64()),
+                            now,
+                        )
+                    }
                 };
                 (system.id, observation)
             });
@@ -86,14 +105,10 @@ async fn observe(system: &SystemSettings, now: Timestamp) -> Observation {
     }
 }
 
-/// An adapter that did not keep its deadline. That is our bug, and still only this system's reading.
-fn hung(system: &SystemSettings, now: Timestamp) -> Observation {
+/// An adapter that did not keep its deadline, or broke. That is our bug, and still only this system's reading.
+fn failed_reading(system: &SystemSettings, kind: FailureKind, message: String, now: Timestamp) -> Observation {
     let took = (system.deadline + GRACE).as_secs_f64();
-    let failure = Failure {
-        kind: FailureKind::Timeout,
-        message: format!("no answer within {took:.0} s"),
-        address: address(&system.endpoint),
-    };
+    let failure = Failure { kind, message, address: address(&system.endpoint) };
     match system.id.kind {
         SystemKind::Postgres => Observation::Postgres(failed(failure, took, now)),
         SystemKind::Redis => Observation::Redis(failed(failure, took, now)),

@@ -213,6 +213,47 @@ fn what_did_not_help_three_times_in_four_hours_stops(#[case] scene: Scene, #[cas
     assert_eq!(scene.guard(), guard);
 }
 
+#[test]
+fn a_remedy_that_rests_for_long_can_be_found_out_as_well() {
+    // Every seven hours, as its cool-down lets it: never three times within four hours.
+    let mut scene =
+        [14.5, 7.5, 0.5].into_iter().fold(routine(), |scene, hours| scene.ran("chunks", hours * 3_600.0, DidNotHelp));
+    scene.remedy.cooldown = 6.0 * 3_600.0;
+    assert_eq!(scene.guard(), Some(Guard::Ineffective));
+    assert!(scene.reason().contains("3 times in 19 h"), "{}", scene.reason());
+    assert!(scene.policy.memory() >= 24.0 * 3_600.0);
+    scene.policy.ineffective_times = 5;
+    assert!(scene.policy.memory() >= 31.0 * 3_600.0, "the history must reach back as far as the guards look");
+}
+
+#[rstest]
+#[case::inside(&["Sat 11:00-13:00"], Some(3_600.0))]
+#[case::outside(&["Sun 02:00-05:00"], Some(0.0))]
+#[case::none(&[], Some(0.0))]
+#[case::the_longer_of_two(&["Sat 11:00-12:30", "daily 10:00-15:00"], Some(3.0 * 3_600.0))]
+#[case::one_behind_the_other(&["Sat 11:00-13:00", "Sat 13:00-14:00"], Some(2.0 * 3_600.0))]
+#[case::over_midnight(&["Sat 11:00-01:00"], Some(13.0 * 3_600.0))]
+#[case::always_open(&["daily 00:00-24:00"], None)]
+fn an_action_is_over_when_its_window_closes(#[case] windows: &[&str], #[case] seconds: Option<f64>) {
+    let scene = routine().windows(windows);
+    let closes = |class, consent| scene.policy.window_closes(class, consent, now());
+    assert_eq!(closes(RiskClass::Routine, Consent::default()), seconds.map(|seconds| after(now(), seconds)));
+    assert_eq!(closes(RiskClass::Corrective, Consent::default()), None);
+    assert_eq!(closes(RiskClass::Disruptive, Consent { approved: true, any_time: true }), None);
+}
+
+#[test]
+fn nothing_begins_in_the_last_minute_of_a_window() {
+    let almost_over = |second: i64| {
+        let scene = routine().windows(&["Sat 11:00-12:01"]);
+        let now = Timestamp::from_second(now().as_second() + second).unwrap();
+        permit(&scene.remedy, &vacuum("chunks"), &about(), &scene.policy, &scene.situation, Consent::default(), now)
+    };
+    assert_eq!(almost_over(0), Decision::Do);
+    let Decision::Skip { guard: Guard::Window, reason } = almost_over(1) else { panic!() };
+    assert_eq!(reason, "the maintenance window closes in 59 s, too soon to begin anything");
+}
+
 #[rstest]
 #[case::just_before_its_end(routine().ran("chunks", 599.999, Helped), Some(Guard::Cooldown))]
 #[case::at_its_end(routine().ran("chunks", 600.0, Helped), None)]

@@ -97,6 +97,23 @@ fn a_night_window_is_an_hour_shorter_or_longer_when_the_clocks_change() {
     assert_eq!(minutes("2026-06-01T12:00:00Z"), 180);
 }
 
+#[rstest]
+#[case::an_ordinary_night("Sun 02:00-05:00", "Europe/Berlin", "2026-11-22T01:30:00Z", Some("2026-11-22T04:00:00Z"))]
+#[case::over_midnight("Mon-Fri 22:00-02:00", "UTC", "2026-11-21T01:00:00Z", Some("2026-11-21T02:00:00Z"))]
+#[case::the_clock_is_put_forward_over_its_end(
+    "daily 01:00-02:30",
+    "Europe/Berlin",
+    "2026-03-29T00:30:00Z",
+    Some("2026-03-29T01:00:00Z")
+)]
+#[case::the_days_of_a_row_are_one("Fri,Sat 00:00-24:00", "UTC", "2026-11-20T12:00:00Z", Some("2026-11-22T00:00:00Z"))]
+#[case::it_is_not_open("Sun 02:00-05:00", "UTC", "2026-11-21T12:00:00Z", None)]
+#[case::it_never_closes("daily 00:00-24:00", "UTC", "2026-11-21T12:00:00Z", None)]
+fn a_window_closes(#[case] window: &str, #[case] place: &str, #[case] now: &str, #[case] closes: Option<&str>) {
+    let window: Window = window.parse().unwrap();
+    assert_eq!(window.closes_at(utc(now), &zone(place)), closes.map(utc));
+}
+
 fn any_window() -> impl Strategy<Value = Window> {
     let days = prop::sample::select(vec!["daily", "Sun", "Mon-Fri", "Sat,Sun", "Fri-Mon", "wednesday"]);
     (days, 0..24, 0..60, 0..24, 0..60)
@@ -129,6 +146,21 @@ proptest! {
         // Any minute between is closed.
         let between = after(now, crate::quantity::seconds_between(now, opens) * within);
         prop_assert!(between >= opens || !window.contains(between, &zone));
+    }
+
+    #[test]
+    fn a_window_is_open_until_it_closes_and_not_then(
+        window in any_window(), zone in any_zone(), now in any_moment(), within in 0.0..1.0,
+    ) {
+        match window.closes_at(now, &zone) {
+            None => prop_assert!(!window.contains(now, &zone) || window.to_string().starts_with("daily")),
+            Some(closes) => {
+                prop_assert!(closes > now);
+                prop_assert!(!window.contains(closes, &zone));
+                let between = after(now, crate::quantity::seconds_between(now, closes) * within);
+                prop_assert!(between >= closes || window.contains(between, &zone));
+            }
+        }
     }
 
     #[test]

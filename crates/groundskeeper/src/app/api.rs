@@ -26,7 +26,7 @@ pub enum Request {
     Calendar,
     /// Runs a task now and waits for its end. -> [`TaskRunView`]
     TaskRun { name: String, dry_run: bool, by: String },
-    /// Plans for the open findings and keeps the plan for `approve` and `apply`. -> [`Plan`]
+    /// Looks now, plans for what it sees and keeps the plan for `approve` and `apply`. -> [`PlanView`]
     Plan,
     /// -> [`ApprovalView`]
     Approve { hash: String, any_time: bool, by: String },
@@ -208,6 +208,13 @@ pub struct TaskRunView {
     /// What it did or would do, for tasks that act.
     pub plan: Option<Plan>,
     pub actions: Vec<ActionView>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PlanView {
+    pub plan: Plan,
+    /// Systems that could not be looked at, with the reason: an empty plan says nothing about them.
+    pub unread: Vec<(SystemId, String)>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

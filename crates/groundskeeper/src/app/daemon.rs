@@ -16,6 +16,10 @@ use tokio::task::JoinHandle;
 /// Between two looks into the box of messages.
 const DELIVERY: Duration = Duration::from_secs(5);
 
+/// What is under way when the keeper is told to stop has so long to end by itself. Systemd waits for 90 seconds and
+/// Kubernetes for 30 before they kill.
+const GRACE: Duration = Duration::from_secs(20);
+
 /// A running keeper; the demo and the tests hold one in their own process.
 pub struct Daemon {
     pub app: Arc<App>,
@@ -33,6 +37,7 @@ pub struct Daemon {
 pub async fn start(settings: Settings, clock: Clock) -> Result<Daemon, CallError> {
     let app = Arc::new(App::open(settings, clock).await?);
     let shop = Arc::clone(&app.shop);
+    app.retire().await?;
     for entry in shop.executor.recover().await? {
         tracing::warn!(action = entry.id, outcome = ?entry.outcome, detail = %entry.detail, "settled an action from before the last stop");
     }
@@ -65,13 +70,12 @@ async fn deliver(app: Arc<App>, mut stop: watch::Receiver<bool>) {
 }
 
 impl Daemon {
-    /// Finishes the runs under way and ends.
+    /// Finishes the runs under way, as far as that does not take long, and ends.
     pub async fn stop(self) {
         let _ = self.stop.send(true);
-        let _ = self.driver.await;
-        let _ = self.socket.await;
+        // A run or a request may wait for an action, so both have to hear of the stop at the same time.
+        let _ = tokio::join!(self.app.shop.executor.stop(GRACE), self.driver, self.socket, self.delivery);
         self.app.shop.executor.idle().await;
-        let _ = self.delivery.await;
         // The last news: what the runs that were just finished have found.
         if let Err(error) = self.app.shop.pipeline.deliver_due().await {
             tracing::error!(%error, "messages could not be taken from the record; the next start sends them");
@@ -90,7 +94,7 @@ pub async fn run(settings: Settings, clock: Clock, shutdown: impl Future<Output 
     let daemon = start(settings, clock).await?;
     tracing::info!(systems = %systems.join(", "), page = ?daemon.page, "groundskeeper keeps watch");
     shutdown.await;
-    tracing::info!("stopping: runs under way are finished first");
+    tracing::info!("stopping: what is under way may end first; another signal ends it at once");
     daemon.stop().await;
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! What people decide: plans, approvals, applying, undoing, pauses, ignored findings; and running a task by hand.
 
 use super::api::{
-    ActionView, ApprovalView, AuditEntry, AuditView, DeliveryView, IgnoreView, PauseView, TaskRunView, UndoView,
+    ActionView, ApprovalView, AuditEntry, AuditView, DeliveryView, IgnoreView, PauseView, PlanView, TaskRunView,
+    UndoView,
 };
 use super::{App, CallError, view};
 use crate::record::{Approval, Ignored, Pause};
@@ -9,14 +10,14 @@ use crate::remediation::{Applied, Permission};
 use crate::scheduler::{self, Cause};
 use crate::tasks;
 use groundskeeper_core::finding::Finding;
-use groundskeeper_core::plan::{Plan, plan};
-use groundskeeper_core::policy::Consent;
+use groundskeeper_core::plan::plan;
 use groundskeeper_core::quantity::after;
+use groundskeeper_core::{Status, SystemId, UnknownKind};
 use jiff::Timestamp;
 
 impl App {
     /// Looks now, with the weekly maintenance's strict eye, and plans for what it sees.
-    pub async fn plan(&self) -> Result<Plan, CallError> {
+    pub async fn plan(&self) -> Result<PlanView, CallError> {
         let shop = &self.shop;
         let tuning = tasks::strict(&shop.settings.tuning);
         let judgements = tasks::judge_now(shop, &tuning, |_| true).await;
@@ -32,7 +33,17 @@ impl App {
         let plan = plan(&findings, &shop.settings.policy, &situation, shop.clock.now());
         let kept = plan.clone();
         shop.record.with(move |store| store.keep_plan(&kept)).await?;
-        Ok(plan)
+        let mut unread: Vec<(SystemId, String)> = judgements
+            .iter()
+            .filter_map(|judgement| match &judgement.status {
+                Status::Unknown(unknown) if unknown.kind == UnknownKind::NoAnswer => {
+                    Some((judgement.system.clone(), unknown.reason.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        unread.dedup();
+        Ok(PlanView { plan, unread })
     }
 
     pub async fn approve(&self, hash: &str, any_time: bool, by: &str) -> Result<ApprovalView, CallError> {
@@ -52,6 +63,11 @@ impl App {
 
     pub async fn apply(&self, hash: &str, by: &str) -> Result<Vec<ActionView>, CallError> {
         self.shop.executor.recover().await?;
+        if self.shop.present.watched().is_none() {
+            // Without a watch in this process the record may be of last week: the guards that ask for firing alerts and
+            // storms need to know today's.
+            tasks::Round::watch(&self.shop, |_| true, scheduler::Mode::Real).await?;
+        }
         let (prefix, now) = (hash.to_owned(), self.shop.clock.now());
         let (plan, approval) = self
             .shop
@@ -62,11 +78,11 @@ impl App {
                 Ok((plan, approval))
             })
             .await?;
-        let consent = Consent {
-            approved: approval.is_some(),
-            any_time: approval.as_ref().is_some_and(|approval| approval.any_time),
+        let permission = match approval {
+            Some(approval) => Permission::of(by).approved(approval.any_time, approval.expires),
+            None => Permission::of(by),
         };
-        let applied = self.shop.executor.apply(&plan, &Permission { by: by.to_owned(), consent }).await?;
+        let applied = self.shop.executor.apply(&plan, &permission).await?;
         Ok(applied.into_iter().map(view::action).collect())
     }
 

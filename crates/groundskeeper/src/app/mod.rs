@@ -77,13 +77,9 @@ impl App {
     pub async fn open(settings: Settings, clock: Clock) -> Result<Self, CallError> {
         let (folder, now) = (settings.state_dir.clone(), clock.now());
         let stack = Stack::new(settings.systems.clone());
-        let ids: Vec<String> = stack.ids().map(ToString::to_string).collect();
-        let disabled: Vec<&'static str> =
-            catalogue::CHECKS.iter().map(|check| check.id).filter(|id| settings.tuning.is_disabled(id)).collect();
         let store = tokio::task::spawn_blocking(move || -> record::Result<Store> {
             let mut store = Store::open(&folder, now)?;
             store.interrupt_runs(now)?;
-            store.retire(|system, check| ids.iter().any(|id| id == system) && !disabled.contains(&check), now)?;
             Ok(store)
         })
         .await
@@ -110,6 +106,30 @@ impl App {
         let shop = Arc::new(Shop { settings, stack, record, clock, present, executor, pipeline, heartbeat });
         let entries = tasks::registry(&shop);
         Ok(Self { shop, entries })
+    }
+
+    /// Ends the findings of systems and checks that are not in the configuration any more. Only the daemon does this: a
+    /// command with another configuration file must not resolve what this one watches.
+    async fn retire(&self) -> Result<(), CallError> {
+        let now = self.shop.clock.now();
+        let ids: Vec<String> = self.shop.stack.ids().map(ToString::to_string).collect();
+        let tuning = self.shop.settings.tuning.clone();
+        self.shop
+            .record
+            .with(move |store| {
+                let still = |system: &str, check: &str| {
+                    ids.iter().any(|id| id == system)
+                        && catalogue::find(check).is_some_and(|check| !tuning.is_disabled(check.id))
+                };
+                let ended = store.retire(still, now)?;
+                if ended > 0 {
+                    let what = format!("{ended} findings of systems or checks that are not configured any more");
+                    store.audit("groundskeeper", "retire", &what, now)?;
+                }
+                Ok(())
+            })
+            .await?;
+        Ok(())
     }
 
     /// Answers any request; the socket and a session without a daemon end here.

@@ -2,16 +2,19 @@
 
 use super::api::{CalendarEntry, CalendarState, FindingView, StatusView};
 use super::{App, CallError, view};
+use crate::present::Seen;
 use crate::record::Store;
 use crate::tasks::{self, calendar};
-use groundskeeper_core::quantity::after;
-use groundskeeper_core::{Severity, SystemId};
+use groundskeeper_core::quantity::{after, seconds_between};
+use groundskeeper_core::{Severity, Status, SystemId, UnknownKind};
 use jiff::Timestamp;
 
 /// Days of resolved findings in `findings --all`.
 const HISTORY_DAYS: f64 = 30.0;
 const RUNS_SHOWN: u32 = 15;
 const ACTIONS_SHOWN: u32 = 10;
+/// A part that cannot be read for so long is no passing trouble.
+const BLIND_SECONDS: f64 = 900.0;
 
 impl App {
     pub async fn status(&self) -> Result<StatusView, CallError> {
@@ -19,10 +22,15 @@ impl App {
         let now = shop.clock.now();
         let findings = self.findings(false).await?;
         let calendar = self.calendar().await?;
-        let (pauses, runs, mut notices) = shop
+        let (pauses, runs, mut notices, since) = shop
             .record
-            .with(move |store| Ok((store.pauses(now)?, store.recent_runs(RUNS_SHOWN)?, notices(store, now)?)))
+            .with(move |store| {
+                Ok((store.pauses(now)?, store.recent_runs(RUNS_SHOWN)?, notices(store, now)?, store.statuses()?))
+            })
             .await?;
+        for id in shop.stack.ids() {
+            notices.extend(shop.present.get(id).and_then(|seen| long_blind(id, &seen, &since, now)));
+        }
         notices.extend(shop.present.broken_audit().map(|broken| format!("The audit chain is broken: {broken}.")));
         let systems = shop
             .stack
@@ -118,6 +126,33 @@ fn open_severities(findings: &[FindingView], system: &SystemId) -> Vec<Severity>
         .filter(|found| found.finding.system == *system && found.ignored.is_none())
         .map(|found| found.finding.severity)
         .collect()
+}
+
+/// Checks that could not be answered for long although their system answers: a finding of theirs would go unseen.
+fn long_blind(
+    system: &SystemId,
+    seen: &Seen,
+    since: &[(String, String, String, Timestamp)],
+    now: Timestamp,
+) -> Option<String> {
+    let name = system.to_string();
+    let blind: Vec<(&str, &str)> = seen
+        .judgements
+        .iter()
+        .filter_map(|judgement| match &judgement.status {
+            Status::Unknown(unknown) if unknown.kind == UnknownKind::NotRead => {
+                Some((judgement.check.as_str(), unknown.reason.as_str()))
+            }
+            _ => None,
+        })
+        .filter(|(check, _)| {
+            since.iter().any(|(of, about, status, from)| {
+                *of == name && about == check && status == "unknown" && seconds_between(*from, now) >= BLIND_SECONDS
+            })
+        })
+        .collect();
+    let (first, reason) = *blind.first()?;
+    Some(format!("{} checks of {system} have had no answer for a while ({first}: {reason}).", blind.len()))
 }
 
 /// What a person must know about the keeper itself.

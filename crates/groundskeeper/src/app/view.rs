@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 pub(crate) fn action(applied: Applied) -> ActionView {
     match applied {
-        Applied::Skipped { item, reason } => ActionView {
+        Applied::Skipped { item, reason, .. } => ActionView {
             entry: None,
             at: Timestamp::UNIX_EPOCH,
             ended: None,

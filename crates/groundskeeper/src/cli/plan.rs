@@ -1,8 +1,8 @@
 //! `plan`, `approve`, `apply`, `actions`, `undo`.
 
 use super::paint::Paint;
-use super::{Desk, FINDINGS, FINE, Outcome, counted, moment, person};
-use crate::app::api::{ActionResult, ActionView, ApprovalView, Request, UndoView};
+use super::{Desk, FINDINGS, FINE, Outcome, UNKNOWN, counted, moment, person};
+use crate::app::api::{ActionResult, ActionView, ApprovalView, PlanView, Request, UndoView};
 use crate::config::Settings;
 use groundskeeper_core::plan::Plan;
 use groundskeeper_core::policy::{Decision, Outcome as Ending};
@@ -11,10 +11,16 @@ use std::fmt::Write as _;
 
 pub(super) async fn plan(desk: &mut Desk) -> Outcome {
     let settings = desk.settings()?;
-    let plan: Plan = desk.ask(&settings, "looking and planning", Request::Plan).await?;
-    desk.show(&plan, |paint| {
+    let view: PlanView = desk.ask(&settings, "looking and planning", Request::Plan).await?;
+    let plan = &view.plan;
+    desk.show(&view, |paint| {
         let mut out = String::new();
-        plan_lines(&mut out, &plan, *paint);
+        if view.unread.is_empty() || !plan.items.is_empty() {
+            plan_lines(&mut out, plan, *paint);
+        }
+        for (system, reason) in &view.unread {
+            let _ = writeln!(out, "{} {system} could not be looked at: {reason}", paint.bold("?"));
+        }
         let hash = plan.short_hash();
         if plan.needing_approval() > 0 {
             let _ = writeln!(out, "\nNext: `groundskeeper approve {hash}`, then `groundskeeper apply {hash}`.");
@@ -23,7 +29,7 @@ pub(super) async fn plan(desk: &mut Desk) -> Outcome {
         }
         out
     })?;
-    Ok(FINE)
+    Ok(if view.unread.is_empty() { FINE } else { UNKNOWN })
 }
 
 /// What would be done and why, and what not and why not.

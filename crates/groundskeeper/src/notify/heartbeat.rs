@@ -7,7 +7,7 @@ use super::post::Post;
 use super::{NotifyError, PRODUCT, Result, host_name};
 use crate::clock::Clock;
 use crate::config::HeartbeatSettings;
-use groundskeeper_core::quantity::{after, seconds_between};
+use groundskeeper_core::quantity::seconds_between;
 use jiff::Timestamp;
 use reqwest::header::HeaderMap;
 use serde::Serialize;
@@ -24,8 +24,8 @@ pub struct Heartbeat {
     every: Duration,
     clock: Clock,
     host: String,
-    /// When the next beat is due; none before the first.
-    due: Mutex<Option<Timestamp>>,
+    /// When the last beat arrived; none before the first.
+    last: Mutex<Option<Timestamp>>,
 }
 
 #[derive(Serialize)]
@@ -41,14 +41,16 @@ impl Heartbeat {
     pub fn new(settings: HeartbeatSettings, clock: Clock) -> Result<Self> {
         let post = Post::new(settings.url, &[])
             .map_err(|reason| NotifyError::Setup { channel: "heartbeat".to_owned(), reason })?;
-        Ok(Self { post, every: settings.every, clock, host: host_name(), due: Mutex::new(None) })
+        Ok(Self { post, every: settings.every, clock, host: host_name(), last: Mutex::new(None) })
     }
 
     /// Sends a beat when one is due. One that failed is due again at the next call.
     pub async fn beat(&self) -> Result<()> {
-        let mut due = self.due.lock().await;
+        let mut last = self.last.lock().await;
         let now = self.clock.now();
-        if due.is_some_and(|due| seconds_between(now, due) > SLACK_SECONDS.min(self.every.as_secs_f64() / 10.0)) {
+        let every = self.every.as_secs_f64();
+        // In both directions: the clock may have been set back.
+        if last.is_some_and(|last| every - seconds_between(last, now).abs() > SLACK_SECONDS.min(every / 10.0)) {
             return Ok(());
         }
         let version = env!("CARGO_PKG_VERSION");
@@ -57,7 +59,7 @@ impl Heartbeat {
             host: self.post.host.clone(),
             reason: failure.text().to_owned(),
         })?;
-        *due = Some(after(now, self.every.as_secs_f64()));
+        *last = Some(now);
         Ok(())
     }
 }

@@ -4,10 +4,12 @@
 //! |---|---|
 //! | silence | what a person ignores is not announced |
 //! | minimum | each channel hears from its own severity on |
-//! | dedup | a finding is news when it opens, gets worse or resolves; a critical one again after `repeat` |
+//! | dedup | a finding is news when it is open and was not told, is worse than was told, or is over; a critical one again after `repeat` |
 //! | group | all news of one round are one message |
 //! | outbox | one row per channel, durable before the first attempt |
 //! | deliver | with retries, channels side by side; each result is recorded |
+//!
+//! What is news follows from what is open and what the channel has heard, not from events: those can be lost.
 //!
 //! Waiting (`for`) and hysteresis are not done here: `core::lifecycle` does them before anyone hears of a finding.
 //! The order and the names follow Alertmanager's pipeline. Delivery is at least once: a crash between sending and
@@ -20,6 +22,7 @@ mod heartbeat;
 mod notice;
 mod pipeline;
 mod post;
+mod telling;
 mod webhook;
 
 pub use heartbeat::Heartbeat;

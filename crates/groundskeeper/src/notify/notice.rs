@@ -84,7 +84,7 @@ pub struct Measured {
 }
 
 impl NoticeLine {
-    pub fn new(event: News, track: &Track, now: Timestamp) -> Self {
+    pub fn new(event: News, track: &Track) -> Self {
         let finding = &track.finding;
         let since = track.opened.unwrap_or(track.first_seen);
         let evidence = finding.evidence.iter().take(EVIDENCE_SHOWN);
@@ -105,9 +105,16 @@ impl NoticeLine {
                 })
                 .collect(),
             since,
-            duration: (event == News::Resolved).then(|| seconds_between(since, now)),
+            duration: None,
             fingerprint: finding.fingerprint.short().to_owned(),
         }
+    }
+
+    /// The same finding, over now.
+    #[must_use]
+    pub fn resolved(self, now: Timestamp) -> Self {
+        let duration = Some(seconds_between(self.since, now).max(0.0));
+        Self { event: News::Resolved, duration, ..self }
     }
 
     /// `critical: redis.cache: Redis at … refuses connections`
@@ -166,7 +173,8 @@ mod tests {
         let opened = Timestamp::UNIX_EPOCH;
         let finding = Finding::from_draft("redis.unreachable", &system, draft);
         let track = Track { finding, first_seen: opened, last_seen: opened, opened: Some(opened), clear_since: None };
-        NoticeLine::new(event, &track, Timestamp::from_second(90).unwrap())
+        let line = NoticeLine::new(event, &track);
+        if event == News::Resolved { line.resolved(Timestamp::from_second(90).unwrap()) } else { line }
     }
 
     #[test]

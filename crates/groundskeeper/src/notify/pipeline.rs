@@ -1,18 +1,18 @@
-//! From what happened to findings to messages that were delivered.
+//! From findings to messages that were delivered.
 //!
 //! What each channel has heard is kept per finding *and* channel, because channels have different minimums: a channel
 //! hears that something resolved exactly when it heard that it opened, and a channel that is added later hears of what
 //! is open. What was judged and not announced because of a crash is announced by the next round for the same reason.
+//! What a message told that was given up counts as not heard and is told again, an hour later at the earliest.
 
-use super::notice::{News, Notice, NoticeLine};
+use super::notice::{Notice, NoticeLine};
+use super::telling::Scene;
 use super::{Channel, Failure, Result, host_name};
 use crate::app::api::DeliveryView;
 use crate::clock::Clock;
 use crate::config::NotifySettings;
-use crate::record::{self, Heard, Message, Record};
-use groundskeeper_core::Severity;
+use crate::record::{self, Message, Record, Store};
 use groundskeeper_core::finding::Fingerprint;
-use groundskeeper_core::lifecycle::{Change, Event, Track};
 use groundskeeper_core::quantity::{after, seconds_between};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 
-/// The waits between attempts: 10 s, 20 s, 40 s … 10 min.
+/// The waits between attempts: 10 s, 20 s, 40 s … 10 min. `record::outbox` relies on the longest.
 const FIRST_WAIT_SECONDS: f64 = 10.0;
 const LONGEST_WAIT_SECONDS: f64 = 600.0;
 /// Older news is no news.
@@ -60,47 +60,22 @@ impl Pipeline {
         self.channels.iter().map(|channel| channel.name().to_owned()).collect()
     }
 
-    /// Puts what is news into the outbox, one message per channel at most. `changes` are those of the round, `live` the
-    /// tracks that have not ended. Gives the number of messages.
-    pub async fn announce(&self, changes: &[Change], live: &[Track], ignored: &[Fingerprint]) -> record::Result<usize> {
+    /// Puts what is news into the outbox, one message per channel at most. Gives the number of messages.
+    pub async fn announce(&self) -> record::Result<usize> {
         if self.channels.is_empty() {
             return Ok(0);
         }
-        let now = self.clock.now();
-        let heard = self.record.with(|store| store.announced()).await?;
-        let candidates = unsilenced(candidates(changes, live), ignored);
-        let mut posts = Vec::new();
-        for channel in &self.channels {
-            let news = worth_telling(&candidates, channel, &heard, self.repeat, now);
-            if news.is_empty() {
-                continue;
-            }
-            let open = news.iter().filter(|(event, _)| *event != News::Resolved);
-            let told = open.map(|(_, track)| track.finding.fingerprint.clone()).collect();
-            let lines = news.iter().map(|(event, track)| NoticeLine::new(*event, track, now)).collect();
-            let body = serde_json::to_string(&Notice::new(&self.host, lines, now))?;
-            posts.push(Post { channel: channel.name().to_owned(), body, told });
-        }
-        // What ended is forgotten also where nobody was told because it is ignored: if it comes back, that is news.
-        let ended = changes.iter().filter(|change| change.event.is_end());
-        let over: Vec<Heard> = ended
-            .flat_map(|change| self.channels.iter().map(|c| key(&change.track.finding.fingerprint, c.name())))
-            .filter(|key| heard.contains_key(key))
-            .collect();
-        self.keep(posts, over, now).await
-    }
-
-    async fn keep(&self, posts: Vec<Post>, over: Vec<Heard>, now: Timestamp) -> record::Result<usize> {
-        if posts.is_empty() && over.is_empty() {
-            return Ok(0);
-        }
+        let (channels, host, repeat, now) = (self.channels.clone(), self.host.clone(), self.repeat, self.clock.now());
+        // One use of the store, so that the rounds of two tasks do not tell the same twice.
         self.record
             .with(move |store| {
-                for post in &posts {
-                    store.post(&post.channel, &post.body, &post.told, now)?;
+                let ignored = store.ignored(now)?.into_iter().map(|ignored| ignored.fingerprint).collect();
+                let scene = Scene { live: store.live_tracks()?, ignored, repeat, now };
+                let mut posted = 0;
+                for channel in &channels {
+                    posted += usize::from(post(store, channel, &scene, &host)?);
                 }
-                store.forget_announced(&over)?;
-                Ok(posts.len())
+                Ok(posted)
             })
             .await
     }
@@ -164,77 +139,22 @@ impl Pipeline {
     }
 }
 
-struct Post {
-    channel: String,
-    body: String,
-    /// What this message tells of as open.
-    told: Vec<Fingerprint>,
-}
-
-fn key(fingerprint: &Fingerprint, channel: &str) -> Heard {
-    Heard { channel: channel.to_owned(), fingerprint: fingerprint.clone() }
-}
-
-/// Every finding that may be news: what changed, and what is open (none) and may have been missed or be due again.
-fn candidates(changes: &[Change], live: &[Track]) -> Vec<(Option<News>, Track)> {
-    let mut found: BTreeMap<&Fingerprint, (Option<News>, &Track)> = BTreeMap::new();
-    for track in live {
-        found.insert(&track.finding.fingerprint, (None, track));
+/// Puts into the box what the channel should hear; false when that is nothing.
+fn post(store: &mut Store, channel: &Channel, scene: &Scene, host: &str) -> record::Result<bool> {
+    let telling = scene.telling(channel.minimum(), &store.announced(channel.name())?);
+    if telling.open.is_empty() && telling.resolved.is_empty() {
+        if !telling.over.is_empty() {
+            store.forget_announced(channel.name(), &telling.over)?;
+        }
+        return Ok(false);
     }
-    // The changes are fresher than `live`, whether that was read before the round or after.
-    for change in changes {
-        let fingerprint = &change.track.finding.fingerprint;
-        let event = match change.event {
-            Event::Opened => Some(News::Opened),
-            Event::Escalated => Some(News::Escalated),
-            Event::Resolved => Some(News::Resolved),
-            Event::Forgotten => {
-                found.remove(fingerprint);
-                continue;
-            }
-            Event::Pending | Event::Eased | Event::Updated | Event::Clearing => None,
-        };
-        found.insert(fingerprint, (event, &change.track));
-    }
-    found.into_values().map(|(event, track)| (event, track.clone())).collect()
-}
-
-fn unsilenced(mut candidates: Vec<(Option<News>, Track)>, ignored: &[Fingerprint]) -> Vec<(Option<News>, Track)> {
-    candidates.retain(|(_, track)| !ignored.contains(&track.finding.fingerprint));
-    candidates
-}
-
-/// The candidates that this channel should hear of now.
-fn worth_telling<'a>(
-    candidates: &'a [(Option<News>, Track)],
-    channel: &Channel,
-    heard: &BTreeMap<Heard, Timestamp>,
-    repeat: Duration,
-    now: Timestamp,
-) -> Vec<(News, &'a Track)> {
-    let judge = |(event, track): &'a (Option<News>, Track)| {
-        let heard = heard.get(&key(&track.finding.fingerprint, channel.name())).copied();
-        if *event == Some(News::Resolved) {
-            return heard.is_some().then_some((News::Resolved, track));
-        }
-        let opened = track.opened?;
-        if track.finding.severity < channel.minimum() {
-            return None;
-        }
-        // The record keeps milliseconds. What was heard before this opening was about an earlier one.
-        let Some(heard) = heard.filter(|heard| heard.as_millisecond() >= opened.as_millisecond()) else {
-            return (event.is_some() || track.clear_since.is_none()).then_some((event.unwrap_or(News::Opened), track));
-        };
-        let is_due = track.finding.severity == Severity::Critical
-            && track.clear_since.is_none()
-            && !repeat.is_zero()
-            && seconds_between(heard, now) >= repeat.as_secs_f64();
-        match event {
-            Some(News::Escalated) => Some((News::Escalated, track)),
-            _ => is_due.then_some((News::StillOpen, track)),
-        }
-    };
-    candidates.iter().filter_map(judge).collect()
+    let json =
+        |(fingerprint, line): &(Fingerprint, NoticeLine)| Ok((fingerprint.clone(), serde_json::to_string(line)?));
+    let told = telling.open.iter().map(json).collect::<record::Result<Vec<_>>>()?;
+    let lines = telling.open.into_iter().map(|(_, line)| line).chain(telling.resolved).collect();
+    let body = serde_json::to_string(&Notice::new(host, lines, scene.now))?;
+    store.post(channel.name(), &body, &told, &telling.over, scene.now)?;
+    Ok(true)
 }
 
 /// The due messages of one channel, in their order.

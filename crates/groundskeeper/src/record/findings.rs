@@ -136,8 +136,8 @@ fn keep_change(db: &Connection, change: &Change, now: Timestamp) -> Result<()> {
         "INSERT INTO finding (fingerprint, check_id, system, body, first_seen, last_seen, opened, clear_since)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
          ON CONFLICT (fingerprint) WHERE ended IS NULL DO UPDATE SET
-           body = excluded.body, last_seen = excluded.last_seen, opened = excluded.opened,
-           clear_since = excluded.clear_since",
+           body = excluded.body, first_seen = excluded.first_seen, last_seen = excluded.last_seen,
+           opened = excluded.opened, clear_since = excluded.clear_since",
     )?
     .execute(params![
         finding.fingerprint.0,

@@ -170,16 +170,16 @@ impl Store {
         rows.map(|row| row?).collect()
     }
 
-    /// What the guards need to know of the recent past.
+    /// What the guards need to know of the recent past. They measure from the end of an action: a vacuum may take hours.
     pub fn history_since(&self, from: Timestamp) -> Result<Vec<PastAction>> {
-        let entries = self.entries_where("WHERE intended >= ?1 OR ended IS NULL", params![millis(from)])?;
+        let entries = self.entries_where("WHERE coalesce(ended, ?1) >= ?1", params![millis(from)])?;
         Ok(entries
             .into_iter()
             .map(|entry| PastAction {
                 subject: entry.step.subject(),
                 remedy: entry.remedy,
                 class: entry.class,
-                at: entry.intended,
+                at: entry.ended.unwrap_or(entry.intended),
                 outcome: entry.outcome,
             })
             .collect())

@@ -60,8 +60,10 @@ CREATE TABLE message (
     attempts INTEGER NOT NULL DEFAULT 0, due INTEGER NOT NULL, sent INTEGER, given_up INTEGER, error TEXT
 );
 CREATE TABLE announced (
-    channel TEXT NOT NULL, fingerprint TEXT NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (channel, fingerprint)
+    channel TEXT NOT NULL, fingerprint TEXT NOT NULL, at INTEGER NOT NULL, line TEXT NOT NULL,
+    message INTEGER NOT NULL, lost INTEGER, PRIMARY KEY (channel, fingerprint)
 ) WITHOUT ROWID;
+CREATE INDEX announced_message ON announced (message);
 
 CREATE TABLE audit (
     seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL, detail TEXT NOT NULL,

@@ -5,7 +5,7 @@
 //! - `synchronous = FULL` in WAL mode: what was committed survives a power cut. What was half written is rolled back by
 //!   SQLite at the next start.
 //! - A damaged file is moved aside under a name with the date, never deleted and never repaired in place; the keeper
-//!   goes on with a new one and says so until a person has dealt with the old one.
+//!   goes on with a new one, paused, and says so until a person has dealt with the old one.
 //! - A file from a newer version is refused: guessing at its meaning could lose it.
 //! - Times are milliseconds since the epoch. Structured values are JSON of the core types.
 //!
@@ -29,8 +29,10 @@ pub use samples::Resolution;
 
 use jiff::Timestamp;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -39,6 +41,8 @@ use std::time::Duration;
 pub enum Error {
     #[error("cannot use the state folder {folder}: {cause}; create it, or set `state_dir` to a folder that this user may write", folder = .folder.display())]
     Folder { folder: PathBuf, cause: std::io::Error },
+    #[error("cannot lock the store {file}: {cause}", file = .file.display())]
+    Lock { file: PathBuf, cause: std::io::Error },
     #[error("the store {file} is in use by another groundskeeper process; stop that one, or talk to it while `groundskeeper run` is up", file = .file.display())]
     Locked { file: PathBuf },
     #[error("the store {file} was written by a newer groundskeeper (schema {found}, this one knows {known}); run the newer version, or set `state_dir` to another folder", file = .file.display())]
@@ -71,21 +75,33 @@ impl Store {
     /// Opens (or makes) the store in `folder`. A damaged one is set aside first.
     pub fn open(folder: &Path, now: Timestamp) -> Result<Self> {
         let unusable = |cause| Error::Folder { folder: folder.to_owned(), cause };
-        fs::create_dir_all(folder).map_err(unusable)?;
+        // Sessions, addresses and statements are nobody else's business; and whoever may open the lock may hold it.
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(unusable)?;
         let file = folder.join(FILE);
-        let lock = File::create(folder.join("record.lock")).map_err(unusable)?;
-        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_| Error::Locked { file: file.clone() })?;
+        let lock = private(&folder.join("record.lock")).map_err(unusable)?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| match error {
+            rustix::io::Errno::WOULDBLOCK => Error::Locked { file: file.clone() },
+            other => Error::Lock { file: file.clone(), cause: other.into() },
+        })?;
+        // SQLite gives its journal files the permissions of the file itself.
+        private(&file).map_err(unusable)?;
+        let mut began_anew = false;
         let connection = match healthy(&file) {
             Ok(connection) => connection,
             Err(damage) if is_damage(&damage) => {
                 let aside = set_aside(folder, now).map_err(unusable)?;
                 tracing::error!(damaged = %damage, kept_as = %aside.display(), "the store is damaged; it was set aside and a new one begun");
+                private(&file).map_err(unusable)?;
+                began_anew = true;
                 healthy(&file).map_err(|error| described(folder, error))?
             }
             Err(other) => return Err(described(folder, other)),
         };
         let mut store = Self { connection, folder: folder.to_owned(), _lock: lock };
         migrations::migrate(&mut store.connection, &file).map_err(|error| named(folder, error))?;
+        if began_anew {
+            store.pause(&memory_lost(now))?;
+        }
         Ok(store)
     }
 
@@ -125,8 +141,27 @@ impl Store {
     }
 }
 
+/// Opens (or makes) a file that only its owner may read. What is in it stays.
+fn private(path: &Path) -> std::io::Result<File> {
+    fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+/// With the store the keeper lost its pauses, cool-downs and open actions, so it does nothing until somebody has looked.
+fn memory_lost(now: Timestamp) -> Pause {
+    Pause {
+        task: None,
+        reason: "the store was damaged and begun anew, and with it what was paused, done and tried; resume when you have looked"
+            .into(),
+        who: "groundskeeper".into(),
+        since: now,
+        until: None,
+    }
+}
+
 fn healthy(file: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(file)?;
+    // Closing a damaged file must not write to it: it is kept as it was found.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.busy_timeout(Duration::from_secs(5))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -135,6 +170,7 @@ fn healthy(file: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "cache_size", -2048)?;
     let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
     if verdict == "ok" {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
         Ok(connection)
     } else {
         Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT), Some(verdict)))

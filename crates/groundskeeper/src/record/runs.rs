@@ -1,4 +1,5 @@
-//! Runs of tasks. A run is claimed by inserting it: `(task, due)` is unique, so it fires once, whoever asks.
+//! Runs of tasks. A run is claimed by inserting it: `(task, due)` is unique, so it fires once, whoever asks. A run that
+//! has no moment of its own (of a rhythm) is due when it begins.
 
 use super::{Result, Store, millis, moment};
 use jiff::Timestamp;
@@ -40,6 +41,23 @@ impl Store {
                 params![task, millis(due), cause, millis(now)],
             )?;
             Ok((inserted == 1).then(|| db.last_insert_rowid()))
+        })
+    }
+
+    /// Begins a run that is due now. Where this very millisecond is taken (the clock was set back), it is due at the next.
+    pub fn begin_run(&mut self, task: &str, cause: &str, now: Timestamp) -> Result<i64> {
+        self.atomically(|db| {
+            let mut due = millis(now);
+            loop {
+                let inserted = db.execute(
+                    "INSERT OR IGNORE INTO run (task, due, cause, started, outcome) VALUES (?1, ?2, ?3, ?4, 'running')",
+                    params![task, due, cause, millis(now)],
+                )?;
+                if inserted == 1 {
+                    return Ok(db.last_insert_rowid());
+                }
+                due += 1;
+            }
         })
     }
 

@@ -54,8 +54,8 @@ impl Store {
         })
     }
 
-    /// Drops what is past its keeping time: points, runs of the watch after a week, other runs and messages after 400
-    /// days. Findings, the journal and the audit stay.
+    /// Drops what is past its keeping time: points, runs of the watch after a week, other runs, messages and ended
+    /// findings after 400 days. The journal and the audit stay.
     pub fn thin(&mut self, now: Timestamp) -> Result<usize> {
         self.atomically(|db| {
             let mut dropped = 0;
@@ -74,6 +74,7 @@ impl Store {
                 "DELETE FROM message WHERE created < ?1 AND (sent IS NOT NULL OR given_up IS NOT NULL)",
                 params![year],
             )?;
+            dropped += db.execute("DELETE FROM finding WHERE ended < ?1", params![year])?;
             Ok(dropped)
         })
     }

@@ -2,11 +2,13 @@
 //!
 //! A trait, because the executor's tests need hands that fail, hang and die on command.
 
+use super::Limits;
 use crate::config::Endpoint;
 use crate::scheduler::BoxFuture;
 use crate::stack;
 use groundskeeper_core::remedy::{JournalledStep, Step, StepState};
 use groundskeeper_systems::postgres;
+use groundskeeper_systems::postgres::act::{self, ActError};
 use std::time::Duration;
 
 /// Why a step could not be carried out.
@@ -15,6 +17,9 @@ pub enum Trouble {
     /// The world is not (any more) as the step needs it; nothing was changed.
     #[error("{0}")]
     Precondition(String),
+    /// It was ended before it was done, because we stop.
+    #[error("interrupted by the stop of groundskeeper: {0}")]
+    Interrupted(String),
     /// It was tried and failed; whether anything changed is for the verification to say.
     #[error("{0}")]
     Failed(String),
@@ -24,12 +29,13 @@ pub trait Actuator: Send + Sync {
     /// Reads the state of a step's target.
     fn capture<'a>(&'a self, step: &'a Step) -> BoxFuture<'a, Result<StepState, Trouble>>;
     /// Carries out a step whose intent is durable.
-    fn apply<'a>(&'a self, step: &'a JournalledStep) -> BoxFuture<'a, Result<(), Trouble>>;
+    fn apply<'a>(&'a self, step: &'a JournalledStep, limits: Limits) -> BoxFuture<'a, Result<(), Trouble>>;
+    /// Whether the system still works on the step, on behalf of a process that may be dead.
+    fn is_under_way<'a>(&'a self, step: &'a Step) -> BoxFuture<'a, Result<bool, Trouble>>;
 }
 
-/// Reading a target is quick; a vacuum of a large table is not.
+/// Reading a target is quick.
 const CAPTURE_DEADLINE: Duration = Duration::from_secs(10);
-const APPLY_DEADLINE: Duration = Duration::from_hours(2);
 
 /// The hands on the configured systems.
 #[derive(Debug, Clone)]
@@ -44,23 +50,29 @@ impl Stack {
     }
 }
 
+impl From<ActError> for Trouble {
+    fn from(error: ActError) -> Self {
+        match error {
+            ActError::Precondition { .. } => Self::Precondition(error.to_string()),
+            ActError::Interrupted(_) => Self::Interrupted(error.to_string()),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
 impl Actuator for Stack {
     fn capture<'a>(&'a self, step: &'a Step) -> BoxFuture<'a, Result<StepState, Trouble>> {
+        Box::pin(async move { Ok(act::capture(self.postgres(step)?, step, CAPTURE_DEADLINE).await?) })
+    }
+
+    fn apply<'a>(&'a self, step: &'a JournalledStep, limits: Limits) -> BoxFuture<'a, Result<(), Trouble>> {
         Box::pin(async move {
-            let endpoint = self.postgres(step)?;
-            postgres::act::capture(endpoint, step, CAPTURE_DEADLINE)
-                .await
-                .map_err(|error| Trouble::Failed(error.to_string()))
+            let (endpoint, within) = (self.postgres(step.step())?, limits.within);
+            Ok(act::apply(endpoint, step, within, limits.halt()).await?)
         })
     }
 
-    fn apply<'a>(&'a self, step: &'a JournalledStep) -> BoxFuture<'a, Result<(), Trouble>> {
-        Box::pin(async move {
-            let endpoint = self.postgres(step.step())?;
-            postgres::act::apply(endpoint, step, APPLY_DEADLINE).await.map_err(|error| match error {
-                postgres::act::ActError::Precondition { .. } => Trouble::Precondition(error.to_string()),
-                other => Trouble::Failed(other.to_string()),
-            })
-        })
+    fn is_under_way<'a>(&'a self, step: &'a Step) -> BoxFuture<'a, Result<bool, Trouble>> {
+        Box::pin(async move { Ok(act::is_under_way(self.postgres(step)?, step, CAPTURE_DEADLINE).await?) })
     }
 }

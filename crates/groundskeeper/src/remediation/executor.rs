@@ -1,55 +1,85 @@
 //! Carries out plans: every guard is asked again right before each step, the intent is durable before the step, the
 //! result is verified and settled, and what did not help is put back where it can be.
 //!
-//! One plan at a time: two plans side by side could each pass a cap that both together break.
+//! The turn is taken for each step and by class, so that what mends a single thing does not wait for a vacuum; the
+//! guards read the journal behind a gate that opens when the intent is in it, so that no two steps pass the same cap.
 
+use super::turns::{InHand, Turns};
 use super::{Actuator, Trouble};
 use crate::clock::Clock;
 use crate::record::{self, Entry, Intent, Record};
 use groundskeeper_core::finding::Fingerprint;
 use groundskeeper_core::plan::{Plan, PlanItem};
-use groundskeeper_core::policy::{Consent, Decision, Outcome, Policy, Situation, permit};
+use groundskeeper_core::policy::{Consent, Decision, Guard, Outcome, Policy, Situation, permit};
 use groundskeeper_core::quantity::after;
-use groundskeeper_core::remedy::{self, JournalledStep, Step, StepState, Undo, Verification};
+use groundskeeper_core::remedy::{self, JournalledStep, RiskClass, Step, StepState, Undo, Verification};
 use jiff::Timestamp;
 use std::sync::Arc;
-use tokio::sync::Mutex;
+use std::time::Duration;
 
-/// How far back the guards look.
-const HISTORY_SECONDS: f64 = 24.0 * 3600.0;
+/// No single step may take longer.
+const LONGEST: Duration = Duration::from_hours(2);
 
-/// Who wants a plan applied, and what was approved.
+/// Who wants a plan applied, and what was approved until when.
 #[derive(Debug, Clone)]
 pub struct Permission {
-    pub by: String,
-    pub consent: Consent,
+    by: String,
+    consent: Consent,
+    expires: Option<Timestamp>,
+}
+
+impl Permission {
+    /// Nobody asked; what autonomy allows.
+    pub fn by_itself() -> Self {
+        Self::of("groundskeeper")
+    }
+
+    /// Somebody asked, and nobody has approved anything.
+    pub fn of(by: impl Into<String>) -> Self {
+        Self { by: by.into(), consent: Consent::default(), expires: None }
+    }
+
+    #[must_use]
+    pub fn approved(self, any_time: bool, expires: Timestamp) -> Self {
+        Self { consent: Consent { approved: true, any_time }, expires: Some(expires), ..self }
+    }
+
+    /// What of it is still good; a long plan may outlive its approval.
+    fn consent(&self, now: Timestamp) -> Consent {
+        if self.expires.is_some_and(|expires| expires <= now) { Consent::default() } else { self.consent }
+    }
 }
 
 /// What became of one item of a plan.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Applied {
-    Skipped { item: Box<PlanItem>, reason: String },
+    Skipped {
+        item: Box<PlanItem>,
+        reason: String,
+        /// Something is wrong; it is not just not yet its time, and not just for a person to decide.
+        amiss: bool,
+    },
     Done(Box<Entry>),
 }
 
 #[derive(Clone)]
 pub struct Executor {
-    record: Record,
+    pub(super) record: Record,
     clock: Clock,
     policy: Policy,
-    actuator: Arc<dyn Actuator>,
+    pub(super) actuator: Arc<dyn Actuator>,
     systems: usize,
-    turn: Arc<Mutex<()>>,
+    pub(super) turns: Arc<Turns>,
 }
 
 impl Executor {
     pub fn new(record: Record, clock: Clock, policy: Policy, actuator: Arc<dyn Actuator>, systems: usize) -> Self {
-        Self { record, clock, policy, actuator, systems, turn: Arc::default() }
+        Self { record, clock, policy, actuator, systems, turns: Arc::new(Turns::new()) }
     }
 
     /// What the guards need to know about the present, from the record.
     pub async fn situation(&self) -> record::Result<Situation> {
-        let (now, systems) = (self.clock.now(), self.systems);
+        let (now, systems, memory) = (self.clock.now(), self.systems, self.policy.memory());
         self.record
             .with(move |store| {
                 let ignored = store.ignored(now)?;
@@ -61,7 +91,7 @@ impl Executor {
                         .into_iter()
                         .find(|pause| pause.task.is_none())
                         .map(|pause| (pause.reason, pause.until)),
-                    history: store.history_since(after(now, -HISTORY_SECONDS))?,
+                    history: store.history_since(after(now, -memory))?,
                     open: store
                         .live_tracks()?
                         .into_iter()
@@ -74,75 +104,125 @@ impl Executor {
             .await
     }
 
-    /// Executes what the guards allow now, in the plan's order.
+    /// Executes what the guards allow now, in the plan's order, and waits for the turn of each item.
     pub async fn apply(&self, plan: &Plan, permission: &Permission) -> record::Result<Vec<Applied>> {
-        let _turn = self.turn.lock().await;
-        self.apply_items(plan, permission).await
+        let _under_way = self.turns.begin();
+        self.apply_items(plan, permission, true).await
     }
 
-    /// For whoever must not wait: settles what was left over and executes what is to be done, or gives none while
-    /// another plan is being carried out.
-    pub async fn try_apply(&self, plan: &Plan, permission: &Permission) -> record::Result<Option<Vec<Applied>>> {
-        let Ok(_turn) = self.turn.try_lock() else { return Ok(None) };
+    /// For whoever must not wait: settles what was left over and executes what is to be done, but for the items that
+    /// would have to wait for others of their class.
+    pub async fn try_apply(&self, plan: &Plan, permission: &Permission) -> record::Result<Vec<Applied>> {
+        let _under_way = self.turns.begin();
         self.settle_left_over().await?;
         if plan.to_do().next().is_none() {
-            return Ok(Some(Vec::new()));
+            return Ok(Vec::new());
         }
-        self.apply_items(plan, permission).await.map(Some)
+        self.apply_items(plan, permission, false).await
     }
 
     /// Completes when no plan is being carried out.
     pub async fn idle(&self) {
-        drop(self.turn.lock().await);
+        self.turns.idle().await;
     }
 
-    async fn apply_items(&self, plan: &Plan, permission: &Permission) -> record::Result<Vec<Applied>> {
+    /// Begins nothing new, and ends what is still under way after `grace`. Completes when nothing is.
+    pub async fn stop(&self, grace: Duration) {
+        self.turns.begin_nothing_new();
+        if tokio::time::timeout(grace, self.idle()).await.is_ok() {
+            return;
+        }
+        tracing::warn!("an action takes longer than a stop may wait; it is ended now");
+        self.turns.end_now();
+        self.idle().await;
+    }
+
+    async fn apply_items(&self, plan: &Plan, permission: &Permission, wait: bool) -> record::Result<Vec<Applied>> {
         let mut applied = Vec::with_capacity(plan.items.len());
         for item in &plan.items {
-            applied.push(self.apply_item(plan, item, permission).await?);
+            applied.push(match self.turns.take(item.class, wait).await {
+                Some(_turn) => self.apply_item(plan, item, permission).await?,
+                None => skipped(item, format!("another {} action is under way", item.class), false),
+            });
         }
         Ok(applied)
     }
 
+    /// Only with the turn of the item's class in hand.
     async fn apply_item(&self, plan: &Plan, item: &PlanItem, permission: &Permission) -> record::Result<Applied> {
-        let skipped = |reason: String| Ok(Applied::Skipped { item: Box::new(item.clone()), reason });
         let Some(remedy) = remedy::find(&item.remedy) else {
-            return skipped(format!("this version has no remedy {}", item.remedy));
+            return Ok(skipped(item, format!("this version has no remedy {}", item.remedy), true));
         };
+        let gate = self.turns.gate().await;
+        if self.turns.is_stopping() {
+            return Ok(skipped(item, "groundskeeper is stopping".to_owned(), false));
+        }
         let situation = self.situation().await?;
         let now = self.clock.now();
-        match permit(remedy, &item.step, &item.finding, &self.policy, &situation, permission.consent, now) {
+        let consent = permission.consent(now);
+        match permit(remedy, &item.step, &item.finding, &self.policy, &situation, consent, now) {
             Decision::Do => {}
-            Decision::NeedsApproval { reason } | Decision::Skip { reason, .. } => return skipped(reason),
+            Decision::NeedsApproval { reason } => {
+                let expired = permission.expires.map(|at| format!("the approval ended at {at:.0}; "));
+                return Ok(skipped(item, expired.unwrap_or_default() + &reason, false));
+            }
+            Decision::Skip { guard, reason } => {
+                return Ok(skipped(item, reason, matches!(guard, Guard::Breaker | Guard::Ineffective)));
+            }
         }
         let before = match self.actuator.capture(&item.step).await {
-            Ok(StepState::Gone) => return skipped(format!("{} is gone", item.step.target())),
+            Ok(StepState::Gone) => return Ok(skipped(item, format!("{} is gone", item.step.target()), false)),
             Ok(before) => before,
-            Err(trouble) => return skipped(format!("its state could not be read: {trouble}")),
+            Err(trouble) => return Ok(skipped(item, format!("its state could not be read: {trouble}"), true)),
         };
         let order = Order { plan: &plan.hash, item, by: &permission.by, undoes: None };
-        let entry = self.carry_out(&order, &item.step, before).await?;
+        let hand = self.intend(&order, &item.step, &before).await?;
+        drop(gate);
+        let entry = self.carry_out(&order, &item.step, before, hand, self.time_for(item.class, consent)).await?;
         Ok(Applied::Done(Box::new(entry)))
     }
 
-    /// Journal, act, verify, settle; and put back what did not help.
-    async fn carry_out(&self, order: &Order<'_>, step: &Step, before: StepState) -> record::Result<Entry> {
-        let started = self.clock.now();
-        let id = self.intend(order, step, &before, started).await?;
-        let tried = self.actuator.apply(&JournalledStep::recorded(id, step.clone())).await;
-        let after = self.actuator.capture(step).await;
+    /// Until the window closes; nothing runs on into working hours.
+    fn time_for(&self, class: RiskClass, consent: Consent) -> Duration {
+        let closes = self.policy.window_closes(class, consent, self.clock.now());
+        closes.map_or(LONGEST, |at| self.clock.left_until(at).min(LONGEST))
+    }
+
+    /// The intent is in the journal: act, verify, settle; and put back what did not help.
+    async fn carry_out(
+        &self,
+        order: &Order<'_>,
+        step: &Step,
+        before: StepState,
+        hand: InHand,
+        within: Duration,
+    ) -> record::Result<Entry> {
+        let id = hand.entry();
+        let journalled = JournalledStep::recorded(id, step.clone());
+        let tried = self.actuator.apply(&journalled, self.turns.limits(within)).await;
+        // Whoever stops does not wait for another reading.
+        let after = if let Err(trouble @ Trouble::Interrupted(_)) = &tried {
+            Err(trouble.clone())
+        } else {
+            self.actuator.capture(step).await
+        };
         let (outcome, detail) = judge(step, &before, &tried, &after);
         self.settle(id, outcome, detail, after.ok()).await?;
-        let undoable =
-            matches!(outcome, Outcome::Failed | Outcome::DidNotHelp) && !matches!(tried, Err(Trouble::Precondition(_)));
-        if undoable && order.undoes.is_none() {
+        drop(hand);
+        if matches!(outcome, Outcome::Failed | Outcome::DidNotHelp) && order.undoes.is_none() {
             self.put_back(order, id, step, &before).await?;
         }
         self.record.with(move |store| store.entry(id)).await
     }
 
     /// Undoes a step that did not help, where there is something to put back.
-    async fn put_back(&self, order: &Order<'_>, id: i64, step: &Step, before: &StepState) -> record::Result<()> {
+    pub(super) async fn put_back(
+        &self,
+        order: &Order<'_>,
+        id: i64,
+        step: &Step,
+        before: &StepState,
+    ) -> record::Result<()> {
         let Undo::By(undo) = step.undo(before) else { return Ok(()) };
         let now = match self.actuator.capture(&undo).await {
             Ok(state) => state,
@@ -152,68 +232,41 @@ impl Executor {
             }
         };
         let order = Order { undoes: Some(id), ..*order };
-        Box::pin(self.carry_out(&order, &undo, now)).await?;
+        let hand = {
+            let _gate = self.turns.gate().await;
+            self.intend(&order, &undo, &now).await?
+        };
+        Box::pin(self.carry_out(&order, &undo, now, hand, LONGEST)).await?;
         Ok(())
-    }
-
-    /// Settles what a dead process left in the journal: a step that took effect is verified and kept, one that did not
-    /// is marked as abandoned (and will be planned again if it is still needed), one half done is put back.
-    pub async fn recover(&self) -> record::Result<Vec<Entry>> {
-        let _turn = self.turn.lock().await;
-        self.settle_left_over().await
-    }
-
-    /// Only with the turn in hand: whatever has no end is left over then.
-    async fn settle_left_over(&self) -> record::Result<Vec<Entry>> {
-        let unsettled = self.record.with(|store| store.unsettled()).await?;
-        let mut recovered = Vec::with_capacity(unsettled.len());
-        for entry in unsettled {
-            let after = self.actuator.capture(&entry.step).await;
-            let (outcome, detail) = match &after {
-                Err(trouble) => {
-                    // Not settled: the system does not answer, and the next start asks again.
-                    tracing::warn!(entry = entry.id, %trouble, "an action from before the last stop cannot be checked yet");
-                    continue;
-                }
-                Ok(state) => match entry.step.verify(&entry.before, state) {
-                    Verification::Helped(detail) => (Outcome::Helped, format!("after a restart: {detail}")),
-                    Verification::DidNotHelp(detail) => {
-                        (Outcome::Abandoned, format!("groundskeeper ended in the middle; {detail}"))
-                    }
-                },
-            };
-            self.settle(entry.id, outcome, detail, after.ok()).await?;
-            let plan_item = item_of(&entry);
-            let order = Order { plan: &entry.plan, item: &plan_item, by: "groundskeeper", undoes: None };
-            if outcome == Outcome::Abandoned && entry.undoes.is_none() {
-                self.put_back(&order, entry.id, &entry.step, &entry.before).await?;
-            }
-            let id = entry.id;
-            recovered.push(self.record.with(move |store| store.entry(id)).await?);
-        }
-        Ok(recovered)
     }
 
     /// Puts one earlier action back because a person asked for it.
     pub async fn undo(&self, id: i64, by: &str) -> record::Result<(Undo, Option<Entry>)> {
-        let _turn = self.turn.lock().await;
         let entry = self.record.with(move |store| store.entry(id)).await?;
         let undo = entry.step.undo(&entry.before);
         let Undo::By(step) = &undo else { return Ok((undo, None)) };
+        let _under_way = self.turns.begin();
+        let _turn = self.turns.take(entry.class, true).await;
+        let gate = self.turns.gate().await;
         if let Some(already) = self.record.with(move |store| store.undone_by(id)).await? {
             return Err(record::Error::Lookup(format!("action {id} was already put back by action {already}")));
         }
         let before = self.actuator.capture(step).await.map_err(|trouble| record::Error::Lookup(trouble.to_string()))?;
         let plan_item = item_of(&entry);
         let order = Order { plan: &entry.plan, item: &plan_item, by, undoes: Some(id) };
-        let done = self.carry_out(&order, step, before).await?;
+        let hand = self.intend(&order, step, &before).await?;
+        drop(gate);
+        let done = self.carry_out(&order, step, before, hand, LONGEST).await?;
         Ok((undo, Some(done)))
     }
 
-    async fn intend(&self, order: &Order<'_>, step: &Step, before: &StepState, now: Timestamp) -> record::Result<i64> {
+    /// Only behind the gate: until the entry is in hand, it looks like one that was left over.
+    async fn intend(&self, order: &Order<'_>, step: &Step, before: &StepState) -> record::Result<InHand> {
+        let now = self.clock.now();
         let (plan, by, undoes) = (order.plan.to_owned(), order.by.to_owned(), order.undoes);
         let (item, step, before) = (order.item.clone(), step.clone(), before.clone());
-        self.record
+        let id = self
+            .record
             .with(move |store| {
                 let intent = Intent {
                     plan: &plan,
@@ -228,26 +281,37 @@ impl Executor {
                 };
                 store.intend(&intent, now)
             })
-            .await
+            .await?;
+        Ok(self.turns.take_in_hand(id))
     }
 
-    async fn settle(&self, id: i64, outcome: Outcome, detail: String, after: Option<StepState>) -> record::Result<()> {
+    /// Whether it was this call that ended the entry.
+    pub(super) async fn settle(
+        &self,
+        id: i64,
+        outcome: Outcome,
+        detail: String,
+        after: Option<StepState>,
+    ) -> record::Result<bool> {
         let now = self.clock.now();
-        self.record.with(move |store| store.settle(id, outcome, &detail, after.as_ref(), now)).await?;
-        Ok(())
+        self.record.with(move |store| store.settle(id, outcome, &detail, after.as_ref(), now)).await
     }
+}
+
+fn skipped(item: &PlanItem, reason: String, amiss: bool) -> Applied {
+    Applied::Skipped { item: Box::new(item.clone()), reason, amiss }
 }
 
 /// On whose behalf a step is carried out.
 #[derive(Clone, Copy)]
-struct Order<'a> {
-    plan: &'a str,
-    item: &'a PlanItem,
-    by: &'a str,
-    undoes: Option<i64>,
+pub(super) struct Order<'a> {
+    pub(super) plan: &'a str,
+    pub(super) item: &'a PlanItem,
+    pub(super) by: &'a str,
+    pub(super) undoes: Option<i64>,
 }
 
-fn item_of(entry: &Entry) -> PlanItem {
+pub(super) fn item_of(entry: &Entry) -> PlanItem {
     PlanItem {
         remedy: entry.remedy.clone(),
         class: entry.class,
@@ -266,8 +330,11 @@ fn judge(
     tried: &Result<(), Trouble>,
     after: &Result<StepState, Trouble>,
 ) -> (Outcome, String) {
-    if let Err(trouble) = tried {
-        return (Outcome::Failed, trouble.to_string());
+    match tried {
+        Ok(()) => {}
+        // Nothing was changed, so nothing failed.
+        Err(Trouble::Precondition(reason)) => return (Outcome::Abandoned, reason.clone()),
+        Err(trouble) => return (Outcome::Failed, trouble.to_string()),
     }
     match after {
         Err(trouble) => (Outcome::DidNotHelp, format!("done, but the result could not be read: {trouble}")),

@@ -2,9 +2,12 @@
 
 mod actuator;
 mod executor;
+mod recovery;
+mod turns;
 
 pub use actuator::{Actuator, Stack as StackActuator, Trouble};
 pub use executor::{Applied, Executor, Permission};
+pub use turns::Limits;
 
 #[cfg(test)]
 mod tests;

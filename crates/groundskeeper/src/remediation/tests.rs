@@ -1,12 +1,14 @@
 //! The executor under guards, failures and death: every step run twice, a failure at every call, a stop between any two.
 
+mod turns;
+
 use super::*;
 use crate::clock::Clock;
 use crate::record::{Record, Store};
 use crate::scheduler::BoxFuture;
 use groundskeeper_core::finding::{Draft, Finding, Offender, Target};
 use groundskeeper_core::plan::{Plan, plan};
-use groundskeeper_core::policy::{Autonomy, Consent, Outcome, Policy};
+use groundskeeper_core::policy::{Autonomy, Outcome, Policy};
 use groundskeeper_core::remedy::{JournalledStep, Step, StepState};
 use groundskeeper_core::{Severity, SystemId, SystemKind, Value};
 use jiff::Timestamp;
@@ -26,6 +28,8 @@ enum Mishap {
     Fail(usize),
     /// The call never returns: the process dies there.
     Hang(usize),
+    /// The call finds that the world is not as the step needs it.
+    Refuse(usize),
 }
 
 /// A database with one table and one session, held in memory.
@@ -37,16 +41,23 @@ struct World {
     state: Mutex<Inside>,
 }
 
+#[derive(Default)]
 struct Inside {
     dead_rows: u64,
     vacuumed: Option<Timestamp>,
     session_alive: bool,
     applied: Vec<Step>,
+    /// A backend still works on the table.
+    under_way: bool,
+    /// A vacuum takes until it is told to end.
+    slow: bool,
+    /// The time that the last step was given.
+    within: Duration,
 }
 
 impl World {
     fn new(mishap: Mishap) -> Self {
-        let inside = Inside { dead_rows: 5000, vacuumed: None, session_alive: true, applied: Vec::new() };
+        let inside = Inside { dead_rows: 5000, vacuumed: None, session_alive: true, ..Inside::default() };
         Self { calls: AtomicUsize::new(0), mishap, stubborn: false, state: Mutex::new(inside) }
     }
 
@@ -54,6 +65,7 @@ impl World {
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
         match self.mishap {
             Mishap::Fail(at) if at == call => Err(Trouble::Failed("injected".into())),
+            Mishap::Refuse(at) if at == call => Err(Trouble::Precondition("it is gone from here".into())),
             Mishap::Hang(at) if at == call => std::future::pending().await,
             _ => Ok(()),
         }
@@ -88,9 +100,18 @@ impl Actuator for World {
         })
     }
 
-    fn apply<'a>(&'a self, step: &'a JournalledStep) -> BoxFuture<'a, Result<(), Trouble>> {
+    fn is_under_way<'a>(&'a self, _step: &'a Step) -> BoxFuture<'a, Result<bool, Trouble>> {
+        Box::pin(async move { Ok(self.state.lock().unwrap().under_way) })
+    }
+
+    fn apply<'a>(&'a self, step: &'a JournalledStep, limits: Limits) -> BoxFuture<'a, Result<(), Trouble>> {
         Box::pin(async move {
             self.mishap().await?;
+            self.state.lock().unwrap().within = limits.within;
+            if self.state.lock().unwrap().slow && !matches!(step.step(), Step::EndIdleSession { .. }) {
+                limits.halt().await;
+                return Err(Trouble::Interrupted("it took too long".into()));
+            }
             let mut inside = self.state.lock().unwrap();
             inside.applied.push(step.step().clone());
             if let Step::EndIdleSession { .. } = step.step() {
@@ -159,7 +180,7 @@ fn idle_session() -> Finding {
 }
 
 fn by_itself() -> Permission {
-    Permission { by: "groundskeeper".into(), consent: Consent::default() }
+    Permission::by_itself()
 }
 
 fn reason(applied: &Applied) -> &str {
@@ -204,7 +225,7 @@ async fn at_autonomy_observe_nothing_happens_without_an_approval() {
     assert!(held.iter().all(|applied| reason(applied).contains("need a person")), "{held:?}");
     assert_eq!(world.applied(), 0);
 
-    let approved = Permission { by: "ada".into(), consent: Consent { approved: true, any_time: false } };
+    let approved = Permission::of("ada").approved(false, "2026-11-22T02:45:00Z".parse().unwrap());
     let done = executor.apply(&plan, &approved).await.unwrap();
     assert!(done.iter().all(|applied| matches!(applied, Applied::Done(entry) if entry.who == "ada")));
 }
@@ -333,33 +354,10 @@ async fn undoing_says_what_can_be_put_back() {
     let plan = bench.plan(&executor, &[idle_session()]).await;
     let applied = executor.apply(&plan, &by_itself()).await.unwrap();
     let Applied::Done(entry) = &applied[0] else { panic!() };
+    // What needs no step waits for nobody.
+    let _turn = executor.turns.take(entry.class, true).await;
     let (undo, done) = executor.undo(entry.id, "ada").await.unwrap();
     assert!(matches!(undo, groundskeeper_core::remedy::Undo::Impossible(_)));
     assert_eq!(done, None);
     assert!(executor.undo(999, "ada").await.unwrap_err().to_string().contains("there is no action 999"));
-}
-
-#[tokio::test]
-async fn whoever_must_not_wait_is_sent_away_while_another_plan_is_carried_out() {
-    let bench = Bench::new();
-    // The second call is the act itself.
-    let world = Arc::new(World::new(Mishap::Hang(1)));
-    let executor = bench.executor(&world);
-    let plan = bench.plan(&executor, &[bloated_table()]).await;
-    let permission = Permission { by: "groundskeeper".into(), consent: Consent::default() };
-    let hanging = tokio::spawn({
-        let (executor, plan, permission) = (executor.clone(), plan.clone(), permission.clone());
-        async move { executor.apply(&plan, &permission).await }
-    });
-    while world.calls.load(Ordering::SeqCst) < 2 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    assert_eq!(executor.try_apply(&plan, &permission).await.unwrap(), None);
-    hanging.abort();
-    let _ = hanging.await;
-    executor.idle().await;
-    // The hand that hung is gone; what it left over is settled before anything else is done.
-    assert!(executor.try_apply(&plan, &permission).await.unwrap().is_some());
-    let unsettled = bench.record.with(|store| store.unsettled()).await.unwrap();
-    assert_eq!(unsettled, []);
 }

@@ -35,14 +35,14 @@ fn zone(name: &str) -> TimeZone {
 
 struct Play {
     record: Record,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Play {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let record = Record::new(Store::open(folder.path(), utc("2026-01-01T00:00:00Z")).unwrap());
-        Self { record, _folder: folder }
+        Self { record, folder }
     }
 
     /// Drives one task from one moment to another; gives the moments at which it ran, to the second.
@@ -140,6 +140,136 @@ async fn a_paused_task_waits_and_makes_up_once_when_it_is_resumed() {
     assert_eq!(runs.len(), 3, "{runs:?}");
     assert!(runs[0].starts_with("2026-05-01T03:30"), "{runs:?}");
     assert_eq!(runs[1..], ["2026-05-01T04:00:00", "2026-05-01T05:00:00"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_set_back_stops_no_rhythm() {
+    let play = Play::new();
+    let clock = Clock::compressed(utc("2026-05-01T10:00:00Z"), 1.0);
+    let every = Schedule::Every(Duration::from_secs(30));
+    let ran = Arc::new(StdMutex::new(Vec::new()));
+    let job = Arc::new(Noted { clock: clock.clone(), ran: Arc::clone(&ran), takes: NO_TIME });
+    let (stop, stopped) = watch::channel(false);
+    let driver =
+        tokio::spawn(drive(vec![Entry::new("noted", every, job)], play.record.clone(), clock.clone(), stopped));
+    clock.sleep_until(utc("2026-05-01T11:00:10Z")).await;
+    assert_eq!(ran.lock().unwrap().len(), 120);
+    // Back to moments that were all used before, and the next one that was waited for is an hour away now.
+    clock.step(SignedDuration::from_hours(-1));
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    let after = ran.lock().unwrap().len() - 120;
+    assert!((19..=20).contains(&after), "{after} runs in ten minutes");
+    stop.send(true).unwrap();
+    driver.await.unwrap();
+    let recorded = play.record.with(|store| store.runs_between(Timestamp::MIN, Timestamp::MAX)).await.unwrap();
+    assert_eq!(recorded.len(), 120 + after);
+    assert!(recorded.iter().all(|run| run.outcome == "ok"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cron_line_counts_from_the_new_time_when_the_clock_is_corrected_by_years() {
+    let play = Play::new();
+    let clock = Clock::compressed(utc("2036-05-01T10:00:00Z"), 1.0);
+    let nine = Schedule::cron("0 9 * * *", TimeZone::UTC).unwrap();
+    let ran = Arc::new(StdMutex::new(Vec::new()));
+    let job = Arc::new(Noted { clock: clock.clone(), ran: Arc::clone(&ran), takes: NO_TIME });
+    let (stop, stopped) = watch::channel(false);
+    let driver = tokio::spawn(drive(vec![Entry::new("noted", nine, job)], play.record.clone(), clock.clone(), stopped));
+    clock.sleep(Duration::from_mins(5)).await;
+    clock.step(SignedDuration::from_hours(-24 * 3650));
+    tokio::time::sleep(Duration::from_hours(48)).await;
+    assert_eq!(ran.lock().unwrap().len(), 2);
+    stop.send(true).unwrap();
+    driver.await.unwrap();
+}
+
+/// Panics at its first run.
+struct Clumsy(Arc<StdMutex<u32>>);
+
+impl Job for Clumsy {
+    type Yield = ();
+
+    fn run(&self, _mode: Mode) -> BoxFuture<'_, End<()>> {
+        Box::pin(async {
+            let run = {
+                let mut runs = self.0.lock().unwrap();
+                *runs += 1;
+                *runs
+            };
+            assert!(run > 1, "stumbled in run {run}");
+            End { ok: true, summary: "fine".into(), found: () }
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_panics_has_failed_and_runs_again() {
+    let play = Play::new();
+    let clock = Clock::compressed(utc("2026-05-01T00:00:10Z"), 1.0);
+    let (stop, stopped) = watch::channel(false);
+    let runs = Arc::new(StdMutex::new(0));
+    let entry = Entry::new("clumsy", Schedule::Every(Duration::from_secs(30)), Arc::new(Clumsy(Arc::clone(&runs))));
+    let driver = tokio::spawn(drive(vec![entry.clone()], play.record.clone(), clock.clone(), stopped));
+    clock.sleep_until(utc("2026-05-01T00:01:45Z")).await;
+    stop.send(true).unwrap();
+    driver.await.unwrap();
+    let recorded = play.record.with(|store| store.runs_between(Timestamp::MIN, Timestamp::MAX)).await.unwrap();
+    let ends: Vec<_> = recorded.iter().map(|run| (run.outcome.as_str(), run.summary.as_str())).collect();
+    let stumbled = ("failed", "the task ended in a bug: stumbled in run 1");
+    assert_eq!(ends, [stumbled, ("ok", "fine"), ("ok", "fine")]);
+    // By hand too.
+    *runs.lock().unwrap() = 0;
+    assert!(!dry_run(&entry).await.ok);
+    assert!(dry_run(&entry).await.ok);
+}
+
+/// A table that is not there under its name makes the store fail; the other way round heals it.
+fn rename(play: &Play, from: &'static str, to: &'static str) {
+    let sql = format!("ALTER TABLE {from} RENAME TO {to}");
+    let file = play.folder.path().join("record.sqlite");
+    rusqlite::Connection::open(file).unwrap().execute_batch(&sql).unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_cannot_be_recorded_is_made_up_for_when_it_can() {
+    let play = Play::new();
+    let clock = Clock::compressed(utc("2026-05-01T08:00:00Z"), 1.0);
+    let nine = Schedule::cron("0 9 * * *", TimeZone::UTC).unwrap();
+    let ran = Arc::new(StdMutex::new(Vec::new()));
+    let job = Arc::new(Noted { clock: clock.clone(), ran: Arc::clone(&ran), takes: NO_TIME });
+    let (stop, stopped) = watch::channel(false);
+    let driver = tokio::spawn(drive(vec![Entry::new("noted", nine, job)], play.record.clone(), clock.clone(), stopped));
+    clock.sleep(Duration::from_mins(1)).await;
+    rename(&play, "run", "gone");
+    clock.sleep_until(utc("2026-05-01T09:30:00Z")).await;
+    assert!(ran.lock().unwrap().is_empty());
+    rename(&play, "gone", "run");
+    clock.sleep_until(utc("2026-05-01T12:00:00Z")).await;
+    stop.send(true).unwrap();
+    driver.await.unwrap();
+    let ran = ran.lock().unwrap();
+    assert_eq!(ran.len(), 1, "{ran:?}");
+    assert!(ran[0] < utc("2026-05-01T09:31:30Z"), "{ran:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_waits_while_nobody_can_say_whether_it_is_paused() {
+    let play = Play::new();
+    let pause = crate::record::Pause {
+        task: Some("noted".into()),
+        reason: "migration".into(),
+        who: "me".into(),
+        since: utc("2026-05-01T00:00:00Z"),
+        until: None,
+    };
+    play.record.with(move |store| store.pause(&pause)).await.unwrap();
+    rename(&play, "pause", "gone");
+    let every = Schedule::Every(Duration::from_secs(30));
+    let runs = play.drive(&every, "2026-05-01T00:00:10Z", "2026-05-01T00:05:00Z", NO_TIME).await;
+    assert!(runs.is_empty(), "{runs:?}");
+    rename(&play, "gone", "pause");
+    let runs = play.drive(&every, "2026-05-01T00:05:10Z", "2026-05-01T00:10:00Z", NO_TIME).await;
+    assert!(runs.is_empty(), "{runs:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The daily health check: the full sweep at nine, and the report of the last day.
 
+use super::watch::tell;
 use super::{Found, Round, Shop};
 use crate::app::report;
 use crate::record;
@@ -23,6 +24,9 @@ impl Job for DailyHealth {
 
 async fn sweep(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     let round = Round::watch(shop, |_| true, mode).await?;
+    if mode == Mode::Real {
+        tell(shop).await?;
+    }
     let now = shop.clock.now();
     let broken = shop.record.with(|store| store.verify_audit()).await?.1;
     shop.present.set_broken_audit(broken.map(|broken| format!("entry {}: {}", broken.seq, broken.why)));

@@ -9,10 +9,10 @@ use crate::record;
 use crate::remediation::{Applied, Permission};
 use crate::scheduler::{BoxFuture, End, Job, Mode};
 use groundskeeper_core::SystemKind;
-use groundskeeper_core::check::Tuning;
+use groundskeeper_core::check::{Judgement, Status, Tuning};
 use groundskeeper_core::finding::Finding;
 use groundskeeper_core::plan::plan;
-use groundskeeper_core::policy::{Consent, Decision, Outcome};
+use groundskeeper_core::policy::{Decision, Outcome};
 use std::sync::Arc;
 
 /// The checks whose findings this task mends.
@@ -41,49 +41,114 @@ pub(crate) fn strict(tuning: &Tuning) -> Tuning {
 async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     let tuning = strict(&shop.settings.tuning);
     let judgements = judge_now(shop, &tuning, |system| system.kind == SystemKind::Postgres).await;
+    let now = shop.clock.now();
+    let ignored = shop.record.with(move |store| store.ignored(now)).await?;
     let due: Vec<Finding> = super::watch::failing(&judgements)
         .filter(|finding| CHECKS.contains(&finding.check.as_str()))
+        .filter(|finding| !ignored.iter().any(|ignored| ignored.fingerprint == finding.fingerprint))
         .cloned()
         .collect();
-    let not_asked =
-        judgements.iter().filter(|judgement| CHECKS.contains(&judgement.check.as_str())).filter_map(|judgement| {
-            match &judgement.status {
-                groundskeeper_core::Status::Unknown(unknown) => {
-                    Some(format!("{}: {}", judgement.system, unknown.reason))
-                }
-                _ => None,
-            }
-        });
-    let mut details: Vec<String> = not_asked.collect();
+    let mut details = not_asked(&judgements);
     let could_ask = details.is_empty();
     let situation = shop.executor.situation().await?;
-    let plan = plan(&due, &shop.settings.policy, &situation, shop.clock.now());
+    let plan = plan(&due, &shop.settings.policy, &situation, now);
     let applied = if mode == Mode::Real {
         let kept = plan.clone();
         shop.record.with(move |store| store.keep_plan(&kept)).await?;
-        let permission = Permission { by: "groundskeeper".into(), consent: Consent::default() };
-        shop.executor.apply(&plan, &permission).await?
+        shop.executor.apply(&plan, &Permission::by_itself()).await?
     } else {
+        details.extend(plan.items.iter().map(|item| {
+            let decision = match &item.decision {
+                Decision::Do => "would do".to_owned(),
+                Decision::NeedsApproval { reason } | Decision::Skip { reason, .. } => format!("would not: {reason}"),
+            };
+            format!("{} -- {}; {decision}", item.statement, item.why)
+        }));
         Vec::new()
     };
-    for item in &plan.items {
-        let decision = match &item.decision {
-            Decision::Do => "would do".to_owned(),
-            Decision::NeedsApproval { reason } | Decision::Skip { reason, .. } => format!("would not: {reason}"),
-        };
-        details.push(format!("{} -- {}; {decision}", item.statement, item.why));
-    }
-    let helped = applied
-        .iter()
-        .filter(|applied| matches!(applied, Applied::Done(entry) if entry.outcome == Outcome::Helped))
-        .count();
-    let done = applied.iter().filter(|applied| matches!(applied, Applied::Done(_))).count();
-    let summary = match (plan.items.len(), mode) {
+    details.extend(applied.iter().map(line));
+    let tally = Tally::of(&applied);
+    let mut summary = match (plan.items.len(), mode) {
         (0, _) if could_ask => "no table is past its trigger".to_owned(),
         (0, _) => "could not look at every database".to_owned(),
         (due, Mode::DryRun) => format!("{due} due, {} would be done now", plan.to_do().count()),
-        (due, Mode::Real) => format!("{due} due, {done} done, {helped} helped, {} held back", due - done),
+        (due, Mode::Real) => tally.told(due),
     };
+    if !could_ask && !plan.items.is_empty() {
+        summary.push_str("; could not look at every database");
+    }
+    let ok = could_ask && tally.is_fine();
     let actions = applied.into_iter().map(view::action).collect();
-    Ok(End { ok: could_ask && helped == done, summary, found: Found { details, plan: Some(plan), actions } })
+    Ok(End { ok, summary, found: Found { details, plan: Some(plan), actions } })
+}
+
+/// The databases that could not be looked at, and why.
+fn not_asked(judgements: &[Judgement]) -> Vec<String> {
+    let asked = judgements.iter().filter(|judgement| CHECKS.contains(&judgement.check.as_str()));
+    let reasons = asked.filter_map(|judgement| match &judgement.status {
+        Status::Unknown(unknown) => Some(format!("{}: {}", judgement.system, unknown.reason)),
+        _ => None,
+    });
+    reasons.collect()
+}
+
+/// What happened to one step.
+fn line(applied: &Applied) -> String {
+    match applied {
+        Applied::Skipped { item, reason, .. } => format!("{} -- {}; held back: {reason}", item.statement, item.why),
+        Applied::Done(entry) => {
+            let word = match entry.outcome {
+                Outcome::Helped => "helped",
+                Outcome::DidNotHelp => "did not help",
+                Outcome::Failed => "failed",
+                Outcome::Abandoned => "was not needed or not possible any more",
+                Outcome::Running => "is under way",
+            };
+            format!("{} -- {}; {word}: {}", entry.step.statement(), entry.why, entry.detail)
+        }
+    }
+}
+
+/// How the steps of a plan ended.
+#[derive(Debug, Default)]
+struct Tally<'a> {
+    done: usize,
+    helped: usize,
+    /// The first reason of those that were held back, and whether it was one of something wrong.
+    held: Option<(&'a str, bool)>,
+    held_back: usize,
+}
+
+impl<'a> Tally<'a> {
+    fn of(applied: &'a [Applied]) -> Self {
+        let mut tally = Self::default();
+        for applied in applied {
+            let (reason, amiss) = match applied {
+                // Its precondition did not hold any more; that is no more than another reason to hold it back.
+                Applied::Done(entry) if entry.outcome == Outcome::Abandoned => (&entry.detail, false),
+                Applied::Done(entry) => {
+                    tally.done += 1;
+                    tally.helped += usize::from(entry.outcome == Outcome::Helped);
+                    continue;
+                }
+                Applied::Skipped { reason, amiss, .. } => (reason, *amiss),
+            };
+            tally.held_back += 1;
+            // What is wrong goes before what only waits.
+            if tally.held.is_none_or(|(_, first)| amiss && !first) {
+                tally.held = Some((reason, amiss));
+            }
+        }
+        tally
+    }
+
+    fn is_fine(&self) -> bool {
+        self.helped == self.done && !self.held.is_some_and(|(_, amiss)| amiss)
+    }
+
+    fn told(&self, due: usize) -> String {
+        let Self { done, helped, held_back, .. } = self;
+        let why = self.held.map(|(reason, _)| format!(": {reason}")).unwrap_or_default();
+        format!("{due} due, {done} done, {helped} helped, {held_back} held back{why}")
+    }
 }

@@ -4,7 +4,7 @@
 //! Each system is judged and recorded the moment its reading arrives, so that one that hangs delays no other; and an
 //! action that takes long goes on beside the watch.
 
-use super::{Found, Shop};
+use super::{Found, Shop, calendar};
 use crate::app::view;
 use crate::record;
 use crate::remediation::{Applied, Permission};
@@ -14,7 +14,7 @@ use groundskeeper_core::finding::{Finding, Fingerprint};
 use groundskeeper_core::lifecycle::{Change, Event, Track, advance};
 use groundskeeper_core::observation::Observation;
 use groundskeeper_core::plan::plan;
-use groundskeeper_core::policy::Consent;
+use groundskeeper_core::quantity::seconds_between;
 use groundskeeper_core::sample::samples;
 use groundskeeper_core::{SystemId, check};
 use std::fmt::Write;
@@ -44,7 +44,7 @@ async fn round(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     let round = Round::watch(shop, |_| true, mode).await?;
     let mut found = Found { details: round.lines(), ..Found::default() };
     if mode == Mode::Real {
-        tell(shop, &round).await?;
+        tell(shop).await?;
     }
     let (plan, actions) = mend(shop, &round, mode).await?;
     let done = actions.iter().filter(|applied| matches!(applied, Applied::Done(_))).count();
@@ -64,23 +64,15 @@ async fn round(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
 
 /// Puts the news of a round in the box (a loop of its own delivers: no dead channel delays a watch), and once an hour
 /// forgets what is past its keeping time.
-async fn tell(shop: &Shop, round: &Round) -> record::Result<()> {
+pub(super) async fn tell(shop: &Shop) -> record::Result<()> {
     let now = shop.clock.now();
     // Thinning reads whole tables; once an hour is plenty.
     let hour = |at: jiff::Timestamp| at.as_second().div_euclid(3600);
     let thin = shop.present.watched().is_none_or(|last| hour(last) != hour(now));
-    let (live, ignored) = shop
-        .record
-        .with(move |store| {
-            if thin {
-                store.thin(now)?;
-            }
-            let ignored: Vec<Fingerprint> =
-                store.ignored(now)?.into_iter().map(|ignored| ignored.fingerprint).collect();
-            Ok((store.live_tracks()?, ignored))
-        })
-        .await?;
-    shop.pipeline.announce(&round.changes, &live, &ignored).await?;
+    if thin {
+        shop.record.with(move |store| store.thin(now)).await?;
+    }
+    shop.pipeline.announce().await?;
     Ok(())
 }
 
@@ -107,12 +99,11 @@ async fn mend(
     }
     let (executor, wanted) = (shop.executor.clone(), plan.clone());
     let mending = tokio::spawn(async move {
-        let permission = Permission { by: "groundskeeper".into(), consent: Consent::default() };
-        let applied = executor.try_apply(&wanted, &permission).await;
+        let applied = executor.try_apply(&wanted, &Permission::by_itself()).await;
         applied.inspect_err(|error| tracing::error!(%error, "a plan could not be carried out"))
     });
     let applied = match tokio::time::timeout(ACTIONS_WITHIN, mending).await {
-        Ok(ended) => ended.map_err(|ended| record::Error::Worker(ended.to_string()))??.unwrap_or_default(),
+        Ok(ended) => ended.map_err(|ended| record::Error::Worker(ended.to_string()))??,
         // The journal will tell how it ended.
         Err(_) => Vec::new(),
     };
@@ -159,11 +150,12 @@ impl Round {
             let changes = {
                 let (judgements, taken) = (judgements.clone(), taken.clone());
                 let (tuning, system) = (shop.settings.tuning.clone(), system.clone());
+                let interval = interval(shop, now);
                 shop.record
                     .with(move |store| {
                         let mut tracks = store.live_tracks()?;
                         tracks.retain(|track| track.finding.system == system);
-                        let changes = step(&judgements, &tracks, &tuning, now);
+                        let changes = step(&judgements, &tracks, &tuning, interval, now);
                         store.keep_round(&judgements, &changes, now)?;
                         store.keep_samples(&taken, now)?;
                         Ok(changes)
@@ -216,15 +208,32 @@ pub(crate) fn failing(judgements: &[Judgement]) -> impl Iterator<Item = &Finding
     })
 }
 
+/// The seconds from one look of the calendar to the next.
+fn interval(shop: &Shop, now: jiff::Timestamp) -> f64 {
+    let watch = calendar::LINES.iter().find(|line| line.name == "watch");
+    let looks = watch.and_then(|line| {
+        let schedule = super::schedule(&shop.settings, line)?;
+        let first = schedule.next_after(now)?;
+        Some(seconds_between(first, schedule.next_after(first)?))
+    });
+    looks.unwrap_or(0.0)
+}
+
 /// Moves the tracks of one system on by its judgements.
-fn step(judgements: &[Judgement], tracks: &[Track], tuning: &Tuning, now: jiff::Timestamp) -> Vec<Change> {
+fn step(
+    judgements: &[Judgement],
+    tracks: &[Track],
+    tuning: &Tuning,
+    interval: f64,
+    now: jiff::Timestamp,
+) -> Vec<Change> {
     judgements
         .iter()
         .filter_map(|judgement| Some((judgement, check::catalogue::find(&judgement.check)?)))
         .flat_map(|(judgement, check)| {
             let own: Vec<Track> =
                 tracks.iter().filter(|track| track.finding.check == judgement.check).cloned().collect();
-            advance(judgement, &own, tuning.hold(check), now)
+            advance(judgement, &own, tuning.hold(check), interval, now)
         })
         .collect()
 }

@@ -134,8 +134,12 @@ fn autonomy_means(autonomy: Autonomy) -> &'static str {
 fn banners(status: &StatusView, present: &Present) -> Vec<Banner> {
     let mut banners = Vec::new();
     if let Some(age) = stale(status) {
-        let age = format_seconds(age.round());
-        let text = format!("The last look was {age} ago. What follows may be out of date.");
+        let when = if age < 0.0 {
+            "lies in the future: the clock was set back".to_owned()
+        } else {
+            format!("was {} ago", format_seconds(age.round()))
+        };
+        let text = format!("The last look {when}. What follows may be out of date.");
         banners.push(Banner { class: "critical", text });
     }
     for notice in &status.notices {

@@ -8,6 +8,9 @@ use std::fs;
 /// The oldest last look that is still fresh, when the interval is short or not known.
 const FRESH_SECONDS: f64 = 120.0;
 
+/// A last look may lie ahead by so much: time servers correct clocks by fractions of a second.
+const AHEAD_SECONDS: f64 = 5.0;
+
 /// After how many seconds without a finished watch what is shown may be wrong: three of its intervals.
 pub(super) fn stale_after(status: &StatusView) -> f64 {
     let watch = status.calendar.iter().find(|entry| entry.task == "watch");
@@ -32,10 +35,11 @@ fn interval(schedule: &str) -> Option<f64> {
     Some(seconds)
 }
 
-/// The seconds since the last look when it is too old to trust.
+/// The seconds since the last look when it is too old to trust; negative when it lies ahead, because the clock was set
+/// back since: nobody knows how old it is then.
 pub(super) fn stale(status: &StatusView) -> Option<f64> {
     let age = seconds_between(status.watched?, status.now);
-    (age > stale_after(status)).then_some(age)
+    (age > stale_after(status) || age < -AHEAD_SECONDS).then_some(age)
 }
 
 pub(super) fn ready(status: &StatusView) -> (StatusCode, String) {
@@ -43,6 +47,11 @@ pub(super) fn ready(status: &StatusView) -> (StatusCode, String) {
         return (StatusCode::SERVICE_UNAVAILABLE, "not ready: the first watch has not finished yet".to_owned());
     };
     if let Some(age) = stale(status) {
+        if age < 0.0 {
+            let ahead = format_seconds((-age).round());
+            let sentence = format!("not ready: the last watch finished {ahead} in the future; the clock was set back");
+            return (StatusCode::SERVICE_UNAVAILABLE, sentence);
+        }
         let (age, limit) = (format_seconds(age.round()), format_seconds(stale_after(status)));
         let sentence = format!("not ready: the last watch finished {age} ago, and more than {limit} is too long");
         return (StatusCode::SERVICE_UNAVAILABLE, sentence);

@@ -73,6 +73,14 @@ fn without_findings(status: &StatusView) -> (Tone, String) {
             return (Tone::Unknown, format!("{} have not been read; nothing else is wrong.", names.join(", ")));
         }
     }
+    let blind: Vec<String> =
+        systems.iter().filter(|view| view.state == SystemState::Unknown).map(|view| view.system.to_string()).collect();
+    if !blind.is_empty() {
+        return (
+            Tone::Unknown,
+            format!("Nothing is known to be wrong, but not everything on {} could be looked at.", blind.join(", ")),
+        );
+    }
     let fine = match systems.as_slice() {
         [only] => format!("{} is fine", only.system),
         [_, _] => "Both systems are fine".to_owned(),

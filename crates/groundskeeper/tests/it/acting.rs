@@ -1,9 +1,9 @@
 //! What the keeper may change, on a real Postgres: nothing unless told so, and then what it was told, once, on the record.
 
 use crate::scene::{Database, GRANTS, Place, eventually};
-use groundskeeper::app::api::{ActionResult, ActionView, AuditView, StatusView};
+use groundskeeper::app::api::{ActionResult, ActionView, AuditView, PlanView, StatusView};
 use groundskeeper::clock::Clock;
-use groundskeeper_core::plan::Plan;
+
 use groundskeeper_core::policy::{Decision, Outcome};
 use groundskeeper_core::remedy::Undo;
 use std::time::Duration;
@@ -43,7 +43,12 @@ async fn at_autonomy_observe_nothing_changes_and_the_report_says_what_would() {
         assert!(run.ok && run.actions.is_empty(), "{run:?}");
     }
     let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
-    assert_eq!(run.summary, "1 due, 0 done, 0 helped, 1 held back");
+    assert_eq!(
+        run.summary,
+        "1 due, 0 done, 0 helped, 1 held back: routine actions need a person at autonomy \"observe\"; \
+         `autonomy = \"assist\"` would do it in the maintenance window"
+    );
+    assert!(run.details[0].contains("; held back: routine actions need a person"), "{:?}", run.details);
     assert!(
         matches!(&run.actions[0].result, ActionResult::Skipped { reason } if reason.contains("autonomy \"observe\""))
     );
@@ -54,7 +59,7 @@ async fn at_autonomy_observe_nothing_changes_and_the_report_says_what_would() {
     let report = place.run(&["report"]).await.out;
     for part in [
         "pg_terminate_backend",
-        "VACUUM (ANALYZE, SKIP_LOCKED) \"public\".\"documents\"",
+        "VACUUM (ANALYZE, SKIP_LOCKED, TRUNCATE false, PARALLEL 0) \"public\".\"documents\"",
         "`autonomy = \"assist\"` would do it in the maintenance window",
         "`autonomy = \"auto\"` would do it",
     ] {
@@ -69,7 +74,7 @@ async fn a_plan_is_applied_as_approved_and_not_otherwise() {
     let database = Database::start(GRANTS).await;
     database.worn_table("documents").await;
     let place = Place::new(&database.config("autonomy = \"observe\"", &shut()));
-    let plan: Plan = place.json(&["plan"]).await;
+    let plan = place.json::<PlanView>(&["plan"]).await.plan;
     let hash = plan.short_hash();
     assert_eq!(plan.items.len(), 1);
     assert!(matches!(plan.items[0].decision, Decision::NeedsApproval { .. }), "{plan:?}");
@@ -83,7 +88,7 @@ async fn a_plan_is_applied_as_approved_and_not_otherwise() {
 
     // Another table wears out: another plan, for which nobody has approved anything.
     database.worn_table("sessions").await;
-    let changed: Plan = place.json(&["plan"]).await;
+    let changed = place.json::<PlanView>(&["plan"]).await.plan;
     assert_ne!(changed.hash, plan.hash);
     assert!(place.run(&["apply", changed.short_hash()]).await.out.contains("need a person"));
     assert!(!database.is_vacuumed("documents").await && !database.is_vacuumed("sessions").await);
@@ -103,7 +108,7 @@ async fn an_approval_expires() {
     let place =
         Place::new(&database.config("autonomy = \"observe\"", &format!("{OPEN}[policy]\napproval_for = \"1s\"\n")));
     let app = place.app().await;
-    let plan = app.plan().await.unwrap();
+    let plan = app.plan().await.unwrap().plan;
     app.approve(&plan.hash, true, "ann").await.unwrap();
     tokio::time::sleep(Duration::from_millis(1050)).await;
     let late = app.apply(&plan.hash, "ann").await.unwrap();
@@ -220,6 +225,67 @@ async fn what_could_not_be_settled_at_the_start_is_settled_when_the_server_is_ba
     database.server.start_again().await.unwrap();
     eventually("it is settled", async || (unsettled() == 0).then_some(())).await;
     keeper.terminate().await;
+}
+
+/// A vacuum of the table takes minutes from now on: its analyze works out an index's expression for each row.
+async fn make_slow(database: &Database, table: &str) {
+    let function = |body: &str| {
+        format!("CREATE OR REPLACE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$BEGIN {body} END$$")
+    };
+    let app = database.app("docrag").await;
+    let index = format!("CREATE INDEX ON {table} (slow(id))");
+    for sql in [function("RETURN $1;"), index, function("PERFORM pg_sleep(1); RETURN $1;")] {
+        app.batch_execute(&sql).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_at_once_and_a_vacuum_that_lives_on_keeps_its_table_busy() {
+    let database = Database::start(GRANTS).await;
+    database.worn_table("documents").await;
+    make_slow(&database, "documents").await;
+    let place = Place::new(&database.config("autonomy = \"auto\"", OPEN));
+    let mut keeper = place.keeper().await;
+    let unsettled = || place.count("SELECT count(*) FROM journal WHERE ended IS NULL");
+    eventually("the vacuum is under way", async || (unsettled() == 1).then_some(())).await;
+    keeper.signal_term();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(keeper.runs(), "the first signal lets it go on for a while");
+    assert_eq!(keeper.terminate().await.code(), Some(3));
+
+    // A backend under that name works on the table, as ours may for as long as it does not notice.
+    let orphan = database.app("groundskeeper").await;
+    orphan.batch_execute("BEGIN; LOCK TABLE documents IN SHARE UPDATE EXCLUSIVE MODE").await.unwrap();
+    let keeper = place.keeper().await;
+    assert!(keeper.log().contains("stopped by a second signal before everything had ended"), "{}", keeper.log());
+    assert_eq!(unsettled(), 1, "its vacuum is not over");
+    orphan.batch_execute("COMMIT").await.unwrap();
+    // Our own backend notices within ten seconds that nobody listens any more.
+    eventually("the first one is settled", async || {
+        (place.count("SELECT count(*) FROM journal WHERE id = 1 AND ended IS NOT NULL") == 1).then_some(())
+    })
+    .await;
+    keeper.kill().await;
+}
+
+#[tokio::test]
+async fn weekly_maintenance_leaves_ignored_findings_alone_and_says_what_is_wrong() {
+    let database = Database::start(GRANTS).await;
+    database.worn_table("documents").await;
+    let place = Place::new(&database.config("autonomy = \"auto\"", OPEN));
+    let app = place.app().await;
+    app.pause(None, "release".into(), None, "ann".into()).await.unwrap();
+    app.task_run("watch", false, "ann").await.unwrap();
+    let held = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert!(held.ok && held.summary.contains("1 held back: paused until"), "{held:?}");
+    app.resume(None, "ann".into()).await.unwrap();
+    let found = app.findings(false).await.unwrap();
+    let worn = found.iter().find(|view| view.finding.check == "postgres.dead_rows_past_trigger").unwrap();
+    let until = Clock::wall().now() + jiff::SignedDuration::from_hours(1);
+    app.ignore(worn.finding.fingerprint.0.clone(), "known".into(), until, "ann".into()).await.unwrap();
+    let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert_eq!(run.summary, "no table is past its trigger");
+    assert!(!database.is_vacuumed("documents").await);
 }
 
 #[tokio::test]

@@ -261,6 +261,7 @@ fn a_file_with_everything_loads() {
     assert_eq!(settings.systems[2].deadline, Duration::from_secs(5));
     assert_eq!(settings.policy.autonomy, Autonomy::Assist);
     assert_eq!(settings.policy.corrective_per_hour, 7);
+    assert_eq!(settings.policy.never_end, ["billing", "etl"]);
     assert!((settings.policy.approval_seconds - 1800.0).abs() < f64::EPSILON);
     assert_eq!(settings.policy.zone.iana_name(), Some("Europe/Berlin"));
     assert_eq!(settings.policy.windows.len(), 2);

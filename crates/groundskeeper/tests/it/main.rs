@@ -1,6 +1,7 @@
 //! What the program does, seen from outside. One module a capability.
 
 mod acting;
+mod announcing;
 mod cli;
 mod config;
 mod init;

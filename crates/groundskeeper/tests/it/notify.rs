@@ -1,48 +1,48 @@
-//! Messages that arrive once, whatever happens on the way.
+//! Messages that arrive once, whatever happens on the way. What is told at all is next door.
 
 use groundskeeper::clock::Clock;
 use groundskeeper::config::{EmailSettings, HeartbeatSettings, NotifySettings, WebhookForm, WebhookSettings};
 use groundskeeper::notify::{Delivered, Heartbeat, Pipeline};
 use groundskeeper::record::{Record, Store};
-use groundskeeper_core::finding::{Draft, Finding, Fingerprint};
+use groundskeeper_core::finding::{Draft, Finding};
 use groundskeeper_core::lifecycle::{Change, Event, Track};
 use groundskeeper_core::{Severity, SystemId, SystemKind, Value};
 use groundskeeper_testing::{BlackHole, MailSink, WebhookSink};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use secrecy::SecretString;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// So fast that a back-off of ten seconds is over in ten milliseconds.
 const SPEED: f64 = 1000.0;
-const HOUR: Duration = Duration::from_hours(1);
+pub(crate) const HOUR: Duration = Duration::from_hours(1);
 
-struct Bench {
+pub(crate) struct Bench {
     folder: TempDir,
-    clock: Clock,
-    record: Record,
+    pub(crate) clock: Clock,
+    pub(crate) record: Record,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::compressed("2026-11-21T02:00:00Z".parse().unwrap(), SPEED);
         let record = Record::new(Store::open(folder.path(), clock.now()).unwrap());
         Self { folder, clock, record }
     }
 
-    fn pipeline(&self, settings: NotifySettings) -> Pipeline {
+    pub(crate) fn pipeline(&self, settings: NotifySettings) -> Pipeline {
         Pipeline::new(settings, self.record.clone(), self.clock.clone()).unwrap()
     }
 
     /// As after a restart: everything from the disk again.
-    fn restarted(self) -> Self {
+    pub(crate) fn restarted(self) -> Self {
         drop(self.record);
         let record = Record::new(Store::open(self.folder.path(), self.clock.now()).unwrap());
         Self { record, ..self }
     }
 
-    fn change(&self, event: Event, subject: &str, severity: Severity) -> Change {
+    pub(crate) fn change(&self, event: Event, subject: &str, severity: Severity) -> Change {
         let draft = Draft::new(severity, format!("Redis {subject} refuses connections"))
             .saw("failure", Value::text("Connection refused"), "connect to 10.0.0.7:6379")
             .fix("start Redis");
@@ -54,16 +54,32 @@ impl Bench {
         }
     }
 
-    fn opened(&self, subject: &str, severity: Severity) -> Change {
-        self.change(Event::Opened, subject, severity)
+    /// As a round that finds it.
+    pub(crate) async fn open(&self, subject: &str, severity: Severity) -> Change {
+        let change = self.change(Event::Opened, subject, severity);
+        self.keep(change.clone()).await;
+        change
+    }
+
+    /// As a round that finds it gone for good.
+    pub(crate) async fn end(&self, change: &Change) {
+        self.keep(Change { event: Event::Resolved, ..change.clone() }).await;
+    }
+
+    /// As a round that finds it with another severity.
+    pub(crate) async fn turn(&self, change: &Change, severity: Severity) {
+        let mut turned = Change { event: Event::Updated, ..change.clone() };
+        turned.track.finding.severity = severity;
+        self.keep(turned).await;
+    }
+
+    pub(crate) async fn keep(&self, change: Change) {
+        let now = self.clock.now();
+        self.record.with(move |store| store.keep_round(&[], &[change], now)).await.unwrap();
     }
 }
 
-fn ended(change: &Change) -> Change {
-    Change { event: Event::Resolved, track: change.track.clone() }
-}
-
-fn webhook(url: &str, form: WebhookForm) -> NotifySettings {
+pub(crate) fn webhook(url: &str, form: WebhookForm) -> NotifySettings {
     let team = WebhookSettings {
         name: "team".into(),
         url: SecretString::from(url.to_owned()),
@@ -74,7 +90,7 @@ fn webhook(url: &str, form: WebhookForm) -> NotifySettings {
     NotifySettings { webhooks: vec![team], emails: Vec::new(), repeat: HOUR }
 }
 
-fn json(sink: &WebhookSink) -> NotifySettings {
+pub(crate) fn json(sink: &WebhookSink) -> NotifySettings {
     webhook(&sink.url(), WebhookForm::Json)
 }
 
@@ -91,7 +107,7 @@ fn email(server: String) -> EmailSettings {
 }
 
 /// Passes until nothing is left, at most so many.
-async fn deliver(pipeline: &Pipeline, bench: &Bench) -> Delivered {
+pub(crate) async fn deliver(pipeline: &Pipeline, bench: &Bench) -> Delivered {
     let mut all = Delivered::default();
     for _ in 0..20 {
         let pass = pipeline.deliver_due().await.unwrap();
@@ -103,37 +119,13 @@ async fn deliver(pipeline: &Pipeline, bench: &Bench) -> Delivered {
 }
 
 #[tokio::test]
-async fn a_finding_is_announced_once_when_it_opens_and_once_when_it_resolves() {
-    let (bench, sink) = (Bench::new(), WebhookSink::start().await.unwrap());
-    let pipeline = bench.pipeline(json(&sink));
-    let open = bench.opened("cache", Severity::Critical);
-    let live = [open.track.clone()];
-    assert_eq!(pipeline.announce(std::slice::from_ref(&open), &live, &[]).await.unwrap(), 1);
-    // The following rounds see the same finding, and once the very same change again.
-    assert_eq!(pipeline.announce(std::slice::from_ref(&open), &live, &[]).await.unwrap(), 0);
-    let updated = Change { event: Event::Updated, ..open.clone() };
-    assert_eq!(pipeline.announce(&[updated], &live, &[]).await.unwrap(), 0);
-    assert_eq!(deliver(&pipeline, &bench).await, Delivered { sent: 1, failed: 0 });
-    assert_eq!(pipeline.announce(&[ended(&open)], &[], &[]).await.unwrap(), 1);
-    assert_eq!(pipeline.announce(&[ended(&open)], &[], &[]).await.unwrap(), 0);
-    assert_eq!(deliver(&pipeline, &bench).await, Delivered { sent: 1, failed: 0 });
-
-    let received = sink.received().await;
-    let events: Vec<_> = received.iter().map(|one| one.body["lines"][0]["event"].as_str().unwrap()).collect();
-    assert_eq!(events, ["opened", "resolved"]);
-    assert_eq!(received[0].body["headline"], "critical: redis.cache: Redis cache refuses connections");
-    assert_eq!(received[0].body["product"], "groundskeeper");
-    assert!(received[1].body["lines"][0]["duration"].as_f64().unwrap() > 0.0);
-    assert_eq!(received[0].headers["authorization"], "Bearer t0ken");
-    assert!(!received[0].headers["groundskeeper-delivery"].is_empty());
-}
-
-#[tokio::test]
 async fn everything_of_one_round_is_one_message() {
     let (bench, sink) = (Bench::new(), WebhookSink::start().await.unwrap());
     let pipeline = bench.pipeline(json(&sink));
-    let changes: Vec<Change> = (0..5).map(|n| bench.opened(&format!("cache{n}"), Severity::Warning)).collect();
-    assert_eq!(pipeline.announce(&changes, &[], &[]).await.unwrap(), 1);
+    for number in 0..5 {
+        bench.open(&format!("cache{number}"), Severity::Warning).await;
+    }
+    assert_eq!(pipeline.announce().await.unwrap(), 1);
     deliver(&pipeline, &bench).await;
     let received = sink.received().await;
     assert_eq!(received.len(), 1);
@@ -146,88 +138,10 @@ async fn a_channel_that_fails_twice_gets_the_message_exactly_once() {
     let (bench, sink) = (Bench::new(), WebhookSink::start().await.unwrap());
     sink.fail_first(2);
     let pipeline = bench.pipeline(json(&sink));
-    pipeline.announce(&[bench.opened("cache", Severity::Critical)], &[], &[]).await.unwrap();
+    bench.open("cache", Severity::Critical).await;
+    pipeline.announce().await.unwrap();
     assert_eq!(deliver(&pipeline, &bench).await, Delivered { sent: 1, failed: 2 });
     assert_eq!((sink.received().await.len(), sink.attempts()), (1, 3));
-}
-
-#[tokio::test]
-async fn an_ignored_finding_is_not_announced_until_its_time_is_over() {
-    let (bench, sink) = (Bench::new(), WebhookSink::start().await.unwrap());
-    let pipeline = bench.pipeline(json(&sink));
-    let open = bench.opened("cache", Severity::Critical);
-    let ignored: Vec<Fingerprint> = vec![open.track.finding.fingerprint.clone()];
-    let live = [open.track.clone()];
-    assert_eq!(pipeline.announce(std::slice::from_ref(&open), &live, &ignored).await.unwrap(), 0);
-    assert_eq!(pipeline.announce(&[], &live, &ignored).await.unwrap(), 0);
-    assert_eq!(pipeline.announce(&[], &live, &[]).await.unwrap(), 1);
-    // It resolves while it is ignored again: nobody hears of that, and its next opening is news.
-    assert_eq!(pipeline.announce(&[ended(&open)], &[], &ignored).await.unwrap(), 0);
-    assert_eq!(pipeline.announce(&[bench.opened("cache", Severity::Critical)], &[], &[]).await.unwrap(), 1);
-}
-
-#[tokio::test]
-async fn a_resolve_is_announced_only_where_the_opening_was() {
-    let (bench, sink) = (Bench::new(), WebhookSink::start().await.unwrap());
-    let mut settings = json(&sink);
-    settings.webhooks[0].minimum = Severity::Critical;
-    let pipeline = bench.pipeline(settings);
-    let quiet = bench.opened("quiet", Severity::Warning);
-    assert_eq!(pipeline.announce(std::slice::from_ref(&quiet), &[], &[]).await.unwrap(), 0, "below the minimum");
-    assert_eq!(pipeline.announce(&[ended(&quiet)], &[], &[]).await.unwrap(), 0);
-
-    let loud = bench.opened("loud", Severity::Critical);
-    assert_eq!(pipeline.announce(std::slice::from_ref(&loud), &[], &[]).await.unwrap(), 1);
-    // It eases to a warning first; who heard that it opened must still hear that it is over.
-    let mut eased = ended(&loud);
-    eased.track.finding.severity = Severity::Warning;
-    assert_eq!(pipeline.announce(&[eased], &[], &[]).await.unwrap(), 1);
-
-    let mut rising = bench.opened("rising", Severity::Warning);
-    assert_eq!(pipeline.announce(std::slice::from_ref(&rising), &[], &[]).await.unwrap(), 0);
-    rising.event = Event::Escalated;
-    rising.track.finding.severity = Severity::Critical;
-    assert_eq!(pipeline.announce(&[rising], &[], &[]).await.unwrap(), 1);
-}
-
-#[tokio::test]
-async fn a_critical_finding_is_announced_again_after_the_repeat_time_and_a_warning_is_not() {
-    let (bench, sink) = (Bench::new(), WebhookSink::start().await.unwrap());
-    let pipeline = bench.pipeline(json(&sink));
-    let (loud, mild) = (bench.opened("loud", Severity::Critical), bench.opened("mild", Severity::Warning));
-    let live = [loud.track.clone(), mild.track.clone()];
-    assert_eq!(pipeline.announce(&[loud.clone(), mild], &live, &[]).await.unwrap(), 1);
-    bench.clock.sleep(HOUR / 2).await;
-    assert_eq!(pipeline.announce(&[], &live, &[]).await.unwrap(), 0);
-    bench.clock.sleep(HOUR).await;
-    assert_eq!(pipeline.announce(&[], &live, &[]).await.unwrap(), 1);
-    assert_eq!(pipeline.announce(&[], &live, &[]).await.unwrap(), 0);
-    deliver(&pipeline, &bench).await;
-    let received = sink.received().await;
-    let lines = received[1].body["lines"].as_array().unwrap();
-    assert_eq!((lines.len(), lines[0]["event"].as_str()), (1, Some("still_open")));
-    // A finding that is about to resolve is not repeated.
-    bench.clock.sleep(HOUR * 2).await;
-    let mut clearing = loud.track;
-    clearing.clear_since = Some(bench.clock.now());
-    assert_eq!(pipeline.announce(&[], &[clearing], &[]).await.unwrap(), 0);
-}
-
-#[tokio::test]
-async fn a_restart_delivers_what_was_left_and_announces_what_a_crash_swallowed() {
-    let (bench, sink) = (Bench::new(), WebhookSink::start().await.unwrap());
-    let (first, second) = (bench.opened("first", Severity::Critical), bench.opened("second", Severity::Critical));
-    bench.pipeline(json(&sink)).announce(std::slice::from_ref(&first), &[], &[]).await.unwrap();
-    let bench = bench.restarted();
-    let pipeline = bench.pipeline(json(&sink));
-    assert_eq!(deliver(&pipeline, &bench).await, Delivered { sent: 1, failed: 0 });
-    // `second` was judged and kept, and then the process died before it was announced.
-    assert_eq!(pipeline.announce(&[], &[first.track, second.track], &[]).await.unwrap(), 1);
-    deliver(&pipeline, &bench).await;
-    let received = sink.received().await;
-    assert_eq!(received.len(), 2);
-    assert_eq!(received[1].body["lines"].as_array().unwrap().len(), 1);
-    assert_eq!(received[1].body["lines"][0]["system"], "redis.second");
 }
 
 #[tokio::test]
@@ -236,9 +150,11 @@ async fn a_refusal_for_good_and_a_removed_channel_are_given_up_at_once() {
     let target = groundskeeper_testing::HttpTarget::start().await.unwrap();
     target.set_status(404);
     let pipeline = bench.pipeline(webhook(&target.url(), WebhookForm::Json));
-    pipeline.announce(&[bench.opened("cache", Severity::Critical)], &[], &[]).await.unwrap();
+    bench.open("cache", Severity::Critical).await;
+    pipeline.announce().await.unwrap();
     assert_eq!(deliver(&pipeline, &bench).await, Delivered { sent: 0, failed: 1 });
-    pipeline.announce(&[bench.opened("other", Severity::Critical)], &[], &[]).await.unwrap();
+    bench.open("other", Severity::Critical).await;
+    pipeline.announce().await.unwrap();
     let without = bench.pipeline(NotifySettings { webhooks: Vec::new(), emails: Vec::new(), repeat: HOUR });
     assert_eq!(deliver(&without, &bench).await, Delivered { sent: 0, failed: 1 });
     let failing = bench.record.with(|store| store.failing_channels(Timestamp::UNIX_EPOCH)).await.unwrap();
@@ -255,8 +171,10 @@ async fn a_channel_that_never_answers_does_not_stop_the_others() {
     silent.url = SecretString::from(format!("http://{}/T0KEN", dead.address()));
     settings.webhooks.insert(0, silent);
     let pipeline = bench.pipeline(settings);
-    pipeline.announce(&[bench.opened("cache", Severity::Critical)], &[], &[]).await.unwrap();
-    pipeline.announce(&[bench.opened("other", Severity::Critical)], &[], &[]).await.unwrap();
+    bench.open("cache", Severity::Critical).await;
+    pipeline.announce().await.unwrap();
+    bench.open("other", Severity::Critical).await;
+    pipeline.announce().await.unwrap();
     let started = Instant::now();
     let pass = tokio::spawn(async move { pipeline.deliver_due().await });
     sink.wait_for(2, Duration::from_secs(5)).await.unwrap();
@@ -270,8 +188,9 @@ async fn a_mail_says_what_is_wrong_and_what_to_do() {
     let settings = NotifySettings { webhooks: Vec::new(), emails: vec![email(sink.url())], repeat: HOUR };
     let pipeline = bench.pipeline(settings);
     assert_eq!(pipeline.channels(), ["email.oncall"]);
-    let changes = [bench.opened("cache", Severity::Critical), bench.opened("other", Severity::Warning)];
-    pipeline.announce(&changes, &[], &[]).await.unwrap();
+    bench.open("cache", Severity::Critical).await;
+    bench.open("other", Severity::Warning).await;
+    pipeline.announce().await.unwrap();
     assert_eq!(deliver(&pipeline, &bench).await, Delivered { sent: 1, failed: 0 });
     let mails = sink.received().await;
     assert_eq!(mails[0].from, "keeper@example.com");
@@ -299,7 +218,8 @@ async fn a_mail_says_what_is_wrong_and_what_to_do() {
 async fn slack_gets_text_and_blocks() {
     let (bench, sink) = (Bench::new(), WebhookSink::start().await.unwrap());
     let pipeline = bench.pipeline(webhook(&sink.url(), WebhookForm::Slack));
-    pipeline.announce(&[bench.opened("<!channel>&co", Severity::Critical)], &[], &[]).await.unwrap();
+    bench.open("<!channel>&co", Severity::Critical).await;
+    pipeline.announce().await.unwrap();
     deliver(&pipeline, &bench).await;
     let body = &sink.received().await[0].body;
     assert!(body["text"].as_str().unwrap().contains("&lt;!channel&gt;&amp;co"), "{body}");
@@ -332,7 +252,8 @@ async fn a_secret_address_is_in_no_error() {
     let pipeline = bench.pipeline(webhook(dead, WebhookForm::Json));
     let beat = HeartbeatSettings { url: SecretString::from(dead), every: HOUR };
     let heartbeat = Heartbeat::new(beat, bench.clock.clone()).unwrap();
-    pipeline.announce(&[bench.opened("cache", Severity::Critical)], &[], &[]).await.unwrap();
+    bench.open("cache", Severity::Critical).await;
+    pipeline.announce().await.unwrap();
     pipeline.deliver_due().await.unwrap();
     let failing = bench.record.with(|store| store.failing_channels(Timestamp::UNIX_EPOCH)).await.unwrap();
     let broken = HeartbeatSettings { url: SecretString::from("s3cret T0KEN"), every: HOUR };
@@ -364,4 +285,20 @@ async fn a_heartbeat_comes_at_most_once_per_its_time_and_a_failed_one_is_tried_a
     heartbeat.beat().await.unwrap();
     assert_eq!(sink.received().await.len(), 2);
     assert_eq!(sink.received().await[0].body["status"], "alive");
+    clock.step(SignedDuration::from_hours(-3));
+    heartbeat.beat().await.unwrap();
+    heartbeat.beat().await.unwrap();
+    assert_eq!(sink.received().await.len(), 3, "a clock that is set back does not silence it");
+}
+
+#[tokio::test]
+async fn a_retry_does_not_wait_for_a_clock_that_was_set_back() {
+    let (bench, sink) = (Bench::new(), WebhookSink::start().await.unwrap());
+    sink.fail_first(1);
+    let pipeline = bench.pipeline(json(&sink));
+    bench.open("cache", Severity::Critical).await;
+    pipeline.announce().await.unwrap();
+    assert_eq!(pipeline.deliver_due().await.unwrap(), Delivered { sent: 0, failed: 1 });
+    bench.clock.step(SignedDuration::from_hours(-24));
+    assert_eq!(pipeline.deliver_due().await.unwrap(), Delivered { sent: 1, failed: 0 });
 }

@@ -188,10 +188,15 @@ impl Keeper {
         self.child.kill().await.unwrap();
     }
 
-    /// SIGTERM; gives how it ended.
-    pub(crate) async fn terminate(mut self) -> ExitStatus {
+    /// SIGTERM.
+    pub(crate) fn signal_term(&self) {
         let pid = rustix::process::Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// SIGTERM; gives how it ended.
+    pub(crate) async fn terminate(mut self) -> ExitStatus {
+        self.signal_term();
         tokio::time::timeout(PATIENCE, self.child.wait()).await.unwrap().unwrap()
     }
 }

@@ -95,9 +95,12 @@ async fn catches_an_intent(place: &Place) -> bool {
     false
 }
 
-/// What a dead process left is settled before the keeper answers.
+/// What a dead process left is settled before the keeper answers, but for a vacuum that still runs at the server.
 fn settled_but_for_the_present(place: &Place, since: Timestamp) {
-    let left = format!("SELECT count(*) FROM journal WHERE ended IS NULL AND intended < {}", since.as_millisecond());
+    let left = format!(
+        "SELECT count(*) FROM journal WHERE ended IS NULL AND step NOT LIKE '%\"vacuum\"%' AND intended < {}",
+        since.as_millisecond()
+    );
     assert_eq!(place.count(&left), 0);
 }
 

@@ -3,22 +3,27 @@
 //! Only a step that is in the journal is carried out. What must hold is checked in the very statement that acts, as near
 //! to the deed as SQL allows: the world may have changed since the finding was written.
 
-use super::client::{APPLICATION_NAME, Endpoint, Session};
-use super::mask::masked;
-use super::observe::reading_settings;
+mod ending;
+
+use super::client::{APPLICATION_NAME, Endpoint, Session, reading_settings};
 use super::sql;
+use crate::deadline::timed_out;
 use groundskeeper_core::observation::{Failure, FailureKind};
-use groundskeeper_core::quantity::{Unit, format_number};
 use groundskeeper_core::remedy::{JournalledStep, Step, StepState};
 use jiff::Timestamp;
+use std::pin::pin;
 use std::time::Duration;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
 
-/// How long an ended session may take to roll back and go.
-const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// A server that does not let us in within this time is not there for us.
+const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// To end a session takes moments; whoever waits longer waits for a server that hangs.
+const END_WITHIN: Duration = Duration::from_secs(15);
+/// How long a statement that was told to end may take for it.
+const CANCELLED_WITHIN: Duration = Duration::from_secs(5);
 /// Before 15 the statistics travel through a collector that writes them down twice a second.
 const STATISTICS_WITHIN: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(50);
@@ -36,6 +41,9 @@ pub enum ActError {
     /// It was begun and did not finish in time.
     #[error("{what} was not done within {:.0} s; {next}", .within.as_secs_f64())]
     Timeout { what: String, within: Duration, next: &'static str },
+    /// We ended it before it was done.
+    #[error("{0} was ended before it was done; what it did so far stays and does no harm")]
+    Interrupted(String),
     #[error("{what} failed: {message}")]
     Failed { what: String, message: String, retryable: bool },
 }
@@ -48,7 +56,7 @@ impl ActError {
                 failure.kind,
                 FailureKind::Denied | FailureKind::Tls | FailureKind::UnknownHost | FailureKind::Missing
             ),
-            Self::Timeout { .. } => true,
+            Self::Timeout { .. } | Self::Interrupted(_) => true,
             Self::Precondition { .. } | Self::Denied { .. } => false,
             Self::Failed { retryable, .. } => *retryable,
         }
@@ -56,17 +64,25 @@ impl ActError {
 }
 
 /// Carries out one step. Ok means that the server did what it was told; whether it helped is for [`capture`] and
-/// [`Step::verify`] to say.
-pub async fn apply(endpoint: &Endpoint, step: &JournalledStep, deadline: Duration) -> Result<(), ActError> {
-    let until = Instant::now() + deadline;
+/// [`Step::verify`] to say. A statement that takes long is ended when `halt` completes.
+pub async fn apply(
+    endpoint: &Endpoint,
+    step: &JournalledStep,
+    deadline: Duration,
+    halt: impl Future<Output = ()>,
+) -> Result<(), ActError> {
     match step.step() {
         Step::Analyze { database, schema, table, .. } | Step::Vacuum { database, schema, table, .. } => {
             let endpoint = endpoint.with_database(database);
-            maintain(&endpoint, step.step(), (schema, table), until).await
+            let work = Work::begin(&endpoint, step.step(), acting_settings(deadline), deadline).await?;
+            let done = work.maintain((schema, table), halt).await;
+            work.finish().await;
+            done
         }
         Step::EndIdleSession { pid, backend_start, idle_seconds, .. } => {
-            let target = Idle { pid: *pid, backend_start: *backend_start, seconds: f64::from(*idle_seconds) };
-            let work = Work::begin(endpoint, step.step(), acting_settings(deadline), until).await?;
+            let target = ending::Idle { pid: *pid, backend_start: *backend_start, seconds: f64::from(*idle_seconds) };
+            let deadline = deadline.min(END_WITHIN);
+            let work = Work::begin(endpoint, step.step(), acting_settings(deadline), deadline).await?;
             let done = work.end_idle_session(&target).await;
             work.finish().await;
             done
@@ -74,14 +90,25 @@ pub async fn apply(endpoint: &Endpoint, step: &JournalledStep, deadline: Duratio
     }
 }
 
+/// Whether the server still works on the step, as the backend of a keeper that was killed may.
+pub async fn is_under_way(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Result<bool, ActError> {
+    let (Step::Analyze { database, schema, table, .. } | Step::Vacuum { database, schema, table, .. }) = step else {
+        return Ok(false);
+    };
+    let endpoint = endpoint.with_database(database);
+    let work = Work::begin(&endpoint, step, reading_settings(deadline), deadline).await?;
+    let answer = work.is_under_way(schema, table).await;
+    work.finish().await;
+    answer
+}
+
 /// The state of the step's target at this moment: `Gone` when it is not there.
 pub async fn capture(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Result<StepState, ActError> {
-    let until = Instant::now() + deadline;
     let endpoint = match step {
         Step::Analyze { database, .. } | Step::Vacuum { database, .. } => endpoint.with_database(database),
         Step::EndIdleSession { .. } => endpoint.clone(),
     };
-    let work = Work::begin(&endpoint, step, reading_settings(deadline), until).await?;
+    let work = Work::begin(&endpoint, step, reading_settings(deadline), deadline).await?;
     let state = match step {
         Step::Analyze { schema, table, .. } | Step::Vacuum { schema, table, .. } => work.table(schema, table).await,
         Step::EndIdleSession { pid, backend_start, .. } => work.session_state(*pid, *backend_start).await,
@@ -100,20 +127,6 @@ fn acting_settings(deadline: Duration) -> Vec<(&'static str, String)> {
     ]
 }
 
-async fn maintain(endpoint: &Endpoint, step: &Step, table: (&str, &str), until: Instant) -> Result<(), ActError> {
-    let deadline = until.saturating_duration_since(Instant::now());
-    let work = Work::begin(endpoint, step, acting_settings(deadline), until).await?;
-    let done = work.maintain(table).await;
-    work.finish().await;
-    done
-}
-
-struct Idle {
-    pid: i32,
-    backend_start: Timestamp,
-    seconds: f64,
-}
-
 /// A session that works on one step until its deadline.
 struct Work<'a> {
     endpoint: &'a Endpoint,
@@ -128,10 +141,19 @@ impl<'a> Work<'a> {
         endpoint: &'a Endpoint,
         step: &'a Step,
         settings: Vec<(&'static str, String)>,
-        until: Instant,
+        deadline: Duration,
     ) -> Result<Self, ActError> {
-        let deadline = until.saturating_duration_since(Instant::now());
-        let session = endpoint.connect(APPLICATION_NAME, &settings, deadline).await.map_err(ActError::Unreachable)?;
+        let until = Instant::now() + deadline;
+        let patience = deadline.min(CONNECT_WITHIN);
+        let session = match timeout(patience, Box::pin(endpoint.enter(APPLICATION_NAME, &settings))).await {
+            Ok(Ok(session)) => session,
+            Ok(Err(error)) if error.code() == Some(&SqlState::INVALID_CATALOG_NAME) => {
+                let what = format!("{} ({})", step.subject(), endpoint.address());
+                return Err(ActError::Precondition { what, reason: "its database is gone".to_owned() });
+            }
+            Ok(Err(error)) => return Err(ActError::Unreachable(endpoint.failure(&error))),
+            Err(_) => return Err(ActError::Unreachable(timed_out(patience, endpoint.address()))),
+        };
         Ok(Self { endpoint, step, session, until, deadline })
     }
 
@@ -200,12 +222,13 @@ impl<'a> Work<'a> {
         }
     }
 
-    async fn maintain(&self, (schema, table): (&str, &str)) -> Result<(), ActError> {
+    async fn maintain(&self, (schema, table): (&str, &str), halt: impl Future<Output = ()>) -> Result<(), ActError> {
         let client = self.client()?;
+        // A failure and no precondition: it will not pass by itself, and must not be tried every half minute.
         if !self.session.is_settled() {
-            return Err(self.precondition(
-                "the pooler in between takes no settings, so the work could not be slowed down; connect to the server itself",
-            ));
+            let why = "the pooler in between takes no settings, so the work could not be slowed down; connect to the \
+                       server itself";
+            return Err(self.failed(why.to_owned(), false));
         }
         let row = self
             .wait(client.query_typed_one("SELECT current_setting('server_version_num')::int4, clock_timestamp()", &[]))
@@ -229,11 +252,48 @@ impl<'a> Work<'a> {
             }
             Some(true) => {}
         }
-        self.wait(client.batch_execute(&self.step.statement())).await?;
+        if version >= 140_000 {
+            // Only then does the server notice in the middle of a vacuum that we are gone. Where its system cannot do
+            // that, the vacuum goes on to its end.
+            let notice = client.batch_execute("SET client_connection_check_interval = '10s'");
+            if let Err(error) = self.wait(notice).await {
+                tracing::debug!(%error, "the server cannot watch the connection during a statement");
+            }
+        }
+        self.run(client, halt).await?;
         if version < 150_000 {
             self.until_counted((schema, table), began).await?;
         }
         Ok(())
+    }
+
+    /// Sends the statement itself, and ends it when `halt` completes.
+    async fn run(&self, client: &Client, halt: impl Future<Output = ()>) -> Result<(), ActError> {
+        let statement = self.step.statement();
+        let mut work = pin!(self.wait(client.batch_execute(&statement)));
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = halt => {}
+        }
+        let ended = timeout(CANCELLED_WITHIN, async {
+            if let Err(error) = self.endpoint.cancel(client).await {
+                tracing::warn!(error = %error, "the server could not be asked to end a statement");
+            }
+            work.await
+        });
+        match ended.await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err(ActError::Interrupted(self.what())),
+        }
+    }
+
+    async fn is_under_way(&self, schema: &str, table: &str) -> Result<bool, ActError> {
+        let statement = self.step.statement();
+        let values: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&schema, Type::TEXT), (&table, Type::TEXT), (&statement, Type::TEXT)];
+        let rows = self.wait(self.client()?.query_typed(sql::UNDER_WAY, &values)).await?;
+        Ok(rows.first().is_some_and(|row| row.get(0)))
     }
 
     /// Waits until the statistics show that the table was worked on; a table that was skipped never shows it.
@@ -268,102 +328,6 @@ SELECT pg_stat_get_live_tuples(c.oid), pg_stat_get_dead_tuples(c.oid), pg_stat_g
             modified_since_analyze: count(2),
             vacuumed: row.get(3),
             analyzed: row.get(4),
-        })
-    }
-
-    async fn end_idle_session(&self, target: &Idle) -> Result<(), ActError> {
-        let client = self.client()?;
-        // One statement: who is chosen and who is ended cannot differ.
-        let end = format!(
-            "WITH target AS MATERIALIZED (
-  SELECT a.pid FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid
-   WHERE a.pid = $1 AND a.backend_start = $2 AND a.pid <> pg_backend_pid() AND a.state LIKE 'idle in transaction%'
-     AND a.state_change <= clock_timestamp() - make_interval(secs => $3) AND NOT {})
-SELECT pg_terminate_backend(pid) FROM target",
-            sql::PROTECTED
-        );
-        let arguments = [
-            (&target.pid as &(dyn tokio_postgres::types::ToSql + Sync), Type::INT4),
-            (&target.backend_start, Type::TIMESTAMPTZ),
-            (&target.seconds, Type::FLOAT8),
-        ];
-        let ended = self.wait(client.query_typed(&end, &arguments)).await?;
-        if ended.is_empty() {
-            let reason = self.why_not(target).await?;
-            return Err(self.precondition(reason));
-        }
-        self.until_gone(target).await
-    }
-
-    async fn until_gone(&self, target: &Idle) -> Result<(), ActError> {
-        let client = self.client()?;
-        let give_up = (Instant::now() + GONE_WITHIN).min(self.until);
-        loop {
-            let there = self
-                .wait(client.query_typed(
-                    "SELECT 1 FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2",
-                    &[(&target.pid, Type::INT4), (&target.backend_start, Type::TIMESTAMPTZ)],
-                ))
-                .await?;
-            if there.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() >= give_up {
-                return Err(self.timeout());
-            }
-            tokio::time::sleep(POLL).await;
-        }
-    }
-
-    /// Which of the conditions does not hold any more.
-    async fn why_not(&self, target: &Idle) -> Result<String, ActError> {
-        let question = format!(
-            "SELECT a.backend_start IS NOT DISTINCT FROM $2, a.state, {},
-                    extract(epoch FROM clock_timestamp() - a.state_change)::float8
-               FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid WHERE a.pid = $1",
-            sql::PROTECTED
-        );
-        let arguments = [
-            (&target.pid as &(dyn tokio_postgres::types::ToSql + Sync), Type::INT4),
-            (&target.backend_start, Type::TIMESTAMPTZ),
-        ];
-        let rows = self.wait(self.client()?.query_typed(&question, &arguments)).await?;
-        let Some(row) = rows.first() else { return Ok("the session has ended by itself".to_owned()) };
-        let (same, state): (bool, Option<String>) = (row.get(0), row.get(1));
-        let Some(state) = state else {
-            return Ok(format!("its state is hidden from us; grant pg_monitor to {}", self.endpoint.role()));
-        };
-        let idle: f64 = row.get::<_, Option<f64>>(3).unwrap_or(0.0);
-        Ok(if !same {
-            "its pid belongs to another session by now".to_owned()
-        } else if row.get::<_, bool>(2) {
-            "it belongs to a superuser, to replication, to a backup or to us".to_owned()
-        } else if !state.starts_with("idle in transaction") {
-            format!("it is {state} now")
-        } else {
-            format!(
-                "it has been idle for {} only, {} are asked for",
-                format_number(idle, Unit::Seconds),
-                format_number(target.seconds, Unit::Seconds)
-            )
-        })
-    }
-
-    async fn session_state(&self, pid: i32, backend_start: Timestamp) -> Result<StepState, ActError> {
-        const STATE: &str = "
-SELECT coalesce(usename::text, ''), coalesce(application_name, ''), left(coalesce(query, ''), 4000),
-       CASE WHEN state LIKE 'idle in transaction%'
-            THEN extract(epoch FROM clock_timestamp() - state_change)::float8 ELSE 0 END
-  FROM pg_stat_activity WHERE pid = $1 AND backend_start = $2";
-        let arguments =
-            [(&pid as &(dyn tokio_postgres::types::ToSql + Sync), Type::INT4), (&backend_start, Type::TIMESTAMPTZ)];
-        let rows = self.wait(self.client()?.query_typed(STATE, &arguments)).await?;
-        let Some(row) = rows.first() else { return Ok(StepState::Gone) };
-        Ok(StepState::Session {
-            user: row.get(0),
-            application: row.get(1),
-            query: masked(row.get(2), 200),
-            idle_seconds: row.get::<_, f64>(3).max(0.0),
         })
     }
 }

@@ -5,12 +5,14 @@
 //! `default_transaction_read_only` of ours would break them. A pooler that does not take the start-up parameter is asked
 //! again without it; then only our own deadline bounds the statements.
 
+use super::dsn::{dsn_pairs, joined_dsn, joined_url, url_parts};
 use super::tls;
 use groundskeeper_core::observation::{Failure, FailureKind};
 use secrecy::{ExposeSecret, SecretString};
 use std::error::Error as _;
 use std::fmt::{self, Write as _};
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::{Host, SslMode};
@@ -32,6 +34,7 @@ pub struct Endpoint {
     config: Config,
     tls: MakeRustlsConnect,
     address: String,
+    protected: Arc<[String]>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +92,18 @@ impl Endpoint {
         config.application_name(APPLICATION_NAME);
         let tls = tls::connector(trust, root.as_deref()).map_err(EndpointError::Tls)?;
         let address = address(&config);
-        Ok(Self { config, tls, address })
+        Ok(Self { config, tls, address, protected: Arc::from([]) })
+    }
+
+    /// Applications and roles whose sessions are never ended, besides those that nobody may end.
+    #[must_use]
+    pub fn with_protected(self, names: &[String]) -> Self {
+        Self { protected: names.iter().map(|name| name.to_lowercase()).collect(), ..self }
+    }
+
+    /// The same names, in lower case.
+    pub(super) fn protected(&self) -> &[String] {
+        &self.protected
     }
 
     /// `host:port/database`, without credentials.
@@ -108,7 +122,7 @@ impl Endpoint {
         let mut config = self.config.clone();
         config.dbname(database);
         let address = address(&config);
-        Self { config, tls: self.tls.clone(), address }
+        Self { config, address, ..self.clone() }
     }
 
     /// Opens a session with these settings in force from its first statement on.
@@ -119,16 +133,24 @@ impl Endpoint {
         deadline: Duration,
     ) -> Result<Session, Failure> {
         // Boxed: the handshake's state is large, and gone once the session is open.
-        let opening = Box::pin(async {
-            match self.open(application_name, settings).await {
-                Err(error) if !settings.is_empty() && is_refused_parameter(&error) => {
-                    self.open(application_name, &[]).await
-                }
-                other => other,
-            }
-            .map_err(|error| self.failure(&error))
-        });
+        let opening =
+            Box::pin(async { self.enter(application_name, settings).await.map_err(|error| self.failure(&error)) });
         crate::deadline::within(deadline, &self.address, opening).await
+    }
+
+    /// The same without a deadline, and with the driver's own error.
+    pub(super) async fn enter(&self, application_name: &str, settings: &[(&str, String)]) -> Result<Session, Error> {
+        match self.open(application_name, settings).await {
+            Err(error) if !settings.is_empty() && is_refused_parameter(&error) => {
+                self.open(application_name, &[]).await
+            }
+            other => other,
+        }
+    }
+
+    /// Asks the server to end the statement that this client waits for.
+    pub(super) async fn cancel(&self, client: &Client) -> Result<(), Error> {
+        client.cancel_token().cancel_query(self.tls.clone()).await
     }
 
     async fn open(&self, application_name: &str, settings: &[(&str, String)]) -> Result<Session, Error> {
@@ -192,6 +214,17 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.task.abort();
     }
+}
+
+/// A statement may take half of the time at most, so that one that hangs leaves room for the others.
+pub(super) fn reading_settings(deadline: Duration) -> Vec<(&'static str, String)> {
+    vec![
+        ("default_transaction_read_only", "on".to_owned()),
+        ("statement_timeout", (deadline.as_millis() / 2).max(1).to_string()),
+        ("lock_timeout", "200".to_owned()),
+        // To compile these small questions would take longer than to answer them.
+        ("jit", "off".to_owned()),
+    ]
 }
 
 fn kind(error: &Error) -> FailureKind {
@@ -284,70 +317,6 @@ fn address(config: &Config) -> String {
         Some(database) => format!("{places}/{database}"),
         None => places,
     }
-}
-
-/// The URL up to its `?`, and the options behind it. The first `@` ends the credentials, as the driver reads it: a
-/// question mark before it belongs to the password.
-fn url_parts(url: &str) -> (String, Vec<(String, String)>) {
-    let credentials = url.find('@').map_or(0, |at| at + 1);
-    let Some(mark) = url[credentials..].find('?').map(|at| at + credentials) else {
-        return (url.to_owned(), Vec::new());
-    };
-    let pairs = url::form_urlencoded::parse(&url.as_bytes()[mark + 1..]);
-    (url[..mark].to_owned(), pairs.map(|(key, value)| (key.into_owned(), value.into_owned())).collect())
-}
-
-fn joined_url(base: &str, options: &[(String, String)]) -> String {
-    let encoded = options.iter().map(|(key, value)| {
-        // The driver decodes percent signs only, so a space must not become a plus.
-        let value: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
-        format!("{key}={}", value.replace('+', "%20"))
-    });
-    let encoded = encoded.collect::<Vec<_>>().join("&");
-    if encoded.is_empty() { base.to_owned() } else { format!("{base}?{encoded}") }
-}
-
-fn joined_dsn(options: &[(String, String)]) -> String {
-    let quoted =
-        options.iter().map(|(key, value)| format!("{key}='{}'", value.replace('\\', "\\\\").replace('\'', "\\'")));
-    quoted.collect::<Vec<_>>().join(" ")
-}
-
-/// `host=/run/postgresql dbname='my db'`: libpq's rules for quotes and backslashes.
-fn dsn_pairs(text: &str) -> Result<Vec<(String, String)>, EndpointError> {
-    // A message must not repeat what was read: it may be part of a password.
-    let malformed = |why: &str| EndpointError::Malformed(why.to_owned());
-    let mut pairs = Vec::new();
-    let mut rest = text.chars().peekable();
-    loop {
-        while rest.next_if(|c| c.is_whitespace()).is_some() {}
-        if rest.peek().is_none() {
-            break;
-        }
-        let mut key = String::new();
-        while let Some(c) = rest.next_if(|c| *c != '=' && !c.is_whitespace()) {
-            key.push(c);
-        }
-        while rest.next_if(|c| c.is_whitespace()).is_some() {}
-        if rest.next() != Some('=') || key.is_empty() {
-            return Err(malformed("it is neither a postgres:// URL nor key=value pairs"));
-        }
-        while rest.next_if(|c| c.is_whitespace()).is_some() {}
-        let is_quoted = rest.next_if_eq(&'\'').is_some();
-        let mut value = String::new();
-        loop {
-            match rest.next() {
-                Some('\'') if is_quoted => break,
-                Some('\\') => value.extend(rest.next()),
-                Some(c) if !is_quoted && c.is_whitespace() => break,
-                Some(c) => value.push(c),
-                None if is_quoted => return Err(malformed("a quoted value does not end")),
-                None => break,
-            }
-        }
-        pairs.push((key, value));
-    }
-    if pairs.is_empty() { Err(malformed("it is empty")) } else { Ok(pairs) }
 }
 
 #[cfg(test)]

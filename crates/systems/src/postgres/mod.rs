@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`client`], `tls` | where the server is, how to reach it, what an error means |
+//! | [`client`], `dsn`, `tls` | where the server is, how to reach it, what an error means |
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
 //! | [`act`] | the changes that we can make |
 //! | [`grants`] | the SQL that gives our role what it needs, and no more |
@@ -12,6 +12,7 @@ pub mod client;
 pub mod grants;
 pub mod observe;
 
+mod dsn;
 mod mask;
 mod sql;
 mod tls;

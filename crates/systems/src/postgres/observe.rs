@@ -3,7 +3,7 @@
 //! The first question tells who and what we talk to; all the others are then sent at once and answered one after the
 //! other. Each part that fails becomes a gap with its reason, so a reading always says what it could see.
 
-use super::client::{APPLICATION_NAME, Endpoint};
+use super::client::{APPLICATION_NAME, Endpoint, reading_settings};
 use super::mask::masked;
 use super::sql;
 use super::triggers::{Triggers, is_switched_off};
@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::error::SqlState;
-use tokio_postgres::types::FromSqlOwned;
+use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 const QUERY_SHOWN: usize = 200;
@@ -41,7 +41,7 @@ async fn look(
     let settings = reading_settings(until - started);
     let session = endpoint.connect(APPLICATION_NAME, &settings, until - started).await?;
     let Some(client) = session.client() else { return Err(cut_off(endpoint)) };
-    let asking = Asking { client, until };
+    let asking = Asking { client, until, protected: endpoint.protected() };
 
     let facts = match timeout_at(until, client.query_typed_one(sql::FACTS, &[])).await {
         Ok(answer) => answer.map_err(|error| endpoint.failure(&error))?,
@@ -58,17 +58,6 @@ async fn look(
     let is_cut_off = client.is_closed();
     session.close(until.saturating_duration_since(Instant::now())).await;
     if is_cut_off { Err(cut_off(endpoint)) } else { Ok(seen) }
-}
-
-/// A statement may take half of the time at most, so that one that hangs leaves room for the others.
-pub(super) fn reading_settings(deadline: Duration) -> Vec<(&'static str, String)> {
-    vec![
-        ("default_transaction_read_only", "on".to_owned()),
-        ("statement_timeout", (deadline.as_millis() / 2).max(1).to_string()),
-        ("lock_timeout", "200".to_owned()),
-        // To compile these small questions would take longer than to answer them.
-        ("jit", "off".to_owned()),
-    ]
 }
 
 fn cut_off(endpoint: &Endpoint) -> Failure {
@@ -129,6 +118,7 @@ fn is_preloaded(libraries: &str) -> bool {
 struct Asking<'a> {
     client: &'a Client,
     until: Instant,
+    protected: &'a [String],
 }
 
 impl Asking<'_> {
@@ -158,7 +148,11 @@ impl Asking<'_> {
     }
 
     async fn rows(&self, sql: &str) -> Part<Vec<Row>> {
-        match timeout_at(self.until, self.client.query_typed(sql, &[])).await {
+        self.rows_with(sql, &[]).await
+    }
+
+    async fn rows_with(&self, sql: &str, values: &[(&(dyn ToSql + Sync), Type)]) -> Part<Vec<Row>> {
+        match timeout_at(self.until, self.client.query_typed(sql, values)).await {
             Ok(Ok(rows)) => Ok(rows),
             Ok(Err(error)) => Err(gap(&error)),
             Err(_) => Err(Gap::new("no answer within the deadline of the reading")),
@@ -177,12 +171,14 @@ impl Asking<'_> {
 
     async fn activity(&self, version: u32) -> Part<Activity> {
         let sessions = sql::sessions(version);
+        let protected: [(&(dyn ToSql + Sync), Type); 1] = [(&self.protected, Type::TEXT_ARRAY)];
         let (totals, sessions, by_application) = tokio::join!(
             self.one(sql::ACTIVITY, read_totals),
-            self.many(&sessions, read_session),
+            self.rows_with(&sessions, &protected),
             self.many(sql::BY_APPLICATION, |row| Ok((get(row, "name")?, count(row, "count")? as u32))),
         );
-        Ok(Activity { sessions: sessions?, by_application: by_application?, ..totals? })
+        let sessions = sessions?.iter().map(read_session).collect::<Result<_, _>>().map_err(Gap::new)?;
+        Ok(Activity { sessions, by_application: by_application?, ..totals? })
     }
 
     async fn databases(&self) -> Part<Vec<Database>> {

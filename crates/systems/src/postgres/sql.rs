@@ -44,15 +44,38 @@ SELECT coalesce(nullif(application_name, ''), usename::text, '?') AS name, count
  GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 10";
 
 /// Whose sessions are never ours to end, over `pg_stat_activity a LEFT JOIN pg_roles r`. Both the reading and the act
-/// use this very text, so that they cannot differ.
-pub(super) const PROTECTED: &str = "(coalesce(r.rolsuper OR r.rolreplication, true)
+/// use this very text, so that they cannot differ. The parameter holds the names that a person protects, in lower case.
+///
+/// What copies, repacks or migrates has to be left alone while it pauses: ended in the middle, it leaves half of its work.
+pub(super) fn protected(parameter: u8) -> String {
+    format!(
+        "(coalesce(r.rolsuper OR r.rolreplication, true)
          OR a.backend_type IS DISTINCT FROM 'client backend'
-         OR lower(a.application_name) LIKE ANY (ARRAY['pg\\_dump%', 'pg\\_restore%', 'pg\\_basebackup%', 'pgbackrest%',
-              'barman%', 'wal-g%', 'wal\\_g%', 'groundskeeper%']))";
+         OR lower(coalesce(a.application_name, '')) LIKE ANY (ARRAY['groundskeeper%', 'pg\\_dump%', 'pg\\_restore%',
+              'pg\\_basebackup%', 'pgbackrest%', 'barman%', 'wal-g%', 'wal\\_g%', 'pg\\_repack%', 'pg\\_squeeze%',
+              'postgres\\_fdw%', 'pgcopydb%', 'pglogical%', 'debezium%', 'flyway%', 'liquibase%', 'alembic%'])
+         OR lower(coalesce(a.application_name, '')) = ANY (${parameter}::text[])
+         OR lower(coalesce(a.usename::text, '')) = ANY (${parameter}::text[]))"
+    )
+}
+
+/// Whether a session of ours, of this process or an earlier one, still works on the table: it holds the lock of a vacuum
+/// or analyze, or runs the very statement.
+pub(super) const UNDER_WAY: &str = "
+SELECT EXISTS (
+  SELECT 1 FROM pg_stat_activity a
+   WHERE a.pid <> pg_backend_pid() AND lower(a.application_name) LIKE 'groundskeeper%'
+     AND a.datname = current_database()
+     AND ((a.state = 'active' AND a.query = $3)
+       OR EXISTS (SELECT 1 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+                   WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted
+                     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                     AND n.nspname = $1 AND c.relname = $2)))";
 
 /// The sessions that do something or hold something, oldest transaction first. The view of locks is asked only while
 /// somebody waits for one: to read it, the server stops the lock manager for a moment.
 pub(super) fn sessions(version_num: u32) -> String {
+    let protected = protected(1);
     let (waits, wait_start) = if version_num >= 140_000 {
         (
             "WITH waits AS (SELECT pid, min(waitstart) AS since FROM pg_locks
@@ -77,7 +100,7 @@ SELECT a.pid, a.backend_start, coalesce(a.datname::text, '') AS database, coales
        CASE WHEN a.wait_event_type = 'Lock'
             THEN extract(epoch FROM clock_timestamp() - {wait_start})::float8 END AS lock_wait,
        left(coalesce(a.query, ''), 4000) AS query,
-       {PROTECTED} AS protected
+       {protected} AS protected
   FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid
  WHERE a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
    AND (a.state <> 'idle' OR a.xact_start IS NOT NULL)

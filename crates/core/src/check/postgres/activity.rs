@@ -65,16 +65,19 @@ fn idle_in_transaction(sight: &Sight<'_, Postgres>) -> Judged {
     if !protected.is_empty() {
         let names: Vec<_> = protected.iter().map(|(session, _)| who(session)).collect();
         draft = draft.saw(
-            "left alone: superuser, replication, backup or our own",
+            "left alone: superuser, replication, backup, copy or migration, named in never_end, or our own",
             Value::text(names.join("; ")),
             "pg_roles and application_name",
         );
     }
-    let pid = ours.first().map_or(oldest.pid, |(session, _)| session.pid);
-    Ok(vec![draft.fix(format!(
-        "If nobody needs it any more, end the oldest: SELECT pg_terminate_backend({pid}); then mend the client, or set \
-         idle_in_transaction_session_timeout for its role."
-    ))])
+    Ok(vec![draft.fix(match ours.first() {
+        Some((session, _)) => format!(
+            "If nobody needs it any more, end the oldest: SELECT pg_terminate_backend({}); then mend the client, or set \
+             idle_in_transaction_session_timeout for its role.",
+            session.pid
+        ),
+        None => ask_the_owner(oldest),
+    })])
 }
 
 pub static LONG_QUERY: Check = Check {
@@ -110,7 +113,9 @@ pub static LONG_QUERY: Check = Check {
 
 fn long_query(sight: &Sight<'_, Postgres>) -> Judged {
     let activity = sight.seen.activity.as_ref()?;
-    let long = over(activity, sight.limit("warning"), |session| session.query_age.filter(|_| is_working(session)));
+    let long = over(activity, sight.limit("warning"), |session| {
+        session.query_age.filter(|_| is_working(session) && !is_ours(session))
+    });
     let Some((oldest, age)) = long.first().copied() else { return all_seen(activity, Vec::new()) };
     let Some((severity, limit)) = sight.graded(age) else { return Ok(Vec::new()) };
     let verb = if long.len() == 1 { "runs one query" } else { "run long queries" };
@@ -118,11 +123,14 @@ fn long_query(sight: &Sight<'_, Postgres>) -> Judged {
         .against("longest query", Value::seconds(age), Value::seconds(limit), RUNNING_SINCE)
         .saw("its session", Value::text(described(oldest)), "pg_stat_activity")
         .offenders(long.iter().map(|(session, age)| offender(session, *age, "runs for")).collect())
-        .fix(format!(
-            "If it is not a report, a migration or a dump that may take long: SELECT pg_cancel_backend({}); then EXPLAIN \
-             the statement.",
-            oldest.pid
-        ));
+        .fix(match first_unprotected(&long) {
+            Some(session) => format!(
+                "If it is not a report, a migration or a dump that may take long: SELECT pg_cancel_backend({}); then \
+                 EXPLAIN the statement.",
+                session.pid
+            ),
+            None => ask_the_owner(oldest),
+        });
     Ok(vec![draft])
 }
 
@@ -177,7 +185,7 @@ fn long_transaction(sight: &Sight<'_, Postgres>) -> Judged {
         let query = session.query_age.filter(|_| session.state == SessionState::Active).unwrap_or(0.0);
         // Without its present query the transaction would not be long: that query is the cause.
         let one_query = query >= sight.limit("query_from") && age - query < warning;
-        (!idle && !one_query && !is_waiting_for_lock(session)).then_some(age)
+        (!idle && !one_query && !is_waiting_for_lock(session) && !is_ours(session)).then_some(age)
     });
     let Some((oldest, age)) = long.first().copied() else { return all_seen(activity, Vec::new()) };
     let Some((severity, limit)) = sight.graded(age) else { return Ok(Vec::new()) };
@@ -187,10 +195,13 @@ fn long_transaction(sight: &Sight<'_, Postgres>) -> Judged {
             .against("longest transaction", Value::seconds(age), Value::seconds(limit), OPEN_SINCE)
             .saw("its session", Value::text(described(oldest)), "pg_stat_activity")
             .offenders(long.iter().map(|(session, age)| offender(session, *age, "in one transaction for")).collect())
-            .fix(format!(
-                "Let the job behind session {} commit in batches; if it must end now: SELECT pg_terminate_backend({}).",
-                oldest.pid, oldest.pid
-            ));
+            .fix(match first_unprotected(&long) {
+                Some(Session { pid, .. }) => format!(
+                    "Let the job behind session {pid} commit in batches; if it must end now: SELECT \
+                     pg_terminate_backend({pid})."
+                ),
+                None => ask_the_owner(oldest),
+            });
     Ok(vec![draft])
 }
 
@@ -214,6 +225,24 @@ pub(super) fn all_seen(activity: &Activity, drafts: Vec<Draft>) -> Judged {
             activity.hidden, activity.total
         ),
     })
+}
+
+/// The oldest session that a person may end without asking others first.
+fn first_unprotected<'a>(found: &[(&'a Session, f64)]) -> Option<&'a Session> {
+    found.iter().map(|(session, _)| *session).find(|session| !session.protected)
+}
+
+fn ask_the_owner(session: &Session) -> String {
+    format!(
+        "It belongs to a superuser, to replication, to a backup or to a tool that is protected by its name: ask the \
+         owner of session {} before anything is ended.",
+        session.pid
+    )
+}
+
+/// A vacuum of ours may take long, and is no trouble.
+fn is_ours(session: &Session) -> bool {
+    session.application.to_ascii_lowercase().starts_with("groundskeeper")
 }
 
 fn is_idle_in_transaction(session: &Session) -> bool {

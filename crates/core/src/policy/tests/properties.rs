@@ -83,6 +83,7 @@ fn policy() -> impl Strategy<Value = Policy> {
             ineffective_seconds,
             storm_systems,
             approval_seconds: 900.0,
+            never_end: Vec::new(),
         },
     )
 }

@@ -25,6 +25,10 @@ timezone = \"UTC\"
 
 [maintenance]
 windows = [\"Sun 02:00-05:00\"]
+
+# Applications and roles whose sessions are never ended, besides superusers, replication, backups and migrations.
+# [policy]
+# never_end = [\"billing-worker\", \"etl\"]
 ";
 
 const EXAMPLES: [(&str, &str); 4] = [

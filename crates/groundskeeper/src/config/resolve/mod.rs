@@ -84,7 +84,7 @@ fn whole(top: Section<'_>, environment: &Environment) -> Settings {
         settings.state_dir = top.source.file.parent().map_or(folder.clone(), |base| base.join(folder));
     }
     settings.policy = policy(&top, settings.zone.clone());
-    settings.systems = systems::all(&top);
+    settings.systems = systems::all(&top, &settings.policy.never_end);
     settings.tuning = checks::tuning(&top);
     settings.tasks = tasks::all(&top);
     settings.notify = notify::all(&top);
@@ -154,6 +154,13 @@ fn policy(top: &Section<'_>, zone: TimeZone) -> Policy {
     }
     if let Some(systems) = section.count("storm_systems") {
         policy.storm_systems = systems as usize;
+    }
+    for name in section.texts("never_end").unwrap_or_default() {
+        if name.value.trim().is_empty() {
+            section.problem(name.at, "`never_end` in [policy] holds an empty name; write an application or a role");
+        } else {
+            policy.never_end.push(name.value);
+        }
     }
     for (key, seconds) in [
         ("breaker_for", &mut policy.breaker_seconds),

@@ -21,15 +21,15 @@ fn default_deadline(kind: SystemKind) -> Duration {
     }
 }
 
-/// In the order of the kinds, then of the names.
-pub(super) fn all(top: &Section<'_>) -> Vec<SystemSettings> {
+/// In the order of the kinds, then of the names. `never_end` are applications and roles whose sessions are left alone.
+pub(super) fn all(top: &Section<'_>, never_end: &[String]) -> Vec<SystemSettings> {
     let mut found = Vec::new();
     for kind in SystemKind::ALL {
         let example = if kind == SystemKind::Host { "local" } else { "main" };
         for (name, section) in top.named_sections(kind.as_str(), example) {
             let deadline = section.duration("deadline").unwrap_or(default_deadline(kind));
             let endpoint = match kind {
-                SystemKind::Postgres => postgres(&section),
+                SystemKind::Postgres => postgres(&section, never_end),
                 SystemKind::Redis => redis(&section),
                 SystemKind::Http => http(&section),
                 SystemKind::Host => Some(host(&section)),
@@ -42,12 +42,12 @@ pub(super) fn all(top: &Section<'_>) -> Vec<SystemSettings> {
     found
 }
 
-fn postgres(section: &Section<'_>) -> Option<Endpoint> {
+fn postgres(section: &Section<'_>, never_end: &[String]) -> Option<Endpoint> {
     let url = section.required_secret("url", "postgres://groundskeeper@localhost/app");
     let password = section.password().map(SecretString::from);
     let url = url?;
     systems::postgres::Endpoint::parse(&without_driver(&url.value), password)
-        .map(Endpoint::Postgres)
+        .map(|endpoint| Endpoint::Postgres(endpoint.with_protected(never_end)))
         .map_err(|why| section.problem(url.at, format!("`url`{}: {why}", section.place())))
         .ok()
 }

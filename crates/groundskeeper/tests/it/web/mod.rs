@@ -220,6 +220,14 @@ async fn the_probes_tell_alive_from_ready() {
     let mut late = healthy();
     late.watched = Some(now() - SignedDuration::from_secs(121));
     assert_eq!(site(Some(late.clone())).await.probe("/readyz").await.status(), 503);
+    let mut ahead = healthy();
+    ahead.watched = Some(now() + SignedDuration::from_secs(3600));
+    let answer = site(Some(ahead.clone())).await.probe("/readyz").await;
+    assert_eq!(answer.status(), 503);
+    let said = answer.text().await.unwrap();
+    assert!(said.contains("1 h in the future; the clock was set back"), "{said}");
+    ahead.watched = Some(now() + SignedDuration::from_secs(2));
+    assert_eq!(site(Some(ahead)).await.probe("/readyz").await.status(), 200);
     late.calendar[0].schedule = "every 5 min".into();
     assert_eq!(site(Some(late)).await.probe("/readyz").await.status(), 200, "three intervals of five minutes");
 

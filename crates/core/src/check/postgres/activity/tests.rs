@@ -73,6 +73,28 @@ fn a_protected_session_is_reported_but_never_offered_to_the_remedy() {
 }
 
 #[test]
+fn nobody_is_told_to_end_a_protected_session() {
+    let dump = |session: Session| Session { protected: true, application: "pg_dump".into(), ..session };
+    for (check, protected, other) in [
+        ("postgres.idle_in_transaction", dump(idle(9, 5_000.0)), idle(7, 700.0)),
+        ("postgres.long_query", dump(running(9, 5_000.0)), running(7, 700.0)),
+        ("postgres.long_transaction", dump(chatty(9, 5_000.0)), chatty(7, 2_000.0)),
+    ] {
+        let alone = finding(check, found_in(with_sessions(vec![protected.clone()])));
+        assert!(alone.fix.contains("ask the owner of session 9"), "{}", alone.fix);
+        assert!(!alone.fix.contains("_backend("), "{}", alone.fix);
+        let both = finding(check, found_in(with_sessions(vec![protected, other])));
+        assert!(both.fix.contains("_backend(7)") && !both.fix.contains("_backend(9)"), "{}", both.fix);
+    }
+}
+
+#[test]
+fn our_own_long_vacuum_is_no_finding() {
+    let ours = |session: Session| Session { protected: true, application: "groundskeeper".into(), ..session };
+    assert_eq!(found_in(with_sessions(vec![ours(running(9, 5_000.0)), ours(chatty(8, 5_000.0))])), []);
+}
+
+#[test]
 fn a_long_query_is_found_once_although_its_transaction_is_long_as_well() {
     for (age, severity) in [(300.0, Severity::Warning), (3_600.0, Severity::Critical), (20_000.0, Severity::Critical)] {
         let finding = finding("postgres.long_query", found_in(with_sessions(vec![running(7, age)])));
