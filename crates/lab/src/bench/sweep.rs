@@ -14,7 +14,7 @@ use std::time::Instant;
 use tokio::process::Command;
 
 /// What the keeper's first set of Postgres checks asks, one question a process.
-const QUESTIONS: [&str; 14] = [
+const QUESTIONS: [&str; 17] = [
     "SELECT version()",
     "SELECT count(*), current_setting('max_connections') FROM pg_stat_activity WHERE backend_type = 'client backend'",
     "SELECT pid, state_change FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'",
@@ -29,6 +29,9 @@ const QUESTIONS: [&str; 14] = [
     "SELECT application_name, replay_lag FROM pg_stat_replication",
     "SELECT archived_count, failed_count, last_failed_time FROM pg_stat_archiver",
     "SELECT extversion FROM pg_extension WHERE extname = 'pg_stat_statements'",
+    "SELECT query, calls, mean_exec_time, total_exec_time FROM pg_stat_statements ORDER BY mean_exec_time DESC LIMIT 20",
+    "SELECT name, setting FROM pg_settings WHERE name IN ('autovacuum', 'checkpoint_timeout', 'autovacuum_freeze_max_age')",
+    "SELECT pg_has_role('pg_monitor', 'USAGE'), pg_has_role('pg_signal_backend', 'USAGE')",
 ];
 
 const REDIS_QUESTIONS: [&[&str]; 6] = [
