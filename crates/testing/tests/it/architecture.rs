@@ -72,7 +72,7 @@ fn workspace() -> Vec<SourceFile> {
         SourceFile::new(relative, &std::fs::read_to_string(path).unwrap())
     });
     let files: Vec<SourceFile> = read.collect();
-    for package in ["core", "systems", "groundskeeper", "testing"] {
+    for package in ["core", "systems", "groundskeeper", "docrag", "testing"] {
         assert!(files.iter().any(|file| file.package == package), "no source of crates/{package} was found");
     }
     files
@@ -264,5 +264,32 @@ fn only_surfaces_print() {
             ("crates/lab/src/demo.rs", "fn f() { println!(\"x\") }"),
             ("crates/core/src/a.rs", "/// println!(\"x\")\nfn f() { writeln!(out, \"println!\") }"),
         ],
+    );
+}
+
+#[test]
+fn docrag_stands_alone() {
+    hold(
+        rules::docrag_layers,
+        "Doc-RAG knows nothing of Groundskeeper, and what is below its surfaces knows nothing of them",
+        &[
+            ("crates/docrag/src/search/mod.rs", "use groundskeeper_core::Severity;"),
+            ("crates/docrag/src/ingest/mod.rs", "use crate::http::Problem;"),
+            ("crates/docrag/src/http/mod.rs", "use crate::cli::Arguments;"),
+        ],
+        &[
+            ("crates/docrag/src/cli/serve.rs", "use crate::http;"),
+            ("crates/lab/src/docrag.rs", "use groundskeeper_core::Severity; use docrag::chunk;"),
+        ],
+    );
+}
+
+#[test]
+fn sql_of_docrag_stands_in_its_store() {
+    hold(
+        rules::sql_stands_in_the_store,
+        "SQL of Doc-RAG stands in `store`, `ingest` and `index`",
+        &[("crates/docrag/src/http/mod.rs", "async fn f() { sqlx::query(\"SELECT 1\"); }")],
+        &[("crates/docrag/src/store/keys.rs", "async fn f() { sqlx::query(\"SELECT 1\"); }")],
     );
 }

@@ -90,9 +90,33 @@ pub(super) fn nothing_is_left_unfinished(file: &SourceFile) -> Vec<Violation> {
 
 pub(super) fn only_surfaces_print(file: &SourceFile) -> Vec<Violation> {
     let may = file.is_in("groundskeeper", "cli")
+        || file.is_in("docrag", "cli")
         || matches!(file.package.as_str(), "lab" | "xtask")
         || file.path.ends_with("/src/main.rs");
     violations(file, |mention| {
         !may && mention.is_macro && ["println", "print"].iter().any(|name| mention.ends_with(&[name]))
+    })
+}
+
+pub(super) fn docrag_layers(file: &SourceFile) -> Vec<Violation> {
+    let surfaces = ["http", "cli"];
+    let own = surfaces.into_iter().find(|surface| file.is_in("docrag", surface));
+    violations(file, |mention| {
+        let keeper = mention.path.first().is_some_and(|first| first.starts_with("groundskeeper"));
+        let upwards = own.is_none() && surfaces.iter().any(|surface| mention.starts_with(&["crate", surface]));
+        let across = own.is_some_and(|own| {
+            // The command line starts the HTTP interface; the other way round there is nothing to know.
+            own == "http" && mention.starts_with(&["crate", "cli"])
+        });
+        file.package == "docrag" && (keeper || upwards || across)
+    })
+}
+
+pub(super) fn sql_stands_in_the_store(file: &SourceFile) -> Vec<Violation> {
+    let may = file.is_in("docrag", "store") || file.is_in("docrag", "index") || file.is_in("docrag", "ingest");
+    violations(file, |mention| {
+        file.package == "docrag"
+            && !may
+            && (mention.starts_with(&["sqlx", "query"]) || mention.starts_with(&["sqlx", "query_as"]))
     })
 }

@@ -1,0 +1,164 @@
+//! What `docrag status` and `GET /v1/status` show.
+
+use super::{DependencyState, ModelState, Service, ServiceError};
+use crate::store::documents::{DocumentRecord, DocumentState};
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// `serving`, or why dense search is off.
+    pub model: String,
+    pub corpora: Vec<CorpusStatus>,
+    pub indexes: Vec<IndexStatus>,
+    /// The latest first, at most 20.
+    pub failures: Vec<FailureStatus>,
+    /// For how long the oldest accepted document has been waiting for its first try; 0 when none waits.
+    pub oldest_waiting_seconds: f64,
+    /// The last entry that an index has to follow.
+    pub outbox_seq: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CorpusStatus {
+    pub tenant: String,
+    pub corpus: String,
+    pub state: DocumentState,
+    pub documents: i64,
+    pub chunks: i64,
+}
+
+/// How far one index has followed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct IndexStatus {
+    /// `memory`, `qdrant`, `pgvector` or `lexical`.
+    pub index: String,
+    /// `shared`, or the process that holds it in memory.
+    pub replica: String,
+    pub build: i64,
+    pub applied_seq: i64,
+    pub lag_entries: i64,
+    /// Age of the oldest entry that is not applied.
+    pub lag_seconds: f64,
+    /// Since the process was last heard of.
+    pub seen_seconds: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FailureStatus {
+    pub id: Uuid,
+    pub tenant: String,
+    pub corpus: String,
+    pub source: String,
+    pub state: DocumentState,
+    pub error: String,
+    pub attempts: i32,
+}
+
+const FAILURES: i64 = 20;
+/// Every dependency is given so long to answer.
+const ANSWER: Duration = Duration::from_secs(2);
+const FIRST_LOOK: Duration = Duration::from_millis(20);
+const LAST_LOOK: Duration = Duration::from_millis(500);
+
+pub(super) async fn status(service: &Service, tenant: Option<&str>) -> Result<Status, ServiceError> {
+    let store = service.store();
+    let (oldest_waiting_seconds, _) = store.backlog(tenant).await?;
+    Ok(Status {
+        model: model_text(&service.model_state()).unwrap_or_else(|why| why),
+        corpora: store.corpus_states(tenant).await?,
+        indexes: store.index_states().await?,
+        failures: store.failures(tenant, FAILURES).await?,
+        oldest_waiting_seconds,
+        outbox_seq: store.outbox_head().await?,
+    })
+}
+
+fn model_text(state: &ModelState) -> Result<String, String> {
+    match state {
+        ModelState::Serving { fingerprint, generation } => {
+            Ok(format!("{fingerprint} serves, as generation {generation}"))
+        }
+        ModelState::Differs { known, seen } => Err(format!(
+            "the vectors were made by {known}, but {seen} runs: put the right model back, or run \
+             `docrag reindex --re-embed`"
+        )),
+        ModelState::Unavailable { reason } => Err(reason.clone()),
+    }
+}
+
+pub(super) async fn ready(service: &Service) -> Vec<DependencyState> {
+    let postgres = async {
+        let one = sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(service.store().pool());
+        in_time(async { one.await.map(|_| "answers".to_owned()).map_err(|error| error.to_string()) }).await
+    };
+    let index = async {
+        let count = Box::pin(service.dense().count());
+        in_time(async { count.await.map(|count| format!("{count} vectors")).map_err(|error| error.to_string()) }).await
+    };
+    let redis = async {
+        match tokio::time::timeout(ANSWER, service.cache().state()).await {
+            Ok(None) => None,
+            Ok(Some(Ok(()))) => Some(Ok("answers".to_owned())),
+            Ok(Some(Err(error))) => Some(Err(error)),
+            Err(_) => Some(Err(format!("no answer within {ANSWER:?}"))),
+        }
+    };
+    let (postgres, index, redis) = tokio::join!(postgres, index, redis);
+    let loading = if service.following().followed.loaded() {
+        Ok("the indexes are filled".to_owned())
+    } else {
+        Err("the indexes are being filled from Postgres".to_owned())
+    };
+    let mut states = vec![
+        dependency("postgres", true, postgres),
+        dependency("loading", true, loading),
+        // Without them, keywords are searched.
+        dependency("index", false, index),
+        dependency("embedder", false, model_text(&service.model_state())),
+    ];
+    states.extend(redis.map(|redis| dependency("redis", false, redis)));
+    states
+}
+
+async fn in_time(ask: impl Future<Output = Result<String, String>>) -> Result<String, String> {
+    tokio::time::timeout(ANSWER, ask).await.unwrap_or_else(|_| Err(format!("no answer within {ANSWER:?}")))
+}
+
+fn dependency(name: &str, required: bool, answer: Result<String, String>) -> DependencyState {
+    let ok = answer.is_ok();
+    DependencyState { name: name.to_owned(), ok, required, detail: answer.unwrap_or_else(|why| why) }
+}
+
+pub(super) async fn wait_until_indexed(
+    service: &Service,
+    tenant: &str,
+    ids: &[Uuid],
+    within: Duration,
+) -> Result<Vec<DocumentRecord>, ServiceError> {
+    let wait = async {
+        let mut look = FIRST_LOOK;
+        loop {
+            let documents = service.store().documents_by_id(tenant, ids).await?;
+            if documents.iter().all(|document| is_settled(service, document)) {
+                return Ok(documents.into_iter().filter(|one| one.state != DocumentState::Deleted).collect());
+            }
+            tokio::time::sleep(look).await;
+            look = LAST_LOOK.min(look * 2);
+        }
+    };
+    tokio::time::timeout(within, wait).await.unwrap_or(Err(ServiceError::TimedOut(within)))
+}
+
+/// Another process may have marked the document; here it counts only when this one has followed as well.
+fn is_settled(service: &Service, document: &DocumentRecord) -> bool {
+    let followed = &service.following().followed;
+    let here = !followed.loaded() || followed.applied() >= document.outbox_seq;
+    match document.state {
+        DocumentState::Indexed | DocumentState::Deleted => here,
+        DocumentState::Failed => true,
+        DocumentState::Received | DocumentState::Chunked | DocumentState::Embedded => false,
+    }
+}
