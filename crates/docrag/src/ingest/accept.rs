@@ -95,19 +95,26 @@ fn check_metadata(metadata: serde_json::Map<String, serde_json::Value>) -> Resul
         let size = text.len();
         return Err(ServiceError::Invalid(format!("metadata has {size} bytes as JSON; it takes {METADATA_BYTES}")));
     }
-    // JSON can say NUL, Postgres cannot keep it.
-    if has_nul(&metadata) {
-        return Err(ServiceError::Invalid("metadata has a NUL character; leave it out".to_owned()));
+    match unkeepable(&metadata) {
+        Some(what) => Err(ServiceError::Invalid(format!("metadata has {what}; leave it out"))),
+        None => Ok(metadata),
     }
-    Ok(metadata)
 }
 
-fn has_nul(value: &serde_json::Value) -> bool {
+/// What JSON can say and Postgres cannot keep, or not give back: NUL, and numbers at the edge of what a double holds, which
+/// come back with all their digits and are read as infinite.
+fn unkeepable(value: &serde_json::Value) -> Option<&'static str> {
+    use serde_json::Value;
+    const LARGEST: f64 = 1e300;
+    let nul = |text: &str| text.contains('\0').then_some("a NUL character");
     match value {
-        serde_json::Value::String(text) => text.contains('\0'),
-        serde_json::Value::Array(values) => values.iter().any(has_nul),
-        serde_json::Value::Object(map) => map.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
-        _ => false,
+        Value::String(text) => nul(text),
+        Value::Number(number) => {
+            number.as_f64().is_none_or(|number| number.abs() > LARGEST).then_some("a number beyond 1e300")
+        }
+        Value::Array(values) => values.iter().find_map(unkeepable),
+        Value::Object(map) => map.iter().find_map(|(key, value)| nul(key).or_else(|| unkeepable(value))),
+        Value::Null | Value::Bool(_) => None,
     }
 }
 
@@ -158,6 +165,8 @@ mod tests {
         let map = |value: serde_json::Value| value.as_object().unwrap().clone();
         assert!(check_metadata(map(serde_json::json!({"a": [{"b": "x\0y"}]}))).is_err());
         assert!(check_metadata(map(serde_json::json!({"a": "x".repeat(METADATA_BYTES)}))).is_err());
+        assert!(check_metadata(map(serde_json::json!({"a": {"b": -1.797e308}}))).is_err());
+        assert!(check_metadata(map(serde_json::json!({"a": 1e300, "b": u64::MAX}))).is_ok());
         assert!(check_metadata(map(serde_json::json!({"a": [1, null, "x"]}))).is_ok());
     }
 }
