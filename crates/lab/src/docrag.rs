@@ -132,7 +132,7 @@ impl DocRag {
                     _ => {}
                 }
                 ensure!(
-                    started.elapsed() < Duration::from_secs(3_600),
+                    started.elapsed() < Duration::from_hours(1),
                     "{name} is still {} after an hour",
                     document.state
                 );

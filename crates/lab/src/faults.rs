@@ -135,7 +135,7 @@ pub struct Scene {
 
 impl Scene {
     pub async fn start() -> Result<Self> {
-        let stack = Stack::start().await?;
+        let stack = Stack::with_tables().await?;
         let http = HttpTarget::start().await?;
         let disk = SmallDisk::mount(64)?;
         let file = stack.configure(&http.url(), &settings())?;

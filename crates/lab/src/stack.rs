@@ -1,12 +1,13 @@
-//! The private stack: a Postgres with data, a Redis, a log folder, and a role that may do what the keeper needs and no
-//! more.
+//! The private stack: a Postgres, a Redis, a log folder, and a role that may do what the keeper needs and no more.
+//!
+//! Benches and faults fill its database with tables of their own (`with_tables`); in the demo Doc-RAG does.
 
 use anyhow::{Context, Result};
 use groundskeeper_testing::{PostgresOptions, PostgresServer, RedisServer};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-pub const DOCUMENTS: i64 = 4_000;
+const DOCUMENTS: i64 = 4_000;
 const KEEPER_PASSWORD: &str = "keeper-of-the-lab";
 const APP_PASSWORD: &str = "app-of-the-lab";
 
@@ -28,11 +29,12 @@ impl Stack {
         let folder = tempfile::tempdir()?;
         std::fs::create_dir(folder.path().join("logs"))?;
         let stack = Self { postgres, redis, folder };
-        stack.fill().await.context("filling the demo's database")?;
+        stack.prepare().await.context("preparing the stack's database")?;
         Ok(stack)
     }
 
-    async fn fill(&self) -> Result<()> {
+    /// The roles, and an empty database that belongs to the service.
+    async fn prepare(&self) -> Result<()> {
         let admin = self.postgres.client().await;
         admin
             .batch_execute(&format!(
@@ -46,7 +48,13 @@ impl Stack {
         let docrag =
             self.postgres.client_at(&self.postgres.url_for("postgres", self.postgres.password(), "docrag")).await;
         docrag.batch_execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").await?;
-        let app = self.postgres.client_at(&self.app_url()).await;
+        Ok(())
+    }
+
+    /// The stack with two tables of a made-up service, analyzed and at rest.
+    pub async fn with_tables() -> Result<Self> {
+        let stack = Self::start().await?;
+        let app = stack.postgres.client_at(&stack.app_url()).await;
         app.batch_execute(&format!(
             "CREATE TABLE documents (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, title text NOT NULL,
                                      body text NOT NULL, updated timestamptz NOT NULL DEFAULT now());
@@ -61,7 +69,7 @@ impl Stack {
         drop(app);
         // A session reports its changes when it ends or a second later; analyzed before, the tables would count as
         // modified since.
-        let app = self.postgres.client_at(&self.app_url()).await;
+        let app = stack.postgres.client_at(&stack.app_url()).await;
         for _ in 0..100 {
             let reported = "SELECT coalesce(min(n_mod_since_analyze), 0) > 0 FROM pg_stat_user_tables";
             if app.query_one(reported, &[]).await?.get(0) {
@@ -70,17 +78,13 @@ impl Stack {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         app.batch_execute("VACUUM ANALYZE").await?;
-        Ok(())
+        Ok(stack)
     }
 
-    /// Makes `documents` need a vacuum and `user_sessions` an analyze, past their own triggers.
-    pub async fn wear_out(&self) -> Result<()> {
-        let app = self.postgres.client_at(&self.app_url()).await;
-        app.batch_execute(
-            "UPDATE documents SET updated = now();
-             INSERT INTO user_sessions (who) SELECT 'guest ' || n FROM generate_series(1, 2000) n;",
-        )
-        .await?;
+    /// Vacuums and analyzes everything, after the sessions have reported their changes: they do so a second later.
+    pub async fn settle(&self) -> Result<()> {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        self.postgres.client_at(&self.app_url()).await.batch_execute("VACUUM ANALYZE").await?;
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 /// The path of a `qdrant-stand-in`; wins over the one beside the test.
 pub const BIN_VARIABLE: &str = "GROUNDSKEEPER_TEST_QDRANT_BIN";
 const PROGRAM: &str = "qdrant-stand-in";
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 const STOP_WITHIN: Duration = Duration::from_secs(20);
 const ATTEMPTS: usize = 5;
 

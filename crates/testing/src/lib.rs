@@ -7,6 +7,7 @@
 //! | [`webhook`], [`mail`] | receivers that record what they were sent |
 //! | [`misbehaving`] | listeners that never answer, hang up, talk nonsense or drop packets |
 //! | [`disk`] | a file system of a few MiB that can be filled |
+//! | [`process`], [`port`], [`scratch`] | what a crate needs to start a server of its own in the same manner |
 //!
 //! What is started here goes away with the value that owns it: a normal end and a failed test through `Drop`, a
 //! `kill -9` of the test through the parent-death signal of the child. Folders that a killed test left behind are swept
@@ -23,14 +24,14 @@ pub mod disk;
 pub mod http;
 pub mod mail;
 pub mod misbehaving;
+pub mod port;
 pub mod postgres;
+pub mod process;
 pub mod redis;
+pub mod scratch;
 pub mod webhook;
 
 mod inbox;
-mod port;
-mod process;
-mod scratch;
 
 pub use disk::SmallDisk;
 pub use http::{HttpTarget, TlsOptions};

@@ -15,7 +15,7 @@ const FIRST: u16 = 15_000;
 const COUNT: u16 = 16_000;
 
 /// A loopback port on which nothing listens right now.
-pub(crate) fn free() -> Result<u16> {
+pub fn free() -> Result<u16> {
     let start = (RandomState::new().build_hasher().finish() % u64::from(COUNT)) as u16;
     for step in 0..COUNT {
         let port = FIRST + (start + step) % COUNT;
@@ -30,12 +30,12 @@ pub(crate) fn free() -> Result<u16> {
 ///
 /// The socket is bound and does not listen, so that connecting is still refused, as it is to a server that is down.
 #[derive(Debug)]
-pub(crate) struct Reservation {
+pub struct Reservation {
     _socket: TcpSocket,
 }
 
 impl Reservation {
-    pub(crate) fn hold(port: u16) -> Result<Self> {
+    pub fn hold(port: u16) -> Result<Self> {
         let socket = TcpSocket::new_v4().context("cannot make a socket")?;
         socket.set_reuseaddr(true)?;
         socket

@@ -20,7 +20,7 @@ const GOODBYE: Duration = Duration::from_secs(8);
 
 /// Whom a child runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum RunAs {
+pub enum RunAs {
     /// The user of the test.
     Me,
     /// Another user and the group of the same name; only root can do that.
@@ -41,7 +41,7 @@ pub(crate) fn command(program: &Path, run_as: &RunAs) -> Command {
 
 /// Why a server that was started cannot be used.
 #[derive(Debug)]
-pub(crate) enum NotReady {
+pub enum NotReady {
     /// Somebody else took the port in the meantime: try another one.
     PortTaken,
     Failed(Error),
@@ -49,19 +49,19 @@ pub(crate) enum NotReady {
 
 /// What to start.
 #[derive(Debug)]
-pub(crate) struct Launch<'a> {
-    pub(crate) name: &'static str,
-    pub(crate) program: &'a Path,
-    pub(crate) arguments: Vec<OsString>,
-    pub(crate) run_as: &'a RunAs,
-    pub(crate) folder: &'a Path,
+pub struct Launch<'a> {
+    pub name: &'static str,
+    pub program: &'a Path,
+    pub arguments: Vec<OsString>,
+    pub run_as: &'a RunAs,
+    pub folder: &'a Path,
     /// The signal by which this server ends quickly and leaves nothing behind.
-    pub(crate) goodbye: Signal,
+    pub goodbye: Signal,
 }
 
 /// A running server. Ends with this value.
 #[derive(Debug)]
-pub(crate) struct ServerProcess {
+pub struct ServerProcess {
     name: &'static str,
     child: Child,
     log: PathBuf,
@@ -71,7 +71,7 @@ pub(crate) struct ServerProcess {
 }
 
 impl ServerProcess {
-    pub(crate) fn spawn(launch: Launch<'_>) -> Result<Self> {
+    pub fn spawn(launch: Launch<'_>) -> Result<Self> {
         let path = launch.folder.join("log");
         let log = File::options().create(true).append(true).open(&path)?;
         let log_start = log.metadata()?.len() as usize;
@@ -87,14 +87,14 @@ impl ServerProcess {
         Ok(Self { name: launch.name, child, log: path, log_start, goodbye: launch.goodbye })
     }
 
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Calls `probe` until it succeeds, the server ends, or `within` is over.
     ///
     /// The bound is real time, also in a test that has paused tokio's clock: the server does not know of that.
-    pub(crate) async fn until_ready<P, F>(&mut self, within: Duration, probe: P) -> Result<(), NotReady>
+    pub async fn until_ready<P, F>(&mut self, within: Duration, probe: P) -> Result<(), NotReady>
     where
         P: Fn() -> F,
         F: Future<Output = Result<()>>,
@@ -133,13 +133,13 @@ impl ServerProcess {
         lines[lines.len().saturating_sub(40)..].join("\n")
     }
 
-    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         kill_process(Pid::from_child(&self.child), signal)
             .with_context(|| format!("cannot send {signal:?} to {} (process {})", self.name, self.id()))
     }
 
     /// Asks the server to end by `signal` and waits until it has.
-    pub(crate) async fn stop(mut self, signal: Signal, within: Duration) -> Result<()> {
+    pub async fn stop(mut self, signal: Signal, within: Duration) -> Result<()> {
         // One that a test has frozen could not hear the signal.
         self.signal(Signal::CONT)?;
         self.signal(signal)?;

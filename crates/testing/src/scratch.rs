@@ -23,14 +23,14 @@ const SETTLED: Duration = Duration::from_mins(1);
 
 /// One temporary folder, removed on drop.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub struct Scratch {
     folder: TempDir,
     _in_use: File,
 }
 
 impl Scratch {
     /// A folder that every user may walk through, because servers that refuse to run as root live in it.
-    pub(crate) fn new(what: &str) -> Result<Self> {
+    pub fn new(what: &str) -> Result<Self> {
         static SWEEP: Once = Once::new();
         let parent = walkable_parent()?;
         SWEEP.call_once(|| sweep(&parent));
@@ -44,7 +44,7 @@ impl Scratch {
         Ok(Self { folder, _in_use: in_use })
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 }

@@ -222,8 +222,6 @@ fn deltas<B: AsRef<[u8]> + Send + 'static>(
             Ok(event) if event.data.trim().is_empty() => Ok(Vec::new()),
             Ok(event) if event.data.trim() == "[DONE]" => Ok(vec![Delta::End]),
             Ok(event) => read_event(&event.data, &endpoint),
-            // The HTTP client takes a body that breaks off for one that cannot be decoded.
-            Err(EventStreamError::Transport(ProviderError::Answer { .. })) => Err(broke_off(&endpoint)),
             Err(EventStreamError::Transport(error)) => Err(error),
             Err(error) => Err(unusable(&endpoint, error.to_string())),
         };

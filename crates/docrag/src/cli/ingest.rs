@@ -5,7 +5,7 @@
 
 use super::output::{Stop, bar, one_line};
 use super::remote::{Remote, RemoteArgs};
-use super::{Context, Whose, audit};
+use super::{Context, Whose};
 use crate::http::DocumentBody;
 use crate::service::{Accepted, Background, Caller, NewDocument, Outcome, Service};
 use crate::store::documents::{DocumentRecord, DocumentState, Page};
@@ -219,15 +219,7 @@ async fn one(
                 metadata: metadata.clone(),
                 body,
             };
-            let accepted = service.accept(caller, document).await?;
-            let action = match accepted.outcome {
-                Outcome::Created => "document.create",
-                Outcome::Updated => "document.update",
-                Outcome::Unchanged => return Ok(accepted),
-            };
-            let details = serde_json::json!({"source": source, "version": accepted.version});
-            audit(service.store(), caller, action, accepted.id.to_string(), details).await?;
-            Ok(accepted)
+            Ok(service.accept(caller, document).await?)
         }
         Target::There(remote) => {
             let document = DocumentBody {

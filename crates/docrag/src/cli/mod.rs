@@ -5,7 +5,7 @@
 use crate::service::{Caller, Scopes, Service};
 use crate::settings::{LogFormat, Settings};
 use crate::store::Store;
-use crate::store::audit::{AuditEntry, AuditOutcome};
+use crate::store::audit::AuditEntry;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use output::{Out, Stop};
 use std::io::{self, IsTerminal as _, Write as _};
@@ -127,16 +127,7 @@ async fn audit(
     subject: String,
     details: serde_json::Value,
 ) -> Result<(), Stop> {
-    let entry = AuditEntry {
-        tenant: Some(caller.tenant.clone()),
-        actor: caller.actor.clone(),
-        action: action.to_owned(),
-        subject,
-        outcome: AuditOutcome::Done,
-        request_id: Some(caller.request_id.clone()),
-        details,
-    };
-    Ok(store.write_audit(&entry).await?)
+    Ok(store.write_audit(&AuditEntry::done(caller, action, subject, details)).await?)
 }
 
 impl Cli {

@@ -1,4 +1,4 @@
-//! Figures of retrieval quality, as trec_eval computes them.
+//! Figures of retrieval quality, as `trec_eval` computes them.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 pub type Judgments = BTreeMap<String, u32>;
 
 /// Normalised discounted cumulative gain at `depth`, from 0 to 1: gain is the grade, discount is log2(rank + 1), and
-/// the ideal order is that of all judged documents (Järvelin and Kekäläinen, TOIS 2002; trec_eval's `ndcg_cut`).
+/// the ideal order is that of all judged documents (Järvelin and Kekäläinen, TOIS 2002; `trec_eval`'s `ndcg_cut`).
 pub fn ndcg(ranked: &[String], judgments: &Judgments, depth: usize) -> f64 {
     let gained = unique(ranked).take(depth).map(|id| judgments.get(id).copied().unwrap_or(0));
     let mut ideal: Vec<u32> = judgments.values().copied().filter(|grade| *grade > 0).collect();

@@ -22,7 +22,7 @@ pub const TENANT: &str = "eval";
 const MODES: [SearchMode; 3] = [SearchMode::Hybrid, SearchMode::Dense, SearchMode::Lexical];
 const WAITED_FOR_AT_ONCE: usize = 50;
 /// A whole collection may have to be embedded first.
-const INGEST_LIMIT: Duration = Duration::from_secs(4 * 3_600);
+const INGEST_LIMIT: Duration = Duration::from_hours(4);
 
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -153,7 +153,7 @@ async fn ingest(
             Ok(accepted) => ids.push(accepted.id),
             // An empty record is part of some collections; it cannot be found, by us or by anybody.
             Err(ServiceError::Invalid(what)) => {
-                first_failure = first_failure.or(Some(format!("{}: {what}", record.id)))
+                first_failure = first_failure.or(Some(format!("{}: {what}", record.id)));
             }
             Err(error) => return Err(error.into()),
         }

@@ -123,11 +123,11 @@ fn read_cursor(text: &str) -> Answer<AuditCursor> {
 
 /// Lists what the dense index holds, to be compared with Postgres
 ///
-/// One JSON object a line: `id` of the chunk and its `chunk_hash`, in hex. Of all tenants: an index knows none.
+/// One JSON object a line: `id` of the chunk and its `chunk_hash`, in hex.
 #[utoipa::path(get, path = "/v1/admin/index", tag = "operations", operation_id = "held",
-    responses((status = 200, description = "By id", body = String, content_type = "application/x-ndjson")))]
-pub(super) async fn index(State(app): State<App>, Admin(_caller): Admin) -> Answer<Response> {
-    let held = app.service.dense().held().await.map_err(ServiceError::from)?;
+    responses((status = 200, description = "What is held of the key's tenant, by id", body = String, content_type = "application/x-ndjson")))]
+pub(super) async fn index(State(app): State<App>, Admin(caller): Admin) -> Answer<Response> {
+    let held = app.service.dense().held(Some(&caller.tenant)).await.map_err(ServiceError::from)?;
     let pieces: Vec<Vec<crate::index::Held>> = held.chunks(LINES).map(<[_]>::to_vec).collect();
     let stream = futures_util::stream::iter(pieces.into_iter().map(|lines| {
         let text = lines.iter().fold(String::new(), |mut text, held| {

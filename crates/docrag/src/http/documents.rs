@@ -107,17 +107,7 @@ pub(super) struct ListQuery {
 )]
 pub(super) async fn create(State(app): State<App>, Writer(caller): Writer, request: Request) -> Answer<Response> {
     let document = upload::read(&app, request).await?;
-    let subject = document.source.clone();
     let accepted = app.service.accept(&caller, document).await?;
-    let action = match accepted.outcome {
-        Outcome::Created => Some("document.create"),
-        Outcome::Updated => Some("document.update"),
-        Outcome::Unchanged => None,
-    };
-    if let Some(action) = action {
-        let details = serde_json::json!({"source": subject, "version": accepted.version});
-        app.audit(&caller, action, accepted.id.to_string(), details).await?;
-    }
     let status = if accepted.outcome == Outcome::Unchanged { StatusCode::OK } else { StatusCode::ACCEPTED };
     let place = format!("/v1/documents/{}", accepted.id);
     Ok((status, [(header::LOCATION, place)], Json(accepted)).into_response())
@@ -173,7 +163,6 @@ pub(super) async fn show(
 )]
 pub(super) async fn remove(State(app): State<App>, Writer(caller): Writer, Path(id): Path<Uuid>) -> Answer<StatusCode> {
     app.service.delete(&caller, id).await?;
-    app.audit(&caller, "document.delete", id.to_string(), serde_json::json!({})).await?;
     Ok(StatusCode::ACCEPTED)
 }
 

@@ -15,7 +15,7 @@
 //! `limits.drain_seconds`.
 
 use crate::service::{Caller, Service, ServiceError};
-use crate::store::audit::{AuditEntry, AuditOutcome};
+use crate::store::audit::AuditEntry;
 use axum::extract::Request;
 use axum::{Router, middleware};
 use problem::{Answer, Trouble};
@@ -64,15 +64,7 @@ impl App {
     }
 
     async fn audit(&self, caller: &Caller, action: &str, subject: String, details: serde_json::Value) -> Answer<()> {
-        let entry = AuditEntry {
-            tenant: Some(caller.tenant.clone()),
-            actor: caller.actor.clone(),
-            action: action.to_owned(),
-            subject,
-            outcome: AuditOutcome::Done,
-            request_id: Some(caller.request_id.clone()),
-            details,
-        };
+        let entry = AuditEntry::done(caller, action, subject, details);
         Ok(self.service.store().write_audit(&entry).await?)
     }
 }

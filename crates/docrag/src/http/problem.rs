@@ -106,21 +106,15 @@ pub(super) struct Trouble {
     slug: Cow<'static, str>,
     detail: String,
     retry_after: Option<u64>,
-    /// Members of its own beyond those that every problem has.
-    more: serde_json::Map<String, serde_json::Value>,
+    /// Members of its own beyond those that every problem has. Boxed: every answer carries the size of its error.
+    more: Box<serde_json::Map<String, serde_json::Value>>,
 }
 
 pub(super) type Answer<T> = Result<T, Trouble>;
 
 impl Trouble {
     pub(super) fn new(status: StatusCode, slug: &'static str, detail: impl Into<String>) -> Self {
-        Self {
-            status,
-            slug: Cow::Borrowed(slug),
-            detail: detail.into(),
-            retry_after: None,
-            more: serde_json::Map::new(),
-        }
+        Self { status, slug: Cow::Borrowed(slug), detail: detail.into(), retry_after: None, more: Box::default() }
     }
 
     /// An answer that broke off.

@@ -56,10 +56,16 @@ impl MemoryIndex {
         Ok(read(&partition).search(allowed, vector, limit, exact))
     }
 
-    /// Sorted by id.
-    pub fn held(&self) -> Vec<Held> {
+    /// Of this tenant, or of all of them; sorted by id.
+    pub fn held(&self, tenant: Option<&str>) -> Vec<Held> {
+        let served = self.served();
+        let partitions: Vec<_> = read(&served.partitions)
+            .iter()
+            .filter(|(scope, _)| tenant.is_none_or(|tenant| scope.tenant == tenant))
+            .map(|(_, partition)| Arc::clone(partition))
+            .collect();
         let mut held = Vec::new();
-        for partition in self.served().all() {
+        for partition in partitions {
             held.extend(read(&partition).held());
         }
         held.sort_unstable();

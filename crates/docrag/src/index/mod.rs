@@ -134,12 +134,12 @@ impl DenseIndex {
         }
     }
 
-    /// Everything it holds, sorted by id.
-    pub async fn held(&self) -> Result<Vec<Held>, IndexError> {
+    /// Everything it holds of this tenant, or of all of them, sorted by id.
+    pub async fn held(&self, tenant: Option<&str>) -> Result<Vec<Held>, IndexError> {
         match self {
-            Self::Memory(index) => Ok(index.held()),
-            Self::Qdrant(index) => index.held().await,
-            Self::Pgvector(index) => index.held().await,
+            Self::Memory(index) => Ok(index.held(tenant)),
+            Self::Qdrant(index) => index.held(tenant).await,
+            Self::Pgvector(index) => index.held(tenant).await,
         }
     }
 

@@ -87,11 +87,10 @@ impl PgvectorIndex {
         Ok(hits)
     }
 
-    pub async fn held(&self) -> Result<Vec<Held>, IndexError> {
-        let rows: Vec<(Uuid, Vec<u8>)> = sqlx::query_as("SELECT id, chunk_hash FROM dense_served ORDER BY id")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(failed)?;
+    pub async fn held(&self, tenant: Option<&str>) -> Result<Vec<Held>, IndexError> {
+        let statement = "SELECT id, chunk_hash FROM dense_served WHERE $1::text IS NULL OR tenant = $1 ORDER BY id";
+        let rows: Vec<(Uuid, Vec<u8>)> =
+            sqlx::query_as(statement).bind(tenant).fetch_all(&self.pool).await.map_err(failed)?;
         Ok(rows.into_iter().map(|(id, chunk_hash)| Held { id, chunk_hash }).collect())
     }
 

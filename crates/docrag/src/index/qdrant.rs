@@ -97,7 +97,7 @@ impl QdrantIndex {
         Ok(found.result.iter().filter_map(wire::hit).collect())
     }
 
-    pub async fn held(&self) -> Result<Vec<Held>, IndexError> {
+    pub async fn held(&self, tenant: Option<&str>) -> Result<Vec<Held>, IndexError> {
         self.misfit().await?;
         let (mut held, mut offset) = (Vec::new(), None::<PointId>);
         loop {
@@ -106,6 +106,9 @@ impl QdrantIndex {
                 .with_payload(wire::only(wire::CHUNK_HASH));
             if let Some(offset) = offset.take() {
                 page = page.offset(offset);
+            }
+            if let Some(tenant) = tenant {
+                page = page.filter(wire::of_tenant(tenant));
             }
             let page = self.client.scroll(page).await.map_err(failed)?;
             held.extend(page.result.iter().filter_map(wire::held));

@@ -1,7 +1,7 @@
 //! What a document must be to be accepted.
 
 use crate::document::{MediaType, ParseError};
-use crate::service::{Accepted, NewDocument, Outcome, ServiceError};
+use crate::service::{Accepted, Caller, NewDocument, Outcome, ServiceError};
 use crate::store::accept::Incoming;
 use crate::store::{Store, StoreError};
 use sha2::{Digest, Sha256};
@@ -35,10 +35,11 @@ pub(crate) fn document_id(tenant: &str, corpus: &str, source: &str) -> Uuid {
 /// Checks a document and stores it.
 pub(crate) async fn accept(
     store: &Store,
-    tenant: &str,
+    caller: &Caller,
     document: NewDocument,
     body_bytes: usize,
 ) -> Result<Accepted, ServiceError> {
+    let tenant = caller.tenant.as_str();
     check_name("tenant", tenant, NAME_CHARACTERS)?;
     check_name("corpus", &document.corpus, NAME_CHARACTERS)?;
     check_name("source", &document.source, SOURCE_CHARACTERS)?;
@@ -74,18 +75,18 @@ pub(crate) async fn accept(
         content_hash: &hash,
         body: &body,
     };
-    let (version, outcome) = store_it(store, &incoming).await?;
+    let (version, outcome) = store_it(store, caller, &incoming).await?;
     Ok(Accepted { id, version, outcome })
 }
 
-async fn store_it(store: &Store, incoming: &Incoming<'_>) -> Result<(i64, Outcome), StoreError> {
+async fn store_it(store: &Store, caller: &Caller, incoming: &Incoming<'_>) -> Result<(i64, Outcome), StoreError> {
     for _ in 1..TRIES {
-        match store.accept(incoming).await {
+        match store.accept(caller, incoming).await {
             Err(StoreError::Changed) => {}
             result => return result,
         }
     }
-    store.accept(incoming).await
+    store.accept(caller, incoming).await
 }
 
 fn check_metadata(metadata: serde_json::Map<String, serde_json::Value>) -> Result<serde_json::Value, ServiceError> {

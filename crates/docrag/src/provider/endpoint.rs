@@ -168,7 +168,8 @@ impl Endpoint {
         if error.is_timeout() && !error.is_connect() {
             return self.timed_out();
         }
-        let (endpoint, unusable) = (self.inside.name.clone(), error.is_decode() || error.is_builder());
+        // A body that breaks off is an error of decoding to the client, though nothing is decoded here.
+        let (endpoint, unusable) = (self.inside.name.clone(), error.is_builder());
         let cause = self.without_key(&chain(&error.without_url()));
         if unusable {
             ProviderError::Answer { endpoint, cause }

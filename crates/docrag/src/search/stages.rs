@@ -242,7 +242,6 @@ fn dense_loaded(service: &Service) -> bool {
     service.following().followed.dense_loaded()
 }
 
-/// Both are filled in one pass, the lexical index last.
 fn lexical_loaded(service: &Service) -> bool {
-    service.following().followed.loaded()
+    service.following().followed.lexical_loaded()
 }

@@ -107,10 +107,12 @@ pub(super) async fn ready(service: &Service) -> Vec<DependencyState> {
         }
     };
     let (postgres, index, redis) = tokio::join!(postgres, index, redis);
-    let loading = if service.following().followed.loaded() {
-        Ok("the indexes are filled".to_owned())
+    // A shared index is not waited for: without it, keywords are searched.
+    let followed = &service.following().followed;
+    let loading = if followed.lexical_loaded() && (service.dense().is_shared() || followed.dense_loaded()) {
+        Ok("the indexes in memory are filled".to_owned())
     } else {
-        Err("the indexes are being filled from Postgres".to_owned())
+        Err("the indexes in memory are being filled from Postgres".to_owned())
     };
     let mut states = vec![
         dependency("postgres", true, postgres),

@@ -1,8 +1,9 @@
 //! Documents coming in and going away.
 
+use super::audit::{self, AuditEntry};
 use super::outbox::{self, Of, OutboxChange};
 use super::{Store, StoreError};
-use crate::service::Outcome;
+use crate::service::{Caller, Outcome};
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
@@ -28,25 +29,32 @@ struct Known {
 }
 
 impl Store {
-    /// Takes a document in; the same content again changes nothing but its metadata.
-    pub(crate) async fn accept(&self, document: &Incoming<'_>) -> Result<(i64, Outcome), StoreError> {
+    /// Takes a document in; the same content again changes nothing but its metadata. What was written is in the audit
+    /// log.
+    pub(crate) async fn accept(&self, caller: &Caller, document: &Incoming<'_>) -> Result<(i64, Outcome), StoreError> {
         let mut tx = self.pool.begin().await?;
         let mut before = known(&mut tx, document).await?;
         if before.is_none() && !create(&mut tx, document).await? {
             // Somebody else has just created it.
             before = Some(known(&mut tx, document).await?.ok_or(StoreError::Changed)?);
         }
-        let accepted = match before {
-            None => (1, Outcome::Created),
+        let (version, outcome, written) = match before {
+            None => (1, Outcome::Created, Some("document.create")),
             Some(before) => renew(&mut tx, document, &before).await?,
         };
+        if let Some(action) = written {
+            let details = serde_json::json!({"source": document.source, "version": version});
+            let entry = AuditEntry::done(caller, action, document.id.to_string(), details);
+            audit::write(&mut *tx, &entry).await?;
+        }
         tx.commit().await?;
-        Ok(accepted)
+        Ok((version, outcome))
     }
 
     /// Removes a document's chunks and body; the row stays as a tombstone until every index has followed. `false` when
     /// there is no such document (any more).
-    pub(crate) async fn delete_document(&self, tenant: &str, id: Uuid) -> Result<bool, StoreError> {
+    pub(crate) async fn delete_document(&self, caller: &Caller, id: Uuid) -> Result<bool, StoreError> {
+        let tenant = caller.tenant.as_str();
         let mut tx = self.pool.begin().await?;
         let row =
             sqlx::query("SELECT corpus FROM documents WHERE id = $1 AND tenant = $2 AND state <> 'deleted' FOR UPDATE");
@@ -68,6 +76,8 @@ impl Store {
         .bind(seq)
         .execute(&mut *tx)
         .await?;
+        let entry = AuditEntry::done(caller, "document.delete", id.to_string(), serde_json::json!({}));
+        audit::write(&mut *tx, &entry).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -121,7 +131,12 @@ async fn create(tx: &mut PgConnection, document: &Incoming<'_>) -> Result<bool, 
     Ok(true)
 }
 
-async fn renew(tx: &mut PgConnection, document: &Incoming<'_>, known: &Known) -> Result<(i64, Outcome), StoreError> {
+/// The version, what came of it, and the name of what was written, if anything.
+async fn renew(
+    tx: &mut PgConnection,
+    document: &Incoming<'_>,
+    known: &Known,
+) -> Result<(i64, Outcome, Option<&'static str>), StoreError> {
     if known.same_content {
         if !known.same_metadata {
             outbox::lock(tx).await?;
@@ -133,7 +148,8 @@ async fn renew(tx: &mut PgConnection, document: &Incoming<'_>, known: &Known) ->
                 .execute(tx)
                 .await?;
         }
-        return Ok((known.version, Outcome::Unchanged));
+        let written = (!known.same_metadata).then_some("document.set-metadata");
+        return Ok((known.version, Outcome::Unchanged, written));
     }
     let version = known.version + 1;
     sqlx::query(
@@ -151,7 +167,7 @@ async fn renew(tx: &mut PgConnection, document: &Incoming<'_>, known: &Known) ->
     .execute(&mut *tx)
     .await?;
     put_body(tx, document, version).await?;
-    Ok((version, Outcome::Updated))
+    Ok((version, Outcome::Updated, Some("document.update")))
 }
 
 async fn put_body(tx: &mut PgConnection, document: &Incoming<'_>, version: i64) -> Result<(), StoreError> {

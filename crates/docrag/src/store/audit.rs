@@ -1,9 +1,10 @@
 //! Who did what. One partition a month, made ahead.
 
 use super::{Store, StoreError};
+use crate::service::Caller;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, PgExecutor, Row};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -70,23 +71,43 @@ impl AuditOutcome {
     }
 }
 
+impl AuditEntry {
+    /// `caller` has done it.
+    pub(crate) fn done(caller: &Caller, action: &str, subject: String, details: serde_json::Value) -> Self {
+        Self {
+            tenant: Some(caller.tenant.clone()),
+            actor: caller.actor.clone(),
+            action: action.to_owned(),
+            subject,
+            outcome: AuditOutcome::Done,
+            request_id: Some(caller.request_id.clone()),
+            details,
+        }
+    }
+}
+
+/// Within the transaction of what it tells of, where there is one: neither is there without the other.
+pub(super) async fn write(executor: impl PgExecutor<'_>, entry: &AuditEntry) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO audit_logs (id, tenant, actor, action, subject, outcome, request_id, details)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(Uuid::now_v7())
+    .bind(&entry.tenant)
+    .bind(&entry.actor)
+    .bind(&entry.action)
+    .bind(&entry.subject)
+    .bind(entry.outcome.as_str())
+    .bind(&entry.request_id)
+    .bind(&entry.details)
+    .execute(executor)
+    .await?;
+    Ok(())
+}
+
 impl Store {
     pub async fn write_audit(&self, entry: &AuditEntry) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO audit_logs (id, tenant, actor, action, subject, outcome, request_id, details)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-        )
-        .bind(Uuid::now_v7())
-        .bind(&entry.tenant)
-        .bind(&entry.actor)
-        .bind(&entry.action)
-        .bind(&entry.subject)
-        .bind(entry.outcome.as_str())
-        .bind(&entry.request_id)
-        .bind(&entry.details)
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+        write(&self.pool, entry).await
     }
 
     /// A tenant's entries, the newest first, older than `before`.

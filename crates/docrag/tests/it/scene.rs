@@ -127,7 +127,7 @@ pub(crate) async fn ingested(service: &Service, source: &str, body: &str) -> Doc
 
 /// What the dense index of this process holds.
 pub(crate) async fn held(service: &Service) -> BTreeMap<Uuid, Vec<u8>> {
-    let held = service.dense().held().await.unwrap();
+    let held = service.dense().held(None).await.unwrap();
     held.into_iter().map(|held| (held.id, held.chunk_hash)).collect()
 }
 

@@ -1,8 +1,10 @@
 //! Benches: a figure comes from here or is not claimed. Each runs beside its peer in the same run, in turn, and prints
 //! the versions of both; ratios matter more than absolute times.
 
+mod docrag;
 mod idle;
 mod keeper;
+mod process;
 mod sweep;
 
 use crate::bar::Bar;
@@ -11,14 +13,23 @@ use std::path::PathBuf;
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// `sweep`, `idle`; without one, all of them.
+    /// `sweep`, `idle`, `docrag`; without one, all of them.
     area: Option<String>,
     /// Names every bench, what it needs and how long it takes.
     #[arg(long)]
     list: bool,
-    /// A folder of data sets; no bench of this version needs one.
+    /// A folder of judged collections in BEIR's layout, for `docrag`; by default `../shared/data`.
     #[arg(long)]
     data: Option<PathBuf>,
+    /// Only this part of `docrag`: quality, search, embedding, ingest, crash.
+    #[arg(long)]
+    part: Option<String>,
+    /// `docrag` ingests the whole manual, not every fifteenth page of it.
+    #[arg(long)]
+    full: bool,
+    /// Times that `docrag` is killed during ingest.
+    #[arg(long, default_value_t = 1_000)]
+    cycles: u32,
     /// Seconds of watching for `idle`.
     #[arg(long, default_value_t = 300)]
     seconds: u64,
@@ -27,9 +38,14 @@ pub struct Options {
     rounds: u32,
 }
 
-const AREAS: [(&str, &str); 2] = [
+const AREAS: [(&str, &str); 3] = [
     ("sweep", "one `check` over Postgres, Redis, HTTP and host, against psql, redis-cli, curl and df; 1 minute"),
     ("idle", "memory and CPU of the keeper watching four systems every 30 s; 5 minutes"),
+    (
+        "docrag",
+        "the document service beside ONNX Runtime, bm25s and pgvector (PyPI packages, installed first); the Postgres manual \
+         and, for quality, judged collections by --data; 30 minutes, parts by --part",
+    ),
 ];
 
 /// Exit code 0 when everything could be measured, whatever the figures.
@@ -52,6 +68,9 @@ pub async fn run(options: Options) -> Result<u8> {
     }
     if wanted("idle") {
         bars.extend(idle::measure(options.seconds.max(60)).await?);
+    }
+    if wanted("docrag") {
+        bars.extend(docrag::measure(&options).await?);
     }
     println!();
     for bar in bars {

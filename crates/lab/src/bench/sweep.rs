@@ -5,9 +5,9 @@
 
 use super::{keeper, median};
 use crate::bar::{Bar, Wanted};
-use crate::service::Service;
 use crate::stack::Stack;
 use anyhow::{Context, Result, ensure};
+use groundskeeper_testing::HttpTarget;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Instant;
@@ -45,9 +45,10 @@ const REDIS_QUESTIONS: [&[&str]; 6] = [
 
 pub(super) async fn measure(rounds: u32) -> Result<Vec<Bar>> {
     let binary = keeper::binary()?;
-    let stack = Stack::start().await?;
-    let service = Service::start(&stack.app_url(), &stack.redis.url(), &stack.log_folder().join("access.log")).await?;
-    let config = stack.configure(&service.url("/health"), "")?;
+    let stack = Stack::with_tables().await?;
+    let target = HttpTarget::start().await?;
+    let health = format!("{}/health", target.url());
+    let config = stack.configure(&health, "")?;
     let versions = [
         keeper::version(&binary.display().to_string(), "--version").await?,
         keeper::version(&psql(), "--version").await?,
@@ -63,7 +64,7 @@ pub(super) async fn measure(rounds: u32) -> Result<Vec<Bar>> {
         let our_time = started.elapsed().as_secs_f64();
         connections = keeper_connections(&stack)? - before;
         let started = Instant::now();
-        separate(&stack, &service.url("/health")).await?;
+        separate(&stack, &health).await?;
         let their_time = started.elapsed().as_secs_f64();
         if round > 0 {
             println!("round {round}: check {our_time:.3} s, separate processes {their_time:.3} s");

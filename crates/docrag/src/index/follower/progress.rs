@@ -106,6 +106,10 @@ impl Followed {
         self.dense_loaded.load(Ordering::Acquire)
     }
 
+    pub(crate) fn lexical_loaded(&self) -> bool {
+        self.lexical_loaded.load(Ordering::Acquire)
+    }
+
     pub(crate) fn set_dense_loaded(&self) {
         self.dense_loaded.store(true, Ordering::Release);
         self.changed.notify_one();
@@ -118,7 +122,7 @@ impl Followed {
 
     /// Whether everything that was committed before this process began can be found.
     pub(crate) fn loaded(&self) -> bool {
-        self.dense_loaded() && self.lexical_loaded.load(Ordering::Acquire)
+        self.dense_loaded() && self.lexical_loaded()
     }
 
     pub(crate) fn dense_at(&self, applied: i64, seqs: Vec<(String, i64)>) {

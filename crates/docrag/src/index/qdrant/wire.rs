@@ -47,6 +47,10 @@ pub(super) fn filter(scope: &Scope, allowed: &Allowed) -> Result<Filter, IndexEr
     Ok(Filter::must(must))
 }
 
+pub(super) fn of_tenant(tenant: &str) -> Filter {
+    Filter::must([Condition::matches(TENANT, tenant.to_owned())])
+}
+
 /// Of the payload.
 pub(super) fn only(field: &str) -> PayloadIncludeSelector {
     PayloadIncludeSelector { fields: vec![field.to_owned()] }

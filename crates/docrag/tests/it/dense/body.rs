@@ -70,7 +70,7 @@ pub(crate) async fn hold(index: DenseIndex) {
 }
 
 async fn changes_are_visible_and_harmless_to_repeat(index: &DenseIndex) {
-    assert_eq!((index.count().await.unwrap(), index.held().await.unwrap()), (0, vec![]));
+    assert_eq!((index.count().await.unwrap(), index.held(None).await.unwrap()), (0, vec![]));
     index.apply(vec![]).await.unwrap();
     for _ in 0..2 {
         index.apply((0..300).map(|id| upsert(point(id, "a", 0))).collect()).await.unwrap();
@@ -101,7 +101,7 @@ async fn changes_are_visible_and_harmless_to_repeat(index: &DenseIndex) {
     let hits = search(index, "a", 2_000_007, 1).await;
     assert_eq!((ids(&hits), hits[0].score > 0.999), (vec![7], true));
     assert!(search(index, "a", 7, 300).await.iter().all(|hit| hit.score < 0.999), "the former vector has gone");
-    let held = index.held().await.unwrap();
+    let held = index.held(None).await.unwrap();
     assert!(held.is_sorted_by(|a, b| a.id < b.id));
     let hash = |id: u128| held.iter().find(|held| held.id.as_u128() == id).map(|held| held.chunk_hash.clone());
     assert_eq!((hash(7), hash(8), hash(9), hash(10)), (Some(vec![2; 32]), Some(vec![2; 32]), None, Some(vec![0; 32])));
@@ -118,6 +118,9 @@ async fn nothing_is_found_across_scopes(index: &DenseIndex) {
         assert!(ids(&of_b).iter().all(|id| (1_000..1_020).contains(id)));
     }
     assert!(!ids(&search(index, "a", 2_000, 1_000).await).contains(&2_000));
+    let (of_b, all) = (index.held(Some("b")).await.unwrap(), index.held(None).await.unwrap());
+    assert_eq!((of_b.len(), all.len() > 20), (20, true));
+    assert!(of_b.iter().all(|held| (1_000..1_020).contains(&held.id.as_u128())));
     for nobody in ["", "c", "a\" OR 1=1", "A"] {
         assert!(search(index, nobody, 7, 10).await.is_empty());
     }

@@ -62,7 +62,9 @@ async fn material(embedder: &Embedder) -> Result<Material> {
             .map(|(a, b)| share * a + (1.0 - share) * b + 0.01 * (random.unit() - 0.5))
             .collect();
         let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-        vector.iter_mut().for_each(|x| *x /= length);
+        for x in &mut vector {
+            *x /= length;
+        }
         points.push(Point {
             id: Uuid::from_u64_pair(random.next(), random.next()),
             doc_id: Uuid::from_u64_pair(1, (points.len() / 50) as u64),
@@ -218,10 +220,10 @@ async fn fill(stack: &Stack, material: &Material) -> Result<()> {
 }
 
 /// Our in-process index with these points.
-pub(super) fn memory_index(points: &[Point]) -> MemoryIndex {
+pub(super) fn memory_index(points: &[Point]) -> Result<MemoryIndex> {
     let index = MemoryIndex::new(DIMENSION);
-    index.apply(points.iter().cloned().map(Change::Upsert).collect());
-    index
+    index.apply(points.iter().cloned().map(Change::Upsert).collect())?;
+    Ok(index)
 }
 
 pub(super) fn scope() -> Scope {

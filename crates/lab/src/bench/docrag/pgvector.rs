@@ -18,7 +18,7 @@ const ROUNDS: usize = 3;
 const WANTED: usize = 10;
 
 pub(super) async fn compare(points: &[Point], queries: &[Vec<f32>]) -> Result<Vec<Bar>> {
-    let options = PostgresOptions::default().with_pgvector().set("max_connections", "60");
+    let options = PostgresOptions::default().with_pgvector()?.set("max_connections", "60");
     let server = PostgresServer::start_with(options).await.context("starting the Postgres that has pgvector")?;
     let pool =
         sqlx::postgres::PgPoolOptions::new().min_connections(16).max_connections(32).connect(&server.url()).await?;
@@ -31,7 +31,7 @@ pub(super) async fn compare(points: &[Point], queries: &[Vec<f32>]) -> Result<Ve
     }
     println!("pgvector took in {} vectors in {:.0} s", points.len(), started.elapsed().as_secs_f64());
     let started = Instant::now();
-    let ours = memory_index(points);
+    let ours = memory_index(points)?;
     println!("the in-process index took them in within {:.1} s", started.elapsed().as_secs_f64());
     let (ours, theirs) = (Arc::new(DenseIndex::Memory(ours)), Arc::new(DenseIndex::Pgvector(pgvector)));
 

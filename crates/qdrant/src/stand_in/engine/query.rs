@@ -187,7 +187,7 @@ struct Stage {
 }
 
 fn nearest(query: VectorInternal, using: Option<String>) -> ScoringQuery {
-    ScoringQuery::Vector(QueryEnum::Nearest(NamedQuery { query, using: using.map(Into::into) }))
+    ScoringQuery::Vector(QueryEnum::Nearest(NamedQuery { query, using }))
 }
 
 fn vector_of(shard: &EdgeShard, id: PointId, name: &str) -> Result<VectorInternal> {
@@ -216,7 +216,7 @@ pub(crate) fn vector_json(vector: VectorStructInternal) -> Value {
         VectorStructInternal::MultiDense(multi) => json!(multi.into_multi_vectors()),
         VectorStructInternal::Named(named) => named
             .into_iter()
-            .map(|(name, vector)| (name.to_string(), one_vector_json(vector)))
+            .map(|(name, vector)| (name.clone(), one_vector_json(vector)))
             .collect::<serde_json::Map<_, _>>()
             .into(),
     }

@@ -155,6 +155,7 @@ pub(crate) struct Optimizers {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names of Qdrant's API")]
 pub(crate) struct Wal {
     pub(crate) wal_capacity_mb: u64,
     pub(crate) wal_segments_ahead: u64,

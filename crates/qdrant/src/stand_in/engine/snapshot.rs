@@ -122,7 +122,7 @@ impl Store {
     /// Puts a collection's snapshot in the place of the collection, whether there is one or not.
     pub(crate) fn recover(&self, name: &str, snapshot: &Path) -> Result<()> {
         if !snapshot.is_file() {
-            return Err(Error::BadRequest(format!("Snapshot file {snapshot:?} does not exist")));
+            return Err(Error::BadRequest(format!("Snapshot file \"{}\" does not exist", snapshot.display())));
         }
         let unpacked = tempfile::tempdir_in(self.snapshots().parent().unwrap_or(Path::new(".")))?;
         unpack(snapshot, unpacked.path())?;

@@ -27,6 +27,7 @@ const ALIASES: &str = "aliases.json";
 /// One step of `POST /collections/aliases`; all steps of a request take effect at once.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "the names of Qdrant's API")]
 pub(crate) enum AliasAction {
     CreateAlias { collection_name: String, alias_name: String },
     DeleteAlias { alias_name: String },

@@ -52,7 +52,7 @@ fn vectors_config(config: Option<wire::VectorsConfig>) -> Result<VectorsConfig> 
     }
 }
 
-fn sparse_config(config: wire::SparseVectorConfig) -> BTreeMap<String, SparseVectorParams> {
+fn sparse_config(config: &wire::SparseVectorConfig) -> BTreeMap<String, SparseVectorParams> {
     let modifier = |params: &wire::SparseVectorParams| (params.modifier == Some(1)).then_some(Modifier::Idf);
     config.map.iter().map(|(name, params)| (name.clone(), SparseVectorParams { modifier: modifier(params) })).collect()
 }
@@ -112,7 +112,7 @@ fn create(request: wire::CreateCollection) -> Result<CreateCollection> {
     let on_disk_payload = request.on_disk_payload;
     Ok(CreateCollection {
         vectors: vectors_config(request.vectors_config)?,
-        sparse_vectors: request.sparse_vectors_config.map(sparse_config),
+        sparse_vectors: request.sparse_vectors_config.as_ref().map(sparse_config),
         shard_number: request.shard_number,
         replication_factor: request.replication_factor,
         write_consistency_factor: request.write_consistency_factor,
@@ -124,7 +124,7 @@ fn create(request: wire::CreateCollection) -> Result<CreateCollection> {
     })
 }
 
-fn update(request: wire::UpdateCollection) -> Result<UpdateCollection> {
+fn update(request: &wire::UpdateCollection) -> Result<UpdateCollection> {
     refuse(&[
         (request.vectors_config.is_some(), "vectors_config"),
         (request.quantization_config.is_some(), "quantization_config"),
@@ -304,7 +304,7 @@ impl Collections for Grpc {
         let request = request.into_inner();
         let work = move |store: &super::Store| {
             let collection = store.collection(&request.collection_name)?;
-            collection.configure(update(request)?)
+            collection.configure(update(&request)?)
         };
         self.run(work, |(), time| wire::CollectionOperationResponse { result: true, time }).await
     }

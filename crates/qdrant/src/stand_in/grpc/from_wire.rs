@@ -90,9 +90,7 @@ pub(super) fn with_vector(selector: Option<wire::WithVectorsSelector>) -> WithVe
     match selector.and_then(|selector| selector.selector_options) {
         None => WithVector::Bool(false),
         Some(SelectorOptions::Enable(enable)) => WithVector::Bool(enable),
-        Some(SelectorOptions::Include(names)) => {
-            WithVector::Selector(names.names.into_iter().map(Into::into).collect())
-        }
+        Some(SelectorOptions::Include(names)) => WithVector::Selector(names.names.into_iter().collect()),
     }
 }
 
@@ -107,8 +105,7 @@ pub(super) fn point(point: wire::PointStruct) -> Result<PointStructPersisted> {
             VectorInternal::Sparse(_) => return Err(Error::BadInput("Sparse vector must be named".to_owned())),
         },
         Some(VectorsOptions::Vectors(named)) => {
-            let named =
-                named.vectors.into_iter().map(|(name, one)| Ok((name.into(), VectorPersisted::from(vector(one)?))));
+            let named = named.vectors.into_iter().map(|(name, one)| Ok((name, VectorPersisted::from(vector(one)?))));
             VectorStructPersisted::Named(named.collect::<Result<_>>()?)
         }
     };

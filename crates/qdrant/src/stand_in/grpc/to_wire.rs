@@ -62,7 +62,7 @@ fn vectors(vectors: Option<VectorStructInternal>) -> Option<wire::VectorsOutput>
         VectorStructInternal::Single(dense) => VectorsOptions::Vector(vector(VectorInternal::Dense(dense))),
         VectorStructInternal::MultiDense(multi) => VectorsOptions::Vector(vector(VectorInternal::MultiDense(multi))),
         VectorStructInternal::Named(named) => {
-            let vectors = named.into_iter().map(|(name, one)| (name.to_string(), vector(one))).collect();
+            let vectors = named.into_iter().map(|(name, one)| (name.clone(), vector(one))).collect();
             VectorsOptions::Vectors(wire::NamedVectorsOutput { vectors })
         }
     };

@@ -35,7 +35,9 @@ impl Page {
     fn family_of(&mut self, name: &str, kind: &str, help: &str, samples: &[(String, f64)]) {
         if !samples.is_empty() {
             self.family(name, kind, help);
-            samples.iter().for_each(|(labels, value)| self.sample(name, labels, value));
+            for (labels, value) in samples {
+                self.sample(name, labels, *value);
+            }
         }
     }
 }
@@ -152,7 +154,7 @@ pub(super) fn resident_bytes() -> u64 {
 }
 
 fn entries(folder: &str) -> usize {
-    fs::read_dir(folder).map(Iterator::count).unwrap_or(0)
+    fs::read_dir(folder).map_or(0, Iterator::count)
 }
 
 fn process(page: &mut Page) {

@@ -186,7 +186,8 @@ fn vector_bytes(info: &Info, points: usize) -> usize {
 
 /// Segments with their real configuration. Points are divided evenly among those with a graph, and those without.
 fn segments(collection: &Collection, info: &Info) -> Vec<Value> {
-    let entries = fs::read_dir(collection.segments()).map(|entries| entries.flatten().collect()).unwrap_or(Vec::new());
+    let entries =
+        fs::read_dir(collection.segments()).map_or_else(|_| Vec::new(), |entries| entries.flatten().collect());
     let mut configs: Vec<(bool, Value)> = entries
         .iter()
         .filter_map(|entry| segment_config(&entry.path()))

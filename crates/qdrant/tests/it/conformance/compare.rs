@@ -112,7 +112,7 @@ fn families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>)> {
     let mut families: BTreeMap<String, (String, BTreeSet<String>)> = BTreeMap::new();
     for line in text.lines() {
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|line| line.split_once(' ')) {
-            families.entry(name.to_owned()).or_default().0 = kind.to_owned();
+            kind.clone_into(&mut families.entry(name.to_owned()).or_default().0);
         } else if !line.starts_with('#') && line.contains(' ') {
             let (name, labels) = line.split_once(['{', ' ']).unwrap_or((line, ""));
             let labels: Vec<&str> = labels.split('"').step_by(2).filter_map(|part| part.strip_suffix('=')).collect();

@@ -26,7 +26,9 @@ fn numbers(vector: &Value) -> Vec<f32> {
 
 fn unit(mut vector: Vec<f32>) -> Vec<f32> {
     let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-    vector.iter_mut().for_each(|x| *x /= length);
+    for x in &mut vector {
+        *x /= length;
+    }
     vector
 }
 
@@ -85,7 +87,7 @@ impl Points {
             "chunk_hash": format!("{hash:08x}"),
             "model_fingerprint": "mini-l6",
             "generation": 1,
-            "tenant": if id % 2 == 0 { "b" } else { "a" },
+            "tenant": if id.is_multiple_of(2) { "b" } else { "a" },
         }})
     }
 
