@@ -1,6 +1,7 @@
 //! Doc-RAG as a user runs it: the built binary, on the stack's own Postgres and Redis.
 
 use anyhow::{Context, Result, bail, ensure};
+use groundskeeper_testing::scratch;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -188,9 +189,7 @@ pub fn binary() -> Result<PathBuf> {
 
 /// The model that the tests and the lab use, where `cargo xtask setup` puts it.
 pub fn model_folder() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    cache.unwrap_or_else(|| PathBuf::from("/var/cache")).join("groundskeeper/models/all-MiniLM-L6-v2-int8")
+    scratch::cache().join("models/all-MiniLM-L6-v2-int8")
 }
 
 /// The program in an environment of its own, killed with us even when we are killed.

@@ -21,6 +21,14 @@ pub(crate) const MOUNT: &str = "disk";
 /// A folder younger than this may still be on its way to its lock.
 const SETTLED: Duration = Duration::from_mins(1);
 
+/// Where `cargo xtask setup` keeps what tests need and no package manager has: `$XDG_CACHE_HOME/groundskeeper`, by default
+/// below `~/.cache`.
+pub fn cache() -> PathBuf {
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
+    cache.unwrap_or_else(|| PathBuf::from("/var/cache")).join("groundskeeper")
+}
+
 /// One temporary folder, removed on drop.
 #[derive(Debug)]
 pub struct Scratch {

@@ -236,8 +236,8 @@ mod tests {
         let token = AskEvent::Token { text: "a\nb".to_owned() };
         assert_eq!((token.name(), token.data().as_str()), ("token", r#"{"text":"a\nb"}"#));
         let done = AskEvent::Done(Done { answered: true, ..Done::default() });
-        assert!(done.data().starts_with(r#"{"abstained":false,"answered":true"#), "{}", done.data());
+        assert!(done.data().starts_with(r#"{"answered":true,"abstained":false"#), "{}", done.data());
         let error = AskEvent::Error { problem: AskProblem { slug: "x".into(), status: 502, detail: "y".into() } };
-        assert_eq!(error.data(), r#"{"problem":{"detail":"y","slug":"x","status":502}}"#);
+        assert_eq!(error.data(), r#"{"problem":{"slug":"x","status":502,"detail":"y"}}"#);
     }
 }

@@ -3,6 +3,8 @@
 //! With some hundred queries the figure of one mode is uncertain by several points, but the queries are the same for
 //! both, so that the difference is known much better than either (Sakai, SIGIR 2006; Efron and Tibshirani 1993, ch. 16).
 
+use super::random::SplitMix;
+
 /// Resamples: enough for two digits of a 95 % interval.
 const RESAMPLES: usize = 10_000;
 
@@ -32,31 +34,13 @@ pub fn paired(ours: &[f64], theirs: &[f64]) -> Option<Difference> {
     let differences: Vec<f64> = ours.iter().zip(theirs).map(|(a, b)| a - b).collect();
     let count = differences.len();
     let mean = differences.iter().sum::<f64>() / count as f64;
-    let mut random = SplitMix(0x5EED);
+    let mut random = SplitMix::new(0x5EED);
     let mut means: Vec<f64> = (0..RESAMPLES)
         .map(|_| (0..count).map(|_| differences[random.below(count)]).sum::<f64>() / count as f64)
         .collect();
     means.sort_by(f64::total_cmp);
     let at = |share: f64| means[((RESAMPLES - 1) as f64 * share).round() as usize];
     Some(Difference { mean, low: at(0.025), high: at(0.975) })
-}
-
-/// `SplitMix64` (Steele, Lea and Flood, OOPSLA 2014): eight lines, and the same numbers on every machine.
-struct SplitMix(u64);
-
-impl SplitMix {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// From 0 to `bound - 1`; the bias of the multiplication is below 2⁻³² for any list of queries.
-    fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
-    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::time::Duration;
 pub mod beir;
 pub mod bootstrap;
 pub mod measures;
+pub mod random;
 
 use beir::{Collection, CollectionError};
 use bootstrap::Difference;

@@ -168,7 +168,11 @@ async fn embeddings(
         for (chunk, found) in hashes.iter().zip(cached).filter_map(|(hash, found)| {
             chunks.iter().find(|chunk| chunk.chunk_hash == *hash).map(|chunk| (chunk, found))
         }) {
-            match found.filter(|vector| vector.len() == dimension) {
+            let found = found.filter(|vector| vector.len() == dimension);
+            if service.settings().redis.url.is_some() {
+                service.metrics().cache("embedding", found.is_some());
+            }
+            match found {
                 Some(vector) => drop(known.insert(&chunk.chunk_hash, vector)),
                 None => missing.push(chunk),
             }

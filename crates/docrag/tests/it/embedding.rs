@@ -21,12 +21,7 @@ const KEY: &str = "sk-do-not-tell";
 
 /// Where the tests find the model.
 pub(crate) fn model_folder() -> PathBuf {
-    let cache = || {
-        let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let cache =
-            cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache"));
-        cache.join("groundskeeper/models/all-MiniLM-L6-v2-int8")
-    };
+    let cache = || groundskeeper_testing::scratch::cache().join("models/all-MiniLM-L6-v2-int8");
     let folder = std::env::var_os("DOCRAG_MODEL_DIR").map_or_else(cache, PathBuf::from);
     if let Err(error) = docrag::model::verify(&folder) {
         panic!("{error}; for the tests: cargo xtask setup");

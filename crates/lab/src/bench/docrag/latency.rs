@@ -10,6 +10,7 @@ use crate::docrag::{DocRag, Place};
 use crate::stack::Stack;
 use anyhow::{Context, Result, ensure};
 use docrag::embed::Embedder;
+use docrag::eval::random::SplitMix;
 use docrag::index::memory::MemoryIndex;
 use docrag::index::{Change, Point, Scope};
 use serde_json::json;
@@ -51,7 +52,7 @@ async fn material(embedder: &Embedder) -> Result<Material> {
     let chosen: Vec<&Piece> = pieces.iter().step_by(step).take(EMBEDDED).collect();
     println!("the manual gives {} chunks; {} of them are embedded …", pieces.len(), chosen.len());
     let vectors = embedder.passages(chosen.iter().map(|piece| piece.text.clone()).collect()).await?;
-    let mut random = Random(7);
+    let mut random = SplitMix::new(7);
     let (mut points, mut texts) = (Vec::with_capacity(CHUNKS), Vec::with_capacity(CHUNKS));
     for _ in 0..CHUNKS {
         let (a, b) = (random.below(chosen.len()), random.below(chosen.len()));
@@ -66,7 +67,7 @@ async fn material(embedder: &Embedder) -> Result<Material> {
             *x /= length;
         }
         points.push(Point {
-            id: Uuid::from_u64_pair(random.next(), random.next()),
+            id: Uuid::from_u64_pair(random.number(), random.number()),
             doc_id: Uuid::from_u64_pair(1, (points.len() / 50) as u64),
             tenant: "demo".to_owned(),
             corpus: "default".to_owned(),
@@ -237,26 +238,4 @@ pub(super) fn recall(exact: &[Vec<Uuid>], approximate: &[Vec<Uuid>]) -> f64 {
         approximate.iter().filter(|id| wanted.contains(id)).count() as f64 / exact.len().max(1) as f64
     });
     shares.sum::<f64>() / exact.len().max(1) as f64
-}
-
-/// `SplitMix64`: the same material on every machine.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
-    }
-
-    /// From 0 to 1.
-    fn unit(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1_u64 << 24) as f32
-    }
 }

@@ -1,6 +1,7 @@
 //! The peers, which are Python packages in an environment of their own; `cargo xtask bench` makes it.
 
 use anyhow::{Context, Result, ensure};
+use groundskeeper_testing::scratch::cache;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -33,11 +34,4 @@ pub(super) fn versions(answer: &Value) -> String {
     let named: Vec<String> =
         packages.iter().map(|(name, version)| format!("{name} {}", version.as_str().unwrap_or("?"))).collect();
     named.join(", ")
-}
-
-/// Where `cargo xtask` keeps what is not in the clone.
-pub(super) fn cache() -> PathBuf {
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")));
-    cache.unwrap_or_else(|| PathBuf::from("/var/cache")).join("groundskeeper")
 }

@@ -80,5 +80,5 @@ fn mode(report: &Value, name: &str) -> Result<f64> {
 }
 
 fn figure(answer: &Value, run: &str) -> Result<f64> {
-    answer[run]["ndcg@10"].as_f64().with_context(|| format!("the peer gave no nDCG@10 of {run}"))
+    answer[run]["ndcg_10"].as_f64().with_context(|| format!("the peer gave no nDCG@10 of {run}"))
 }
