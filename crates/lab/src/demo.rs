@@ -121,6 +121,10 @@ pub async fn run(options: Options) -> Result<u8> {
     println!("\n{}", report.to_text());
 
     wrong.extend(judge(&report));
+    let (answered, failed) = workload.counts();
+    if answered == 0 || failed > 0 {
+        wrong.push(format!("of the users' requests {answered} were answered and {failed} failed"));
+    }
     let code = if options.once { verdict(&wrong) } else { wait(&daemon, &service, started).await };
     daemon.stop().await;
     let (answered, failed) = workload.stop().await;

@@ -67,7 +67,7 @@ impl Workload {
             users.spawn(async move {
                 for step in reader.. {
                     let question = QUESTIONS[step % QUESTIONS.len()];
-                    // Every seventh question is new, so that the cache has misses; every tenth wants an answer.
+                    // Every seventh question is new; every tenth wants an answer.
                     let text = if step.is_multiple_of(7) { format!("{question} {step}") } else { question.to_owned() };
                     if step.is_multiple_of(10) {
                         user.post("/v1/ask", &json!({"question": text})).await;

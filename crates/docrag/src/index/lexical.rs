@@ -187,14 +187,14 @@ impl LexicalIndex {
     fn terms(&self, scope: u32, query: &str) -> Vec<(Term, u32)> {
         let mut terms: Vec<(Term, u32)> = Vec::new();
         let mut seen: HashMap<String, usize> = HashMap::new();
-        self.analyzer.clone().each_word(query, |word| {
-            if let Some(at) = seen.get(word) {
+        for word in self.analyzer.clone().query(query) {
+            if let Some(at) = seen.get(&word) {
                 terms[*at].1 += 1;
             } else if terms.len() < MOST_WORDS {
-                seen.insert(word.to_owned(), terms.len());
-                terms.push((Term::from_field_text(self.fields.words, &scoped(scope, word)), 1));
+                terms.push((Term::from_field_text(self.fields.words, &scoped(scope, &word)), 1));
+                seen.insert(word, terms.len() - 1);
             }
-        });
+        }
         terms
     }
 

@@ -24,6 +24,9 @@ pub struct Options {
     /// Only this part of `docrag`: quality, search, embedding, ingest; `cargo xtask` knows `crash` as well.
     #[arg(long)]
     part: Option<String>,
+    /// How often `docrag` is killed in the part `crash`, which `cargo xtask` runs.
+    #[arg(long, default_value_t = 1_000)]
+    cycles: u32,
     /// `docrag` ingests the whole manual, not every fifteenth page of it.
     #[arg(long)]
     full: bool,

@@ -14,9 +14,10 @@ const EXACT_UP_TO: usize = 4_096;
 /// So few bits would say too little, and so few numbers are soon compared.
 const EXACT_UP_TO_DIMENSION: usize = 127;
 
-/// Candidates for a hit: see `docs/decisions/0012-in-process-index.md` for what each number finds.
+/// Candidates that are always compared, and more for each hit that is wanted; `docs/decisions/0012-in-process-index.md`
+/// says what each number finds.
+const CANDIDATES_AT_LEAST: usize = 2_000;
 const CANDIDATES_PER_HIT: usize = 20;
-const CANDIDATES_AT_LEAST: usize = 1_000;
 
 #[derive(Debug)]
 pub(super) struct Partition {
@@ -120,7 +121,7 @@ impl Partition {
         });
         let slots = selected.as_deref().map_or(Slots::All, Slots::These);
         let count = selected.as_ref().map_or(self.rows.len(), Vec::len);
-        let candidates = CANDIDATES_AT_LEAST.max(CANDIDATES_PER_HIT.saturating_mul(limit));
+        let candidates = CANDIDATES_AT_LEAST.saturating_add(CANDIDATES_PER_HIT.saturating_mul(limit));
         let scored = match &self.sketches {
             Some(sketches) if !exact && count > EXACT_UP_TO.max(candidates) => {
                 self.rows.cosines(vector, Slots::These(&sketches.nearest(vector, slots, candidates)))

@@ -49,8 +49,13 @@ pub(super) async fn pieces(pages: &[PathBuf], counter: TokenCounter) -> Result<V
     Ok(pieces)
 }
 
-/// The local model as the service runs it by default.
+/// The local model as the service runs it by default: a thread for each core.
 pub(super) async fn embedder() -> Result<Embedder> {
-    let settings = EmbeddingSettings { model_dir: crate::docrag::model_folder(), ..EmbeddingSettings::default() };
+    embedder_with(EmbeddingSettings::default().threads).await
+}
+
+pub(super) async fn embedder_with(threads: usize) -> Result<Embedder> {
+    let model_dir = crate::docrag::model_folder();
+    let settings = EmbeddingSettings { model_dir, threads, ..EmbeddingSettings::default() };
     Embedder::open(&settings).await.context("the model is not installed; `cargo xtask bench docrag` installs it")
 }

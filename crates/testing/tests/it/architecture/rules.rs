@@ -115,8 +115,7 @@ pub(super) fn docrag_layers(file: &SourceFile) -> Vec<Violation> {
 pub(super) fn sql_stands_in_the_store(file: &SourceFile) -> Vec<Violation> {
     let may = file.is_in("docrag", "store") || file.is_in("docrag", "index") || file.is_in("docrag", "ingest");
     violations(file, |mention| {
-        file.package == "docrag"
-            && !may
-            && (mention.starts_with(&["sqlx", "query"]) || mention.starts_with(&["sqlx", "query_as"]))
+        let sql = ["query", "query_as", "query_scalar", "query_with", "raw_sql"];
+        file.package == "docrag" && !may && sql.iter().any(|name| mention.starts_with(&["sqlx", name]))
     })
 }
