@@ -61,6 +61,10 @@ CREATE TABLE models (
     probes      bytea NOT NULL,
     -- The model whose vectors are served. At most one.
     serving     boolean NOT NULL DEFAULT false,
+    -- Since the switch to this model. What was there then is embedded again before its vectors are searched.
+    serving_since timestamptz,
+    -- An index that has followed the outbox so far holds all of that; NULL while it is being made.
+    complete_seq  bigint DEFAULT 0,
     first_seen  timestamptz NOT NULL DEFAULT now()
 );
 CREATE UNIQUE INDEX models_one_serving ON models (serving) WHERE serving;
@@ -110,6 +114,8 @@ CREATE TABLE followers (
     replica     text NOT NULL,
     -- Which collection or table is served; a rebuild makes the next one.
     build       bigint NOT NULL DEFAULT 1,
+    -- Of the vectors in that build; NULL when it was filled before the first model.
+    generation  bigint,
     applied_seq bigint NOT NULL DEFAULT 0,
     seen_at     timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (index_name, replica)

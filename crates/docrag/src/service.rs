@@ -16,6 +16,7 @@ use crate::store::documents::{Cursor, DocumentList, DocumentRecord, DocumentStat
 use crate::store::locks::SessionLocks;
 use crate::store::{Store, StoreError};
 use background::Wakes;
+use model::PATIENTLY;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -29,6 +30,7 @@ mod reindex;
 mod status;
 
 pub use background::Background;
+pub(crate) use status::{CROWDED, stored_status};
 pub use status::{CorpusStatus, FailureStatus, IndexStatus, Status};
 
 /// Who asks.
@@ -120,6 +122,13 @@ pub enum ModelState {
         reason: String,
     },
 }
+
+/// The reason of [`ModelState::Unavailable`] between a switch to another model and the last of its vectors.
+pub(crate) const EMBEDDED_AGAIN: &str = "the documents are being embedded again";
+/// Another reason: the model is the right one, and the index does not hold its vectors yet.
+pub(crate) const INDEX_REBUILT: &str = "the index is being rebuilt for the model";
+/// How long opening waits for an endpoint; it is asked again in the background.
+const MODEL_ANSWERS: Duration = Duration::from_secs(3);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DependencyState {
@@ -214,8 +223,9 @@ struct Inside {
 }
 
 impl Service {
-    /// Connects, brings the schema up to date, loads the model and opens the index. Nothing runs in the background
-    /// before [`Service::start`]; until then the indexes that live in memory are empty.
+    /// Connects, brings the schema up to date, loads the model and opens the index. An endpoint that does not answer soon
+    /// is not waited for. Nothing runs in the background before [`Service::start`]; until then the indexes that live in
+    /// memory are empty.
     pub async fn open(settings: Settings) -> Result<Self, ServiceError> {
         let store = Store::open(&settings.database).await?;
         store.migrate().await?;
@@ -257,7 +267,8 @@ impl Service {
                 following,
             }),
         };
-        service.recognise_again().await?;
+        let within = if service.inside.is_remote() { MODEL_ANSWERS } else { PATIENTLY };
+        service.recognise_again(within).await?;
         Ok(service)
     }
 
@@ -272,15 +283,26 @@ impl Service {
         status::ready(self).await
     }
 
-    /// Whether dense search makes sense now: the model that runs made the vectors that this process searches.
+    /// Whether dense search makes sense now: the model that runs made the vectors that this process searches, and all of
+    /// them.
     pub fn model_state(&self) -> ModelState {
+        match self.embedding_state() {
+            ModelState::Serving { .. } if !self.following().followed.complete() => {
+                ModelState::Unavailable { reason: EMBEDDED_AGAIN.to_owned() }
+            }
+            state => state,
+        }
+    }
+
+    /// Whether vectors can be made now: as for search, but it does not wait for what is still to be made.
+    pub(crate) fn embedding_state(&self) -> ModelState {
         let state = self.recognised();
         let held = self.following().followed.generation();
         match state {
             ModelState::Serving { generation, .. }
                 if self.following().followed.dense_loaded() && held != Some(generation) =>
             {
-                ModelState::Unavailable { reason: "the index is being rebuilt for the model".to_owned() }
+                ModelState::Unavailable { reason: INDEX_REBUILT.to_owned() }
             }
             state => state,
         }
@@ -393,8 +415,8 @@ impl Service {
         self.inside.model.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    async fn recognise_again(&self) -> Result<(), StoreError> {
-        let state = self.inside.recognise().await?;
+    async fn recognise_again(&self, within: Duration) -> Result<(), StoreError> {
+        let state = self.inside.recognise(within).await?;
         let before = self.recognised();
         if before != state {
             match &state {

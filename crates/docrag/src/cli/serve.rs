@@ -25,8 +25,15 @@ pub(super) async fn run(args: &ServeArgs, context: &mut Context) -> Result<u8, S
         Stop::usage(format!("{asked} cannot be listened on: {error}; choose another address with --listen"))
     })?;
     let address = listener.local_addr().unwrap_or(asked);
-    let signals = Signals::listen()?;
-    let service = context.open().await?;
+    let mut signals = Signals::listen()?;
+    let service = tokio::select! {
+        opened = Box::pin(context.open()) => opened?,
+        // Whatever is waited for there, nothing has begun that would have to be ended.
+        () = signals.next() => {
+            tracing::info!("stopped before it had begun");
+            return Ok(0);
+        }
+    };
     let background = service.start();
     if let Some(file) = &args.port_file {
         write_address(file, address)?;

@@ -2,7 +2,9 @@
 
 use super::Context;
 use super::output::{Stop, ago, columns, one_line};
-use crate::service::{CorpusStatus, Status};
+use crate::index::memory::MOST_CHUNKS;
+use crate::service::{CROWDED, CorpusStatus, Status, stored_status};
+use crate::store::Store;
 use crate::store::documents::DocumentState;
 use clap::Args;
 use std::collections::BTreeMap;
@@ -25,7 +27,10 @@ pub(super) struct StatusArgs {
 }
 
 pub(super) async fn run(args: &StatusArgs, context: &mut Context) -> Result<u8, Stop> {
-    let status = context.open().await?.status(args.tenant.as_deref()).await?;
+    // Not the service: this is asked when something is wrong, perhaps with the model.
+    let store = Store::open(&context.settings.database).await?;
+    store.migrate().await?;
+    let status = stored_status(&store, args.tenant.as_deref()).await?;
     if context.is_json() {
         context.out.json(&status)?;
     } else {
@@ -61,6 +66,10 @@ fn text(status: &Status) -> String {
         })
         .collect();
     text.push_str(&columns(&rows, "  "));
+    let chunks: i64 = status.corpora.iter().map(|count| count.chunks).sum();
+    if status.indexes.iter().any(|index| index.index == "memory") && chunks > MOST_CHUNKS as i64 {
+        let _ = writeln!(text, "  {CROWDED}");
+    }
     if !status.failures.is_empty() {
         text.push_str("\nLast failures\n");
         for failure in &status.failures {
@@ -153,5 +162,8 @@ mod tests {
           broken.pdf (00000000-0000-0000-0000-000000000000 in manual, given up)
             the PDF cannot be read: no xref
         ");
+        let mut crowded = status;
+        crowded.corpora[0].chunks = 200_001;
+        assert!(text(&crowded).contains(CROWDED));
     }
 }

@@ -4,20 +4,21 @@
 //!   whose chunk has changed or gone since is harmless.
 //! - Indexes in memory are filled from `vectors` first, after the outbox's head was noted; then what came after it is
 //!   applied.
-//! - A shared index is fed by whichever process holds the feed lock; all others only watch how far it is.
-//! - Who is behind what was pruned starts over (`rebuild`).
+//! - A shared index is fed by whichever process holds the feed lock; all others only watch how far it is. A process whose
+//!   model's vectors have another length than those that are served never feeds it.
+//! - Who is behind what was pruned starts over (`rebuild`), and so does a shared index that is not what its row says.
 
 use super::lexical::LexicalIndex;
 use super::{Change, DenseIndex, IndexError, Point, Scope};
 use crate::settings::IndexSettings;
-use crate::store::followers::{Entry, FollowerRow, Reading, SHARED, StoredChunk, StoredVector};
-use crate::store::locks::{FEED_LOCK, SessionLocks};
+use crate::store::followers::{Entry, FollowerRow, Reading, StoredChunk, StoredVector};
+use crate::store::locks::SessionLocks;
 use crate::store::models::floats;
 use crate::store::outbox::OutboxChange;
 use crate::store::{Store, StoreError};
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Notify};
 use uuid::Uuid;
 
@@ -25,11 +26,9 @@ mod fill;
 mod lexical;
 mod progress;
 mod rebuild;
+mod shared;
 
 pub(crate) use progress::Followed;
-
-/// Batches that a shared index is fed before the lock is given back, so that a rebuild gets its turn.
-const BATCHES_PER_TURN: usize = 32;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FollowError {
@@ -70,6 +69,8 @@ pub(crate) struct Following {
     /// Who feeds the dense index in this process; session locks do not keep a process from itself.
     pub(super) gate: Mutex<()>,
     pub(super) rebuilding: Mutex<()>,
+    /// When a shared index was last compared with its row.
+    pub(super) compared: Mutex<Option<Instant>>,
 }
 
 impl Following {
@@ -93,6 +94,7 @@ impl Following {
             serving_changed: Notify::new(),
             gate: Mutex::new(()),
             rebuilding: Mutex::new(()),
+            compared: Mutex::new(None),
         }
     }
 
@@ -106,10 +108,7 @@ impl Following {
         let (applied, generation) = (self.followed.dense_applied(), self.followed.generation());
         let name = self.dense.name();
         let batch = self.store.follow(Reading::Dense, name, generation, applied, self.settings.batch).await?;
-        if batch.serving != self.followed.known_serving() {
-            self.followed.set_known_serving(batch.serving);
-            self.serving_changed.notify_one();
-        }
+        self.hear_of(batch.serving, batch.complete_seq);
         if batch.too_late || batch.wanted_build > self.followed.build() || batch.serving != generation {
             self.rebuild_beside(batch.wanted_build);
             if batch.too_late {
@@ -119,7 +118,7 @@ impl Following {
         let Some(last) = batch.entries.last().map(|entry| entry.seq) else { return Ok(Round::CaughtUp) };
         let full = batch.entries.len() == self.settings.batch;
         let seqs = last_by_tenant(&batch.entries);
-        self.dense.apply(self.changes(batch.entries)).await?;
+        self.dense.apply(self.changes(batch.entries)?).await?;
         self.followed.dense_at(last, seqs);
         self.note_dense().await?;
         Ok(if full { Round::More } else { Round::CaughtUp })
@@ -140,94 +139,38 @@ impl Following {
         });
     }
 
-    async fn shared_round(self: &Arc<Self>) -> Result<Round, FollowError> {
-        let _gate = self.gate.lock().await;
-        if !self.locks.try_lock(&[FEED_LOCK]).await?.contains(&true) {
-            return self.watch_shared().await;
-        }
-        let result = self.feed_shared().await;
-        self.locks.unlock(&[FEED_LOCK]).await?;
-        result
-    }
-
-    /// The feed lock is held.
-    async fn feed_shared(&self) -> Result<Round, FollowError> {
-        let name = self.dense.name();
-        let generation = self.store.serving_generation().await?;
-        let Some(mut row) = self.store.follower(name, SHARED).await? else {
-            self.begin_shared(generation).await?;
-            return Ok(Round::More);
-        };
-        self.see_serving(generation);
-        for _ in 0..BATCHES_PER_TURN {
-            let batch =
-                self.store.follow(Reading::Dense, name, generation, row.applied_seq, self.settings.batch).await?;
-            if batch.too_late {
-                self.refill_shared(generation).await?;
-                return Ok(Round::More);
-            }
-            let Some(last) = batch.entries.last().map(|entry| entry.seq) else {
-                self.see_shared(row).await?;
-                return Ok(Round::CaughtUp);
-            };
-            self.dense.apply(self.changes(batch.entries)).await?;
-            row.applied_seq = last;
-            self.store.followed(name, SHARED, row).await?;
-            self.see_shared(row).await?;
-        }
-        Ok(Round::More)
-    }
-
-    /// Another process feeds the index; how far is it?
-    async fn watch_shared(&self) -> Result<Round, FollowError> {
-        self.see_serving(self.store.serving_generation().await?);
-        if let Some(row) = self.store.follower(self.dense.name(), SHARED).await? {
-            self.see_shared(row).await?;
-        }
-        Ok(Round::CaughtUp)
-    }
-
-    fn see_serving(&self, generation: Option<i64>) {
-        self.followed.set_generation(generation);
-        if generation != self.followed.known_serving() {
-            self.followed.set_known_serving(generation);
+    /// Which model serves, as a round has seen it.
+    fn hear_of(&self, serving: Option<i64>, complete_seq: Option<i64>) {
+        self.followed.set_complete(if serving.is_some() { complete_seq } else { Some(0) });
+        if serving != self.followed.known_serving() {
+            self.followed.set_known_serving(serving);
             self.serving_changed.notify_one();
         }
     }
 
-    async fn see_shared(&self, row: FollowerRow) -> Result<(), FollowError> {
-        let before = self.followed.dense_applied();
-        let seqs = if !self.followed.dense_loaded() {
-            self.store.outbox_tenants(0, row.applied_seq).await?
-        } else if row.applied_seq > before {
-            self.store.outbox_tenants(before, row.applied_seq).await?
-        } else {
-            Vec::new()
-        };
-        self.followed.set_build(row.build);
-        self.followed.dense_at(row.applied_seq, seqs);
-        self.followed.set_dense_loaded();
-        Ok(())
-    }
-
     /// Says in Postgres how far this process's own dense index is, and that the process lives.
     pub(crate) async fn note_dense(&self) -> Result<(), StoreError> {
-        if self.dense.is_shared() || !self.followed.dense_loaded() {
+        let name = self.dense.name();
+        if self.dense.is_shared() {
+            return self.store.uses_shared(name).await;
+        }
+        if !self.followed.dense_loaded() {
             return Ok(());
         }
-        let row = FollowerRow { build: self.followed.build(), applied_seq: self.followed.dense_applied() };
-        self.store.followed(self.dense.name(), &self.replica, row).await
+        let (build, applied_seq) = (self.followed.build(), self.followed.dense_applied());
+        let row = FollowerRow { build, generation: self.followed.generation(), applied_seq };
+        self.store.followed(name, &self.replica, row).await
     }
 
     /// What these entries come to. Of several entries for a chunk only the last counts, since each is applied as the
     /// chunk is now.
-    fn changes(&self, entries: Vec<Entry>) -> Vec<Change> {
+    fn changes(&self, entries: Vec<Entry>) -> Result<Vec<Change>, IndexError> {
         let mut changes = HashMap::with_capacity(entries.len());
         for entry in entries {
             let scope = Scope { tenant: entry.tenant, corpus: entry.corpus };
             let change = match (entry.change, entry.vector) {
                 (OutboxChange::Vector, Some(vector)) => {
-                    self.point(entry.chunk_id, entry.doc_id, scope, vector).map(Change::Upsert)
+                    self.point(entry.chunk_id, entry.doc_id, scope, vector)?.map(Change::Upsert)
                 }
                 (OutboxChange::Delete, _) => Some(Change::Delete { id: entry.chunk_id, scope }),
                 _ => None,
@@ -236,13 +179,27 @@ impl Following {
                 changes.insert(entry.chunk_id, change);
             }
         }
-        changes.into_values().collect()
+        Ok(changes.into_values().collect())
     }
 
-    /// `None` for a vector of another model's length: it waits for being made again.
-    fn point(&self, id: Uuid, doc_id: Uuid, scope: Scope, stored: StoredVector) -> Option<Point> {
+    /// `None` for a vector of another model's length, which an index of this process's own does not need: nothing is
+    /// searched there until the right model runs. What a shared index does not get would be missing for everybody.
+    fn point(&self, id: Uuid, doc_id: Uuid, scope: Scope, stored: StoredVector) -> Result<Option<Point>, IndexError> {
         let vector = floats(&stored.bytes);
-        (vector.len() == self.dimension).then_some(Point {
+        if vector.len() != self.dimension {
+            if !self.dense.is_shared() {
+                return Ok(None);
+            }
+            let (got, expected) = (vector.len(), self.dimension);
+            return Err(IndexError::Refused {
+                index: self.dense.name(),
+                cause: format!(
+                    "the vector of chunk {id} has {got} numbers, and the model of this process makes {expected}; feed it \
+                     from a process with the model that serves"
+                ),
+            });
+        }
+        Ok(Some(Point {
             id,
             doc_id,
             tenant: scope.tenant,
@@ -251,13 +208,14 @@ impl Following {
             model_fingerprint: stored.fingerprint,
             generation: stored.generation,
             vector,
-        })
+        }))
     }
 
-    fn points(&self, chunks: &mut [StoredChunk]) -> Vec<Change> {
+    fn points(&self, chunks: &mut [StoredChunk]) -> Result<Vec<Change>, IndexError> {
         let upsert = |chunk: &mut StoredChunk| {
             let scope = Scope { tenant: chunk.tenant.clone(), corpus: chunk.corpus.clone() };
-            self.point(chunk.id, chunk.doc_id, scope, chunk.vector.take()?).map(Change::Upsert)
+            let vector = chunk.vector.take()?;
+            Some(self.point(chunk.id, chunk.doc_id, scope, vector).transpose()?.map(Change::Upsert))
         };
         chunks.iter_mut().filter_map(upsert).collect()
     }

@@ -14,6 +14,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub(super) use rows::Slots;
 
+/// It was measured up to here; more are held as well, and searched more slowly.
+pub const MOST_CHUNKS: u64 = 200_000;
+
 /// Changes made under one writing lock: about 100 µs.
 const CHANGES_PER_LOCK: usize = 64;
 
@@ -140,6 +143,7 @@ impl Set {
                     }
                 }
             }
+            drop(partition);
             self.forget_when_empty(&scope);
         }
     }
@@ -181,4 +185,33 @@ fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 
 fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::index::Point;
+    use uuid::Uuid;
+
+    #[test]
+    fn a_corpus_whose_last_vector_has_gone_takes_no_memory() {
+        let index = MemoryIndex::new(2);
+        let scope = Scope { tenant: "a".to_owned(), corpus: "b".to_owned() };
+        let point = Point {
+            id: Uuid::from_u128(1),
+            doc_id: Uuid::from_u128(2),
+            tenant: scope.tenant.clone(),
+            corpus: scope.corpus.clone(),
+            chunk_hash: vec![0; 32],
+            model_fingerprint: "model:0".to_owned(),
+            generation: 1,
+            vector: vec![1.0, 0.0],
+        };
+        index.apply(vec![Change::Upsert(point.clone())]).unwrap();
+        assert_eq!(index.served().all().len(), 1);
+        index.apply(vec![Change::Delete { id: point.id, scope: scope.clone() }]).unwrap();
+        assert_eq!(index.served().all().len(), 0);
+        index.apply(vec![Change::Upsert(point)]).unwrap();
+        assert_eq!(index.search(&scope, &None, &[1.0, 0.0], 1, true).unwrap().len(), 1);
+    }
 }

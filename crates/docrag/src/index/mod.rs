@@ -12,6 +12,9 @@ pub mod pgvector;
 pub mod qdrant;
 mod sketch;
 
+/// What a shared index serves that nothing was filled into yet: every later build was filled from Postgres.
+pub(crate) const FIRST_BUILD: i64 = 0;
+
 /// A vector as an index holds it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point {
@@ -149,6 +152,24 @@ impl DenseIndex {
             Self::Memory(index) => Ok(index.count()),
             Self::Qdrant(index) => index.count().await,
             Self::Pgvector(index) => index.count().await,
+        }
+    }
+
+    /// Whether it holds no point.
+    pub(crate) async fn is_empty(&self) -> Result<bool, IndexError> {
+        match self {
+            Self::Memory(index) => Ok(index.count() == 0),
+            Self::Qdrant(index) => Ok(index.count().await? == 0),
+            Self::Pgvector(index) => index.is_empty().await,
+        }
+    }
+
+    /// The number of the build that a shared index serves; nothing when it serves none of ours.
+    pub(crate) async fn served_build(&self) -> Result<Option<i64>, IndexError> {
+        match self {
+            Self::Memory(_) => Ok(None),
+            Self::Qdrant(index) => index.served_build().await,
+            Self::Pgvector(index) => index.served_build().await,
         }
     }
 

@@ -100,6 +100,17 @@ impl PgvectorIndex {
         Ok(count as u64)
     }
 
+    pub(super) async fn is_empty(&self) -> Result<bool, IndexError> {
+        let empty = sqlx::query_scalar("SELECT NOT EXISTS (SELECT 1 FROM dense_served)");
+        empty.fetch_one(&self.pool).await.map_err(failed)
+    }
+
+    /// The number of the build that the view shows.
+    pub(super) async fn served_build(&self) -> Result<Option<i64>, IndexError> {
+        let mut connection = self.pool.acquire().await.map_err(failed)?;
+        schema::served(&mut connection).await.map_err(failed)
+    }
+
     pub async fn begin_build(&self, build: i64) -> Result<(), IndexError> {
         let begun = schema::begin(&self.pool, build, &self.settings, self.dimension).await.map_err(failed)?;
         if begun { Ok(()) } else { Err(refused(format!("build {build} is already served"))) }

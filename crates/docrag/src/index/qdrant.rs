@@ -2,13 +2,14 @@
 //!
 //! What is searched and written to is an alias (`index.qdrant.collection`); the collection behind it has the number of
 //! its build in its name. A rebuild fills the next collection and moves the alias, which Qdrant does at once for
-//! everybody. Collections of our name that the alias does not point to are leftovers of an interrupted rebuild.
+//! everybody. Collections of our name that the alias does not point to are leftovers of an interrupted rebuild. Build 0 is
+//! what an alias points to that was missing: empty, and to be filled from Postgres.
 //!
 //! The server may be away when the service starts: then the first call after it is back makes sure of the collection.
 
 mod wire;
 
-use super::{Allowed, Change, Held, Hit, IndexError, Scope, latest};
+use super::{Allowed, Change, FIRST_BUILD, Held, Hit, IndexError, Scope, latest};
 use crate::settings::QdrantSettings;
 use qdrant_client::Qdrant;
 use qdrant_client::qdrant::vectors_config::Config;
@@ -172,12 +173,21 @@ impl QdrantIndex {
             return Ok(collection);
         }
         self.refuse_collection_of_the_aliases_name().await?;
-        let first = self.collection(1);
+        let first = self.collection(FIRST_BUILD);
         if !self.exists(&first).await? {
             self.create(&first).await?;
         }
+        if let Some(collection) = self.served().await? {
+            // Another replica was faster, and may have filled the next one already.
+            return Ok(collection);
+        }
         self.point_alias_to(&first).await?;
         Ok(first)
+    }
+
+    /// The number of the build that the alias points to.
+    pub(super) async fn served_build(&self) -> Result<Option<i64>, IndexError> {
+        Ok(self.served().await?.and_then(|collection| self.build_of(&collection)))
     }
 
     async fn refuse_collection_of_the_aliases_name(&self) -> Result<(), IndexError> {
@@ -192,6 +202,10 @@ impl QdrantIndex {
 
     fn collection(&self, build: i64) -> String {
         format!("{}_b{build}", self.alias)
+    }
+
+    fn build_of(&self, collection: &str) -> Option<i64> {
+        collection.strip_prefix(&self.alias)?.strip_prefix("_b")?.parse().ok()
     }
 
     /// The collection that the alias points to.
@@ -246,9 +260,7 @@ impl QdrantIndex {
     async fn remove_leftovers(&self) -> Result<(), IndexError> {
         let served = self.served().await?;
         for found in self.client.list_collections().await.map_err(failed)?.collections {
-            let build = found.name.strip_prefix(&self.alias).and_then(|rest| rest.strip_prefix("_b"));
-            let is_ours = build.is_some_and(|build| build.parse::<i64>().is_ok());
-            if is_ours && served.as_deref() != Some(&found.name) {
+            if self.build_of(&found.name).is_some() && served.as_deref() != Some(&found.name) {
                 self.client.delete_collection(&found.name).await.map_err(failed)?;
             }
         }

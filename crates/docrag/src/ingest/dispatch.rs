@@ -121,7 +121,7 @@ impl Dispatcher {
         }
         let limit = self.service.settings().ingest.workers * AHEAD;
         let known: Vec<Uuid> = self.by_task.values().chain(&self.queue).chain(&self.elsewhere).copied().collect();
-        let embedding = matches!(self.service.model_state(), ModelState::Serving { .. });
+        let embedding = matches!(self.service.embedding_state(), ModelState::Serving { .. });
         let ids = self.service.store().waiting(&known, embedding, limit).await?;
         if ids.is_empty() {
             return Ok(false);

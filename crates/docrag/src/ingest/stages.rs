@@ -114,7 +114,7 @@ async fn embed(service: &Service, task: &Task, stop: &watch::Receiver<bool>) -> 
     let batch = service.settings().ingest.batch;
     let page = batch * BATCHES_READ;
     loop {
-        let ModelState::Serving { fingerprint, generation } = service.model_state() else {
+        let ModelState::Serving { fingerprint, generation } = service.embedding_state() else {
             return Err(Trouble::Paused);
         };
         let making = Making { generation, fingerprint };

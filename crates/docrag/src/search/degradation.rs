@@ -2,7 +2,7 @@
 
 use crate::embed::EmbedError;
 use crate::index::IndexError;
-use crate::service::{ModelState, ServiceError};
+use crate::service::{EMBEDDED_AGAIN, INDEX_REBUILT, ModelState, ServiceError};
 
 /// Why there is no dense list, or no lexical one.
 #[derive(Debug)]
@@ -10,6 +10,7 @@ pub(super) enum Missing {
     Embedding(EmbedError),
     ModelDiffers { known: String, seen: String },
     ModelAway(String),
+    EmbeddedAgain,
     Dense(IndexError),
     DenseLoading,
     Lexical(IndexError),
@@ -21,6 +22,8 @@ impl Missing {
         match state {
             ModelState::Serving { .. } => None,
             ModelState::Differs { known, seen } => Some(Self::ModelDiffers { known, seen }),
+            ModelState::Unavailable { reason } if reason == EMBEDDED_AGAIN => Some(Self::EmbeddedAgain),
+            ModelState::Unavailable { reason } if reason == INDEX_REBUILT => Some(Self::DenseLoading),
             ModelState::Unavailable { reason } => Some(Self::ModelAway(reason)),
         }
     }
@@ -33,6 +36,7 @@ impl Missing {
             Self::ModelDiffers { .. } => {
                 "the embedding model is not the one that the vectors were made with; searched by keywords only"
             }
+            Self::EmbeddedAgain => "the documents are being embedded again; searched by keywords only",
             Self::Dense(_) => "the vector index does not answer; searched by keywords only",
             Self::DenseLoading => "the vector index is still being loaded; searched by keywords only",
             Self::Lexical(_) => "the keyword index failed; searched by meaning only",
@@ -45,7 +49,7 @@ impl Missing {
         match self {
             Self::Embedding(EmbedError::Deadline(_)) => "deadline",
             Self::Embedding(_) | Self::ModelAway(_) => "embedder",
-            Self::ModelDiffers { .. } => "model",
+            Self::ModelDiffers { .. } | Self::EmbeddedAgain => "model",
             Self::Dense(_) => "index",
             Self::Lexical(_) => "lexical",
             Self::DenseLoading | Self::LexicalLoading => "loading",
@@ -58,6 +62,7 @@ impl Missing {
         match self {
             Self::Embedding(error) => ServiceError::Embed(error),
             Self::ModelAway(reason) => ServiceError::Embed(EmbedError::Model(reason)),
+            Self::EmbeddedAgain => ServiceError::Embed(EmbedError::Model(EMBEDDED_AGAIN.to_owned())),
             Self::ModelDiffers { known, seen } => {
                 ServiceError::Embed(EmbedError::Model(format!("it is {seen}, and the vectors are of {known}")))
             }

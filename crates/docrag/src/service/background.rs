@@ -1,7 +1,10 @@
 //! What runs beside requests: workers, followers, housekeeping. Each of them goes on by itself after Postgres was away.
 
+use super::model::{PATIENTLY, asked_again};
 use super::{ModelState, Service};
+use crate::index::DenseIndex;
 use crate::index::follower::{FollowError, Following, Round};
+use crate::index::memory::MOST_CHUNKS;
 use crate::ingest;
 use crate::store::StoreError;
 use crate::store::outbox::{DOCUMENTS_CHANNEL, OUTBOX_CHANNEL};
@@ -16,7 +19,7 @@ use tokio::task::JoinSet;
 /// them together.
 const ROUND_PAUSE: Duration = Duration::from_millis(50);
 const AWAY: Duration = Duration::from_secs(1);
-const HEARTBEAT: Duration = Duration::from_secs(5);
+pub(super) const HEARTBEAT: Duration = Duration::from_secs(5);
 const PRUNE: Duration = Duration::from_secs(30);
 const UPKEEP: Duration = Duration::from_hours(1);
 const MARK: Duration = Duration::from_millis(500);
@@ -202,22 +205,24 @@ async fn mark(service: Service, mut stop: watch::Receiver<bool>) {
     }
 }
 
-/// Asks again which model serves: while the running one does not answer, and when another process has switched.
+/// Asks again which model serves: while the running one does not answer or is the wrong one, and when another process has
+/// switched.
 async fn watch_model(service: Service, mut stop: watch::Receiver<bool>) {
     while !*stop.borrow() {
-        let unavailable = matches!(service.recognised(), ModelState::Unavailable { .. });
+        let state = service.recognised();
+        let wait = asked_again(&state, service.inside.is_remote()).unwrap_or(PATIENTLY);
         let again = async {
-            if unavailable {
-                let _ = tokio::time::timeout(HEARTBEAT, service.following().serving_changed.notified()).await;
-            } else {
-                service.following().serving_changed.notified().await;
+            let told = tokio::time::timeout(wait, service.following().serving_changed.notified()).await;
+            if told.is_err() && matches!(state, ModelState::Differs { .. }) {
+                service.inside.forget_probes().await;
             }
+            service.recognise_again(PATIENTLY).await
         };
-        tokio::select! {
-            () = again => {}
+        let result = tokio::select! {
+            result = again => result,
             _ = stop.changed() => return,
-        }
-        if let Err(error) = service.recognise_again().await {
+        };
+        if let Err(error) = result {
             tracing::warn!(%error, "which model serves could not be asked");
             tokio::time::sleep(AWAY).await;
             service.following().serving_changed.notify_one();
@@ -225,11 +230,20 @@ async fn watch_model(service: Service, mut stop: watch::Receiver<bool>) {
     }
 }
 
+/// When what was last done.
+#[derive(Default)]
+struct House {
+    pruned: Option<Instant>,
+    kept: Option<Instant>,
+    /// Whether it was said that the index in memory holds more than it should.
+    crowded: bool,
+}
+
 /// Heartbeats, tombstones, pruning, partitions, old sessions.
 async fn keep_house(service: Service, mut stop: watch::Receiver<bool>) {
-    let (mut pruned, mut kept) = (None, None);
+    let mut house = House::default();
     while !*stop.borrow() {
-        if let Err(error) = house_round(&service, &mut pruned, &mut kept).await {
+        if let Err(error) = house_round(&service, &mut house).await {
             tracing::debug!(%error, "housekeeping waits for Postgres");
         }
         tokio::select! {
@@ -239,31 +253,42 @@ async fn keep_house(service: Service, mut stop: watch::Receiver<bool>) {
     }
 }
 
-async fn house_round(
-    service: &Service,
-    pruned: &mut Option<Instant>,
-    kept: &mut Option<Instant>,
-) -> Result<(), StoreError> {
+async fn house_round(service: &Service, house: &mut House) -> Result<(), StoreError> {
     let (store, following) = (service.store(), service.following());
     following.note_dense().await?;
     following.note_lexical().await?;
     while store.remove_tombstones().await? >= 1_000 {}
+    let being_made = store.serving_model().await?.is_some_and(|serving| serving.complete_seq.is_none());
+    if being_made && store.note_complete().await? {
+        tracing::info!("all documents have vectors of the serving model");
+    }
     measure(service).await?;
+    if let DenseIndex::Memory(index) = service.dense()
+        && !house.crowded
+        && index.count() > MOST_CHUNKS
+    {
+        tracing::warn!(chunks = index.count(), "{}", super::status::CROWDED);
+        house.crowded = true;
+    }
     // Before it is loaded, nothing says how far this process is.
-    if following.followed.loaded() && is_due(*pruned, PRUNE) {
+    if following.followed.loaded() && is_due(house.pruned, PRUNE) {
+        if being_made {
+            // Nothing that an interrupted switch left behind may keep dense search off.
+            store.requeue_stale().await?;
+        }
         store.forget_followers().await?;
         let gone = store.prune_outbox().await?;
         tracing::debug!(entries = gone, "pruned the outbox");
-        *pruned = Some(Instant::now());
+        house.pruned = Some(Instant::now());
     }
-    if is_due(*kept, UPKEEP) {
+    if is_due(house.kept, UPKEEP) {
         let astray = store.ensure_audit_partitions().await?;
         if astray > 0 {
             tracing::warn!(rows = astray, "audit_logs_default holds rows: a month had no partition when they came");
         }
         let sessions = store.remove_old_sessions().await?;
         tracing::debug!(sessions, "removed old sessions");
-        *kept = Some(Instant::now());
+        house.kept = Some(Instant::now());
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `docrag reindex`: the index, and with it all vectors if wanted, made anew.
 
+use super::model::PATIENTLY;
 use super::{Background, ModelState, Progress, Service, ServiceError};
 use crate::index::follower::FollowError;
 use std::sync::atomic::Ordering;
@@ -13,8 +14,25 @@ pub(super) async fn reindex(service: &Service, re_embed: bool, progress: &Progre
     if re_embed {
         return re_embed_all(service, progress).await;
     }
-    let generation = service.store().serving_generation().await?;
-    rebuild(service, generation, false, progress).await
+    if let ModelState::Differs { known, seen } = service.recognised() {
+        return Err(ServiceError::Invalid(format!(
+            "the vectors were made by {known}, but {seen} runs here, which cannot rebuild their index: configure the former \
+             model again, or run `docrag reindex --re-embed`"
+        )));
+    }
+    let serving = service.store().serving_model().await?;
+    let own = service.following().dimension;
+    // When the model does not answer, its length still tells something.
+    if let Some(serving) = serving
+        && serving.dimension != own
+    {
+        return Err(ServiceError::Invalid(format!(
+            "the vectors have {} numbers, but the model that is configured here makes {own}: configure the former model \
+             again, or run `docrag reindex --re-embed`",
+            serving.dimension
+        )));
+    }
+    rebuild(service, serving.map(|serving| serving.generation), false, progress).await
 }
 
 async fn rebuild(
@@ -52,6 +70,9 @@ async fn rebuild(
 /// Switches to the model that runs, and waits until it has made all vectors. Interrupted, the next start or the next call
 /// goes on.
 async fn re_embed_all(service: &Service, progress: &Progress) -> Result<(), ServiceError> {
+    if service.inside.is_remote() {
+        service.inside.forget_probes().await;
+    }
     let own = service.inside.own_generation().await?.map_err(|reason| {
         ServiceError::Internal(format!("the embedding model does not answer, so nothing was changed: {reason}"))
     })?;
@@ -69,7 +90,7 @@ async fn switch_and_wait(service: &Service, own: i64, progress: &Progress) -> Re
     if service.store().serving_generation().await? != Some(own) {
         rebuild(service, Some(own), true, progress).await?;
     }
-    service.recognise_again().await?;
+    service.recognise_again(PATIENTLY).await?;
     if !matches!(service.recognised(), ModelState::Serving { .. }) {
         return Err(ServiceError::Internal("another model was switched to meanwhile".to_owned()));
     }
@@ -80,6 +101,7 @@ async fn switch_and_wait(service: &Service, own: i64, progress: &Progress) -> Re
         let left = service.store().count_unembedded().await?;
         progress(total.saturating_sub(left), total);
         if left == 0 {
+            service.store().note_complete().await?;
             return Ok(());
         }
         tokio::time::sleep(LOOK).await;

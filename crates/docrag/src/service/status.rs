@@ -1,6 +1,9 @@
 //! What `docrag status` and `GET /v1/status` show.
 
-use super::{DependencyState, ModelState, Service, ServiceError};
+use super::{DependencyState, EMBEDDED_AGAIN, ModelState, Service, ServiceError};
+use crate::index::DenseIndex;
+use crate::index::memory::MOST_CHUNKS;
+use crate::store::Store;
 use crate::store::documents::{DocumentRecord, DocumentState};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
@@ -63,11 +66,32 @@ const ANSWER: Duration = Duration::from_secs(2);
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LAST_LOOK: Duration = Duration::from_millis(500);
 
+/// Of an index in memory with more than [`MOST_CHUNKS`].
+pub(crate) const CROWDED: &str = "the index in memory holds more than 200,000 chunks, up to which it was measured; set \
+    index.kind to \"qdrant\" or \"pgvector\"";
+
 pub(super) async fn status(service: &Service, tenant: Option<&str>) -> Result<Status, ServiceError> {
-    let store = service.store();
+    let model = model_text(&service.model_state()).unwrap_or_else(|why| why);
+    from_store(service.store(), tenant, model).await
+}
+
+/// As far as Postgres knows: whether the model that serves also runs, only a running service can tell.
+pub(crate) async fn stored_status(store: &Store, tenant: Option<&str>) -> Result<Status, ServiceError> {
+    let models = store.models().await?;
+    let model = match (models.iter().find(|model| model.serving), store.serving_model().await?) {
+        (Some(model), Some(serving)) => {
+            let again = if serving.complete_seq.is_none() { format!("; {EMBEDDED_AGAIN}") } else { String::new() };
+            format!("{} serves, as generation {}{again}", model.fingerprint, model.generation)
+        }
+        _ => "no embedding model serves yet".to_owned(),
+    };
+    from_store(store, tenant, model).await
+}
+
+async fn from_store(store: &Store, tenant: Option<&str>, model: String) -> Result<Status, ServiceError> {
     let (oldest_waiting_seconds, _) = store.backlog(tenant).await?;
     Ok(Status {
-        model: model_text(&service.model_state()).unwrap_or_else(|why| why),
+        model,
         corpora: store.corpus_states(tenant).await?,
         indexes: store.index_states().await?,
         failures: store.failures(tenant, FAILURES).await?,
@@ -96,7 +120,8 @@ pub(super) async fn ready(service: &Service) -> Vec<DependencyState> {
     };
     let index = async {
         let count = Box::pin(service.dense().count());
-        in_time(async { count.await.map(|count| format!("{count} vectors")).map_err(|error| error.to_string()) }).await
+        let told = |count| index_text(matches!(service.dense(), DenseIndex::Memory(_)), count);
+        in_time(async { count.await.map(told).map_err(|error| error.to_string()) }).await
     };
     let redis = async {
         match tokio::time::timeout(ANSWER, service.cache().state()).await {
@@ -123,6 +148,11 @@ pub(super) async fn ready(service: &Service) -> Vec<DependencyState> {
     ];
     states.extend(redis.map(|redis| dependency("redis", false, redis)));
     states
+}
+
+fn index_text(in_memory: bool, count: u64) -> String {
+    let crowded = if in_memory && count > MOST_CHUNKS { format!("; {CROWDED}") } else { String::new() };
+    format!("{count} vectors{crowded}")
 }
 
 async fn in_time(ask: impl Future<Output = Result<String, String>>) -> Result<String, String> {
@@ -162,5 +192,17 @@ fn is_settled(service: &Service, document: &DocumentRecord) -> bool {
         DocumentState::Indexed | DocumentState::Deleted => here,
         DocumentState::Failed => true,
         DocumentState::Received | DocumentState::Chunked | DocumentState::Embedded => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_in_memory_that_holds_too_much_says_so() {
+        assert_eq!(index_text(true, 200_000), "200000 vectors");
+        assert_eq!(index_text(false, 200_001), "200001 vectors");
+        assert_eq!(index_text(true, 200_001), format!("200001 vectors; {CROWDED}"));
     }
 }

@@ -65,20 +65,24 @@ pub(crate) struct Batch {
     pub wanted_build: i64,
     /// The generation of the model that serves.
     pub serving: Option<i64>,
+    /// See [`super::models::Serving::complete_seq`].
+    pub complete_seq: Option<i64>,
     pub entries: Vec<Entry>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FollowerRow {
     pub build: i64,
+    /// Of the vectors in this build; none when it was filled before the first model, and of words.
+    pub generation: Option<i64>,
     pub applied_seq: i64,
 }
 
 // One statement each, so that what was pruned and what is left are seen at the same moment.
 const FOLLOW_DENSE: &str = "
     SELECT p.seq AS pruned, coalesce((SELECT wanted FROM index_builds WHERE index_name = $3), 1) AS wanted,
-           (SELECT generation FROM models WHERE serving) AS serving, o.*
-    FROM outbox_pruned p LEFT JOIN (
+           m.generation AS serving, m.complete_seq, o.*
+    FROM outbox_pruned p LEFT JOIN models m ON m.serving LEFT JOIN (
         SELECT o.seq, o.change, o.tenant, o.corpus, o.doc_id, o.chunk_id, v.chunk_hash, v.embedding,
                v.model_fingerprint, v.generation
         FROM outbox o LEFT JOIN vectors v
@@ -88,7 +92,7 @@ const FOLLOW_DENSE: &str = "
 
 const FOLLOW_LEXICAL: &str = "
     SELECT p.seq AS pruned, coalesce((SELECT wanted FROM index_builds WHERE index_name = $3), 1) AS wanted,
-           $4::bigint AS serving, o.*
+           $4::bigint AS serving, NULL::bigint AS complete_seq, o.*
     FROM outbox_pruned p LEFT JOIN (
         SELECT o.seq, o.change, o.tenant, o.corpus, o.doc_id, o.chunk_id, d.title, v.heading, v.content
         FROM outbox o LEFT JOIN (vectors v JOIN documents d ON d.id = v.doc_id)
@@ -121,6 +125,7 @@ impl Store {
             too_late: applied < first.try_get::<i64, _>("pruned")?,
             wanted_build: first.try_get("wanted")?,
             serving: first.try_get("serving")?,
+            complete_seq: first.try_get("complete_seq")?,
             entries: Vec::with_capacity(rows.len()),
         };
         for row in &rows {
@@ -187,29 +192,49 @@ impl Store {
     }
 
     pub(crate) async fn follower(&self, index: &str, replica: &str) -> Result<Option<FollowerRow>, StoreError> {
-        let row: Option<(i64, i64)> =
-            sqlx::query_as("SELECT build, applied_seq FROM followers WHERE index_name = $1 AND replica = $2")
-                .bind(index)
-                .bind(replica)
-                .fetch_optional(&self.pool)
-                .await?;
-        Ok(row.map(|(build, applied_seq)| FollowerRow { build, applied_seq }))
+        let row: Option<(i64, Option<i64>, i64)> = sqlx::query_as(
+            "SELECT build, generation, applied_seq FROM followers WHERE index_name = $1 AND replica = $2",
+        )
+        .bind(index)
+        .bind(replica)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(row.map(|(build, generation, applied_seq)| FollowerRow { build, generation, applied_seq }))
     }
 
     /// Notes how far an index is; also says that its process lives.
     pub(crate) async fn followed(&self, index: &str, replica: &str, row: FollowerRow) -> Result<(), StoreError> {
         sqlx::query(
-            "INSERT INTO followers (index_name, replica, build, applied_seq) VALUES ($1, $2, $3, $4)
+            "INSERT INTO followers (index_name, replica, build, applied_seq, generation) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT (index_name, replica)
-             DO UPDATE SET build = excluded.build, applied_seq = excluded.applied_seq, seen_at = now()",
+             DO UPDATE SET build = excluded.build, applied_seq = excluded.applied_seq,
+                 generation = excluded.generation, seen_at = now()",
         )
         .bind(index)
         .bind(replica)
         .bind(row.build)
         .bind(row.applied_seq)
+        .bind(row.generation)
         .execute(&self.pool)
         .await?;
         Ok(())
+    }
+
+    /// A shared index is in use, however long nothing has changed in it: what it has not followed has to be kept.
+    pub(crate) async fn uses_shared(&self, index: &str) -> Result<(), StoreError> {
+        let seen = sqlx::query("UPDATE followers SET seen_at = now() WHERE index_name = $1 AND replica = $2");
+        seen.bind(index).bind(SHARED).execute(&self.pool).await?;
+        Ok(())
+    }
+
+    /// Whether an index that has followed the outbox so far has to hold any vector of this generation.
+    pub(crate) async fn has_followed_vectors(&self, generation: i64, applied: i64) -> Result<bool, StoreError> {
+        let has = sqlx::query_scalar(
+            "SELECT EXISTS (
+                 SELECT 1 FROM vectors v WHERE v.generation = $1 AND v.embedding IS NOT NULL
+                   AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.seq > $2 AND o.chunk_id = v.id))",
+        );
+        Ok(has.bind(generation).bind(applied).fetch_one(&self.pool).await?)
     }
 
     pub(crate) async fn unregister(&self, replica: &str) -> Result<(), StoreError> {

@@ -15,6 +15,16 @@ pub(crate) struct ModelRow {
     pub serving: bool,
 }
 
+/// The model whose vectors are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Serving {
+    pub generation: i64,
+    pub dimension: usize,
+    /// An index that has followed the outbox so far holds a vector of this model for every chunk that was there when it
+    /// began to serve; `None` while they are being made.
+    pub complete_seq: Option<i64>,
+}
+
 impl Store {
     pub(crate) async fn models(&self) -> Result<Vec<ModelRow>, StoreError> {
         let rows = sqlx::query(
@@ -36,9 +46,21 @@ impl Store {
         rows.iter().map(model).collect()
     }
 
+    pub(crate) async fn serving_model(&self) -> Result<Option<Serving>, StoreError> {
+        let row: Option<(i64, i32, Option<i64>)> =
+            sqlx::query_as("SELECT generation, dimension, complete_seq FROM models WHERE serving")
+                .fetch_optional(&self.pool)
+                .await?;
+        Ok(row.map(|(generation, dimension, complete_seq)| Serving {
+            generation,
+            dimension: dimension.max(1) as usize,
+            complete_seq,
+        }))
+    }
+
     /// The generation whose vectors are served.
     pub(crate) async fn serving_generation(&self) -> Result<Option<i64>, StoreError> {
-        Ok(sqlx::query_scalar("SELECT generation FROM models WHERE serving").fetch_optional(&self.pool).await?)
+        Ok(self.serving_model().await?.map(|serving| serving.generation))
     }
 
     /// Remembers a model that was not known.
@@ -63,7 +85,8 @@ impl Store {
     }
 
     /// Serves this model from now on. Without `replace`, only when none serves yet. Whoever writes embeddings holds the
-    /// outbox's lock to its commit, so that none of another model is written afterwards.
+    /// outbox's lock to its commit, so that none of another model is written afterwards. The first model ever has nothing
+    /// to make again; any other is complete when [`Store::note_complete`] says so.
     pub(crate) async fn serve_model(&self, generation: i64, replace: bool) -> Result<(), StoreError> {
         let mut tx = self.pool.begin().await?;
         lock_for_transaction(&mut tx, OUTBOX_LOCK).await?;
@@ -74,8 +97,16 @@ impl Store {
                 .bind(generation)
                 .execute(&mut *tx)
                 .await?;
-            let serve = sqlx::query("UPDATE models SET serving = true WHERE generation = $1").bind(generation);
-            serve.execute(&mut *tx).await?;
+            sqlx::query(
+                "UPDATE models SET serving = true, serving_since = now(), complete_seq = CASE WHEN $2 OR NOT EXISTS (
+                     SELECT 1 FROM vectors v JOIN documents d ON d.id = v.doc_id
+                     WHERE d.state <> 'failed' AND v.generation IS DISTINCT FROM $1) THEN 0 END
+                 WHERE generation = $1 AND NOT serving",
+            )
+            .bind(generation)
+            .bind(none)
+            .execute(&mut *tx)
+            .await?;
             sqlx::query("SELECT pg_notify('docrag_outbox', '')").execute(&mut *tx).await?;
         }
         tx.commit().await?;
@@ -105,11 +136,31 @@ impl Store {
         }
     }
 
-    /// Chunks without a vector of the serving model, but of documents that were given up.
+    /// Notes that the serving model has made everything again that was there at the switch, when it has. What came later
+    /// does not count, or a busy service would never be done. Returns whether it was noted now.
+    pub(crate) async fn note_complete(&self) -> Result<bool, StoreError> {
+        let noted = sqlx::query(
+            "UPDATE models m SET complete_seq =
+                 greatest(coalesce((SELECT max(seq) FROM outbox), 0), (SELECT seq FROM outbox_pruned))
+             WHERE m.serving AND m.complete_seq IS NULL AND NOT EXISTS (
+                 SELECT 1 FROM vectors v JOIN documents d ON d.id = v.doc_id
+                 WHERE d.state <> 'failed' AND v.created_at <= m.serving_since
+                   AND v.generation IS DISTINCT FROM m.generation)",
+        );
+        let noted = noted.execute(&self.pool).await?.rows_affected() > 0;
+        if noted {
+            self.notify_followers().await?;
+        }
+        Ok(noted)
+    }
+
+    /// Chunks that were there when the serving model began to serve and have no vector of it, but of documents that were
+    /// given up.
     pub(crate) async fn count_unembedded(&self) -> Result<u64, StoreError> {
         let count: i64 = sqlx::query_scalar(
             "SELECT count(*) FROM vectors v JOIN documents d ON d.id = v.doc_id
              WHERE d.state <> 'failed'
+               AND v.created_at <= coalesce((SELECT serving_since FROM models WHERE serving), 'infinity')
                AND v.generation IS DISTINCT FROM (SELECT generation FROM models WHERE serving)",
         )
         .fetch_one(&self.pool)

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-async fn agrees(scene: &Scene, service: &Service) -> bool {
+pub(crate) async fn agrees(scene: &Scene, service: &Service) -> bool {
     let vectors = scene.vectors().await;
     let words: Vec<_> = service.lexical().held();
     held(service).await == vectors && words == vectors.keys().copied().collect::<Vec<_>>()
@@ -153,13 +153,13 @@ async fn a_rebuild_in_pgvector_under_writes_and_searches_loses_nothing_and_is_ne
     rebuild_under_load(&scene, settings, "pgvector").await;
 }
 
-fn with_pgvector(scene: &Scene) -> Settings {
+pub(crate) fn with_pgvector(scene: &Scene) -> Settings {
     let mut settings = scene.settings();
     settings.index.kind = IndexKind::Pgvector;
     settings
 }
 
-fn with_qdrant(scene: &Scene, qdrant: &QdrantServer) -> Settings {
+pub(crate) fn with_qdrant(scene: &Scene, qdrant: &QdrantServer) -> Settings {
     let mut settings = scene.settings();
     settings.index.kind = IndexKind::Qdrant;
     settings.index.qdrant.url = qdrant.url();
@@ -258,6 +258,8 @@ async fn swap_the_model(scene: &Scene, settings: Settings) {
     eventually("words are found meanwhile", async || service.lexical().count() as usize > chunks).await;
     assert_eq!(service.document(&caller(), waiting).await.unwrap().state, DocumentState::Chunked);
     assert_eq!(scene.endpoint.count(), 0, "nothing is embedded by a model that does not serve");
+    let error = service.reindex(false, Arc::new(|_, _| {})).await.unwrap_err().to_string();
+    assert!(error.contains("docrag reindex --re-embed"), "{error}");
 
     service.reindex(true, Arc::new(|_, _| {})).await.unwrap();
     eventually("dense search is on", async || matches!(service.model_state(), ModelState::Serving { .. })).await;

@@ -3,7 +3,7 @@
 use super::lexical::{LEXICAL, texts};
 use super::{FollowError, Following};
 use crate::store::StoreError;
-use crate::store::followers::{Reading, SHARED, StoredChunk};
+use crate::store::followers::{Reading, StoredChunk};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -14,6 +14,7 @@ const PAGE: usize = 1_000;
 /// A fill under way.
 struct Load {
     generation: Option<i64>,
+    complete_seq: Option<i64>,
     build: i64,
     lexical_seq: i64,
     dense_seq: i64,
@@ -49,7 +50,7 @@ impl Following {
             load.after = Some(last.id);
             count += page.len();
             if own_dense {
-                self.dense.apply(self.points(&mut page)).await?;
+                self.dense.apply(self.points(&mut page)?).await?;
             }
             self.apply_texts(texts(&mut page)).await?;
         }
@@ -58,6 +59,7 @@ impl Following {
             self.followed.set_build(load.build);
             self.followed.set_generation(load.generation);
             self.followed.set_known_serving(load.generation);
+            self.followed.set_complete(if load.generation.is_some() { load.complete_seq } else { Some(0) });
             self.followed.dense_from(load.dense_seq);
             self.followed.set_dense_loaded();
         }
@@ -75,7 +77,14 @@ impl Following {
         if !self.dense.is_shared() {
             dense_seq = self.store.register(name, &self.replica, now.wanted_build).await?;
         }
-        Ok(Load { generation: now.serving, build: now.wanted_build, lexical_seq, dense_seq, after: None })
+        Ok(Load {
+            generation: now.serving,
+            complete_seq: now.complete_seq,
+            build: now.wanted_build,
+            lexical_seq,
+            dense_seq,
+            after: None,
+        })
     }
 
     pub(super) async fn page(
@@ -86,28 +95,5 @@ impl Following {
         generation: Option<i64>,
     ) -> Result<Vec<StoredChunk>, StoreError> {
         self.store.chunks_after(after, vectors, texts, generation, PAGE).await
-    }
-
-    /// The first time that a shared index is fed. The feed lock is held.
-    pub(super) async fn begin_shared(&self, generation: Option<i64>) -> Result<(), FollowError> {
-        if self.dense.count().await? > 0 {
-            // It holds what this database knows nothing of.
-            return self.refill_shared(generation).await;
-        }
-        let name = self.dense.name();
-        // Under another name at first: as long as the index is not filled, its row must not say that it is.
-        let filling = format!("{SHARED}-filling");
-        let seq = self.store.register(name, &filling, 1).await?;
-        let mut after = None;
-        loop {
-            let mut page = self.page(after, true, false, generation).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.id);
-            self.dense.apply(self.points(&mut page)).await?;
-        }
-        let row = crate::store::followers::FollowerRow { build: 1, applied_seq: seq };
-        self.store.followed(name, SHARED, row).await?;
-        self.store.unregister(&filling).await?;
-        Ok(())
     }
 }

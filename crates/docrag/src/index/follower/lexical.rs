@@ -36,7 +36,7 @@ impl Following {
         if !self.followed.lexical_loaded() {
             return Ok(());
         }
-        let row = FollowerRow { build: 1, applied_seq: self.followed.lexical_applied() };
+        let row = FollowerRow { build: 1, generation: None, applied_seq: self.followed.lexical_applied() };
         self.store.followed(LEXICAL, &self.replica, row).await
     }
 

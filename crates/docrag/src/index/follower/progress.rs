@@ -23,6 +23,8 @@ pub(crate) struct Followed {
     /// Of the vectors that the dense index holds; [`NONE`] before the first model.
     generation: AtomicI64,
     known_serving: AtomicI64,
+    /// [`crate::store::models::Serving::complete_seq`] of the model that serves; [`NONE`] while it makes vectors again.
+    complete: AtomicI64,
     dense_loaded: AtomicBool,
     lexical_loaded: AtomicBool,
     dense: Mutex<Seqs>,
@@ -40,6 +42,7 @@ impl Default for Followed {
             build: AtomicI64::new(1),
             generation: AtomicI64::new(NONE),
             known_serving: AtomicI64::new(NONE),
+            complete: AtomicI64::new(0),
             dense_loaded: AtomicBool::new(false),
             lexical_loaded: AtomicBool::new(false),
             dense: Mutex::default(),
@@ -100,6 +103,16 @@ impl Followed {
 
     pub(crate) fn set_known_serving(&self, generation: Option<i64>) {
         self.known_serving.store(generation.unwrap_or(NONE), Ordering::Release);
+    }
+
+    pub(crate) fn set_complete(&self, seq: Option<i64>) {
+        self.complete.store(seq.unwrap_or(NONE), Ordering::Release);
+    }
+
+    /// Whether the dense index holds all that the serving model had to make again.
+    pub(crate) fn complete(&self) -> bool {
+        some(self.complete.load(Ordering::Acquire))
+            .is_some_and(|seq| !self.dense_loaded() || self.dense_applied() >= seq)
     }
 
     pub(crate) fn dense_loaded(&self) -> bool {
@@ -195,6 +208,18 @@ mod tests {
         assert_ne!(followed.version("m", "r", "a"), lexical);
         followed.set_build(2);
         assert_eq!(followed.version("m", "r", "a"), "m.2.13.13");
+    }
+
+    #[test]
+    fn vectors_are_complete_when_the_index_has_followed_them_all() {
+        let followed = loaded();
+        assert!(followed.complete());
+        followed.set_complete(None);
+        assert!(!followed.complete());
+        followed.set_complete(Some(11));
+        assert!(!followed.complete());
+        followed.dense_at(11, Vec::new());
+        assert!(followed.complete());
     }
 
     #[test]

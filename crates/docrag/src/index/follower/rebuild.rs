@@ -2,9 +2,14 @@
 //!
 //! Note the outbox's head, read all of `vectors`, apply what came after the head until hardly anything is left; then,
 //! with the feeding of the old build stopped for a moment, apply the rest and switch. Searches see the old build or the
-//! new one, and nothing is lost between them. Interrupted anywhere, the old build still serves.
+//! new one, and nothing is lost between them.
+//!
+//! Interrupted before the switch, the old build still serves. A shared index whose rebuild was interrupted between the
+//! switch and the last note of it serves a build that its row does not name: whoever feeds it next fills it anew
+//! (`shared`).
 
-use super::{FollowError, Following};
+use super::{FollowError, Following, Round};
+use crate::index::FIRST_BUILD;
 use crate::store::followers::{FollowerRow, Reading, SHARED};
 use crate::store::locks::{FEED_LOCK, REBUILD_LOCK};
 use std::time::Duration;
@@ -53,7 +58,7 @@ impl Following {
             if let (true, Some(generation)) = (serve, generation) {
                 self.store.serve_model(generation, true).await?;
             }
-            self.store.followed(name, SHARED, FollowerRow { build, applied_seq: seq }).await?;
+            self.store.followed(name, SHARED, FollowerRow { build, generation, applied_seq: seq }).await?;
             self.store.unregister(&replica).await?;
             Ok(())
         };
@@ -62,16 +67,47 @@ impl Following {
         result
     }
 
-    /// After entries were missed; the feed lock is held, and nothing else would be fed anyway.
-    pub(super) async fn refill_shared(&self, generation: Option<i64>) -> Result<(), FollowError> {
+    /// The first time that a shared index is fed. The feed lock is held.
+    pub(super) async fn begin_shared(&self, generation: Option<i64>) -> Result<Round, FollowError> {
+        if self.dense.count().await? > 0 || self.dense.served_build().await? != Some(FIRST_BUILD) {
+            return self.refill_shared(generation, "it holds what this database knows nothing of").await;
+        }
+        self.refill(generation, None).await
+    }
+
+    /// Makes a shared index anew that is not what it should be. The feed lock is held, and nothing else would be fed
+    /// anyway.
+    pub(super) async fn refill_shared(&self, generation: Option<i64>, why: &str) -> Result<Round, FollowError> {
+        // Until then, this process's searches do without it.
+        self.followed.set_generation(None);
+        self.refill(generation, Some(why)).await
+    }
+
+    /// Nothing while somebody rebuilds: the index is new after that, and two would remove each other's builds. Without a
+    /// reason it is the first time.
+    async fn refill(&self, generation: Option<i64>, why: Option<&str>) -> Result<Round, FollowError> {
+        let Ok(_alone) = self.rebuilding.try_lock() else { return Ok(Round::CaughtUp) };
+        if !self.locks.try_lock(&[REBUILD_LOCK]).await?.contains(&true) {
+            return Ok(Round::CaughtUp);
+        }
+        let result = self.refill_alone(generation, why).await;
+        self.locks.unlock(&[REBUILD_LOCK]).await?;
+        result.map(|()| Round::More)
+    }
+
+    async fn refill_alone(&self, generation: Option<i64>, why: Option<&str>) -> Result<(), FollowError> {
         let name = self.dense.name();
-        tracing::warn!(index = name, "the index is behind what was pruned; it is made anew");
-        let build = self.store.want_build(name).await?;
+        let build = if let Some(why) = why {
+            tracing::warn!(index = name, why, "the index is made anew");
+            self.store.want_build(name).await?
+        } else {
+            FIRST_BUILD + 1
+        };
         let replica = format!("{SHARED}-build-{build}");
         let seq = self.fill(build, &replica, generation, &|_, _| {}).await?;
         let seq = self.catch_up(build, &replica, generation, seq).await?;
         self.dense.switch_build(build).await?;
-        self.store.followed(name, SHARED, FollowerRow { build, applied_seq: seq }).await?;
+        self.store.followed(name, SHARED, FollowerRow { build, generation, applied_seq: seq }).await?;
         self.store.unregister(&replica).await?;
         Ok(())
     }
@@ -116,9 +152,9 @@ impl Following {
             let Some(last) = page.last() else { return Ok(seq) };
             after = Some(last.id);
             done += page.len() as u64;
-            self.dense.fill_build(build, self.points(&mut page)).await?;
+            self.dense.fill_build(build, self.points(&mut page)?).await?;
             // Also says that the rebuild lives, so that what it has to follow is not pruned.
-            self.store.followed(name, replica, FollowerRow { build, applied_seq: seq }).await?;
+            self.store.followed(name, replica, FollowerRow { build, generation, applied_seq: seq }).await?;
             told(done, total.max(done));
         }
     }
@@ -138,9 +174,9 @@ impl Following {
             }
             let Some(last) = batch.entries.last().map(|entry| entry.seq) else { return Ok(seq) };
             let full = batch.entries.len() == self.settings.batch;
-            self.dense.fill_build(build, self.changes(batch.entries)).await?;
+            self.dense.fill_build(build, self.changes(batch.entries)?).await?;
             seq = last;
-            self.store.followed(name, replica, FollowerRow { build, applied_seq: seq }).await?;
+            self.store.followed(name, replica, FollowerRow { build, generation, applied_seq: seq }).await?;
             if !full {
                 return Ok(seq);
             }

@@ -2,11 +2,15 @@
 //!
 //! Statements are made from numbers and our own names only.
 
+use crate::index::FIRST_BUILD;
 use crate::settings::PgvectorSettings;
 use sqlx::{AssertSqlSafe, PgConnection, PgPool};
 
 /// The view that is searched and written to.
 pub(super) const SERVED: &str = "dense_served";
+
+/// The number of no build.
+const NO_BUILD: i64 = -1;
 
 /// pgvector indexes no longer vectors of this type.
 const LONGEST_INDEXED: usize = 2_000;
@@ -15,7 +19,7 @@ pub(super) fn table(build: i64) -> String {
     format!("dense_b{build}")
 }
 
-/// Makes sure of the first build. Replicas that start together wait for each other.
+/// Makes sure of a build, which is empty when there was none. Replicas that start together wait for each other.
 pub(super) async fn make_sure(pool: &PgPool, settings: &PgvectorSettings, dimension: usize) -> sqlx::Result<()> {
     let mut transaction = pool.begin().await?;
     lock(&mut transaction).await?;
@@ -26,9 +30,9 @@ pub(super) async fn make_sure(pool: &PgPool, settings: &PgvectorSettings, dimens
     .execute(&mut *transaction)
     .await?;
     if served(&mut transaction).await?.is_none() {
-        remove_others(&mut transaction, 0).await?;
-        create(&mut transaction, 1, settings, dimension).await?;
-        serve(&mut transaction, 1).await?;
+        remove_others(&mut transaction, NO_BUILD).await?;
+        create(&mut transaction, FIRST_BUILD, settings, dimension).await?;
+        serve(&mut transaction, FIRST_BUILD).await?;
     }
     transaction.commit().await
 }
@@ -60,7 +64,7 @@ pub(super) async fn begin(
     if served == Some(build) {
         return Ok(false);
     }
-    remove_others(&mut transaction, served.unwrap_or(0)).await?;
+    remove_others(&mut transaction, served.unwrap_or(NO_BUILD)).await?;
     create(&mut transaction, build, settings, dimension).await?;
     transaction.commit().await?;
     Ok(true)

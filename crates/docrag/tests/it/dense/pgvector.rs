@@ -50,7 +50,7 @@ async fn pgvector_finds_what_an_exact_search_finds_and_uses_its_index() {
     .fetch_all(&pool)
     .await
     .unwrap();
-    assert!(plan.iter().any(|line| line.contains("dense_b1_embedding_idx")), "{plan:#?}");
+    assert!(plan.iter().any(|line| line.contains("dense_b0_embedding_idx")), "{plan:#?}");
 }
 
 #[tokio::test]
