@@ -11,7 +11,8 @@ CREATE TABLE corpora (
 );
 
 CREATE TABLE documents (
-    -- UUIDv5 of tenant, corpus and source: the same document always has the same id.
+    -- UUIDv5 of tenant, corpus and source: the same document always has the same id. Nothing else keeps the three unique:
+    -- an index of them would refuse a long source, since it holds no more than 2,704 bytes of a row.
     id              uuid PRIMARY KEY,
     tenant          text NOT NULL,
     corpus          text NOT NULL,
@@ -23,19 +24,23 @@ CREATE TABLE documents (
     -- SHA-256 of title, media type, metadata-free body: equal means unchanged.
     content_hash    bytea NOT NULL,
     byte_size       bigint NOT NULL,
-    -- Counts the contents that were accepted; a stage that started on an older one gives up.
+    -- Counts the contents that were accepted, from 1 again when the row was removed meanwhile; a stage that started on
+    -- another version or another content_hash gives up.
     version         bigint NOT NULL DEFAULT 1,
     state           text NOT NULL CHECK (state IN ('received', 'chunked', 'embedded', 'indexed', 'failed', 'deleted')),
     error           text,
     attempts        integer NOT NULL DEFAULT 0,
+    -- Long readings of this content that never ended, in a row: each time the service went down.
+    starts          integer NOT NULL DEFAULT 0,
     next_attempt_at timestamptz NOT NULL DEFAULT now(),
     chunk_count     integer NOT NULL DEFAULT 0,
     -- The last change of this document that an index has to follow.
     outbox_seq      bigint NOT NULL DEFAULT 0,
     created_at      timestamptz NOT NULL DEFAULT now(),
     updated_at      timestamptz NOT NULL DEFAULT now(),
+    -- Since when it is neither searchable nor failed, while it is so.
+    waiting_since   timestamptz NOT NULL DEFAULT now(),
     indexed_at      timestamptz,
-    UNIQUE (tenant, corpus, source),
     FOREIGN KEY (tenant, corpus) REFERENCES corpora (tenant, name)
 );
 -- What is waiting for a stage, or for an index to follow.

@@ -3,6 +3,7 @@
 //! Every value has a default; an unknown key is an error. Secrets come from the environment or from files and never show
 //! in a log or a `Debug`.
 
+use crate::embed::LOCAL_MOST_TOKENS;
 use secrecy::SecretString;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -446,6 +447,10 @@ impl Settings {
         if self.chunking.max_tokens < 32 || self.chunking.overlap_tokens * 2 > self.chunking.max_tokens {
             return wrong("chunking", "max_tokens is at least 32, overlap_tokens at most half of it");
         }
+        if self.embedding.endpoint.is_none() && self.chunking.max_tokens > LOCAL_MOST_TOKENS {
+            let most = format!("the local model sees {LOCAL_MOST_TOKENS} tokens and no more");
+            return wrong("chunking.max_tokens", &format!("{most}; set that or less, or an embedding.endpoint"));
+        }
         if self.ingest.workers == 0 || self.ingest.batch == 0 || self.index.batch == 0 || self.embedding.batch == 0 {
             return wrong("ingest", "workers and batches are at least 1");
         }
@@ -497,5 +502,12 @@ mod tests {
         let mut settings = Settings::default();
         settings.database.min_connections = 60;
         assert!(settings.check().unwrap_err().to_string().contains("database.max_connections"));
+
+        let mut settings = Settings::default();
+        settings.chunking.max_tokens = LOCAL_MOST_TOKENS + 1;
+        let error = settings.check().unwrap_err().to_string();
+        assert!(error.contains("chunking.max_tokens") && error.contains("embedding.endpoint"), "{error}");
+        settings.embedding.endpoint = Some("https://models/v1".to_owned());
+        settings.check().unwrap();
     }
 }

@@ -1,7 +1,7 @@
 //! `docrag corpus list|set-mode`.
 
 use super::output::{Stop, columns, one_line};
-use super::{Context, Whose, audit};
+use super::{Context, Whose};
 use crate::search::SearchMode;
 use crate::store::Store;
 use clap::{Args, Subcommand, ValueEnum};
@@ -79,7 +79,7 @@ async fn list(whose: &Whose, store: &Store, context: &mut Context) -> Result<u8,
 async fn set_mode(args: &SetModeArgs, store: &Store, context: &mut Context) -> Result<u8, Stop> {
     let caller = args.whose.caller();
     let mode = SearchMode::from(args.mode);
-    if !store.set_search_mode(&caller.tenant, &args.corpus, mode, &args.reason).await? {
+    if !store.set_search_mode(&caller, &args.corpus, mode, &args.reason).await? {
         let message = format!(
             "tenant {} has no corpus {}; `docrag corpus list` shows them",
             one_line(&caller.tenant, 60),
@@ -87,8 +87,6 @@ async fn set_mode(args: &SetModeArgs, store: &Store, context: &mut Context) -> R
         );
         return Err(Stop::failed(message));
     }
-    let details = serde_json::json!({"search_mode": mode, "reason": args.reason});
-    audit(store, &caller, "corpus.set-mode", args.corpus.clone(), details).await?;
     if context.is_json() {
         context.out.json(&store.corpus(&args.whose.tenant, &args.corpus).await?)?;
     } else {

@@ -1,7 +1,7 @@
 //! `docrag key create|list|revoke`.
 
 use super::output::{Stop, columns, one_line};
-use super::{Context, Whose, audit};
+use super::{Context, Whose};
 use crate::service::Scopes;
 use crate::store::Store;
 use crate::store::keys::{KeyRecord, NewKey};
@@ -89,8 +89,7 @@ async fn create(args: CreateArgs, store: &Store, context: &mut Context) -> Resul
     }
     let caller = args.whose.caller();
     let new = NewKey { tenant: args.whose.tenant, name: args.name, scopes, expires_at };
-    let (key, secret) = store.create_key(&new).await?;
-    audit(store, &caller, "key.create", key.id.to_string(), details(&key)).await?;
+    let (key, secret) = store.create_key(&caller, &new).await?;
     if context.is_json() {
         let mut value = serde_json::to_value(&key).map_err(|error| Stop::unknown(error.to_string()))?;
         value["secret"] = secret.expose_secret().into();
@@ -138,12 +137,12 @@ async fn list(args: &ListArgs, store: &Store, context: &mut Context) -> Result<u
 
 async fn revoke(args: &RevokeArgs, store: &Store, context: &mut Context) -> Result<u8, Stop> {
     let keys = store.keys(None).await?;
-    let known = keys.into_iter().find(|key| key.id == args.id);
-    let (Some(key), true) = (known, store.revoke_key(None, args.id).await?) else {
-        return Err(Stop::failed(format!("{} is no key that could be revoked; `docrag key list` shows them", args.id)));
-    };
+    let gone = || Stop::failed(format!("{} is no key that could be revoked; `docrag key list` shows them", args.id));
+    let key = keys.into_iter().find(|key| key.id == args.id).ok_or_else(gone)?;
     let caller = Whose { tenant: key.tenant.clone() }.caller();
-    audit(store, &caller, "key.revoke", key.id.to_string(), details(&key)).await?;
+    if !store.revoke_key(&caller, args.id).await? {
+        return Err(gone());
+    }
     if context.is_json() {
         context.out.json(&serde_json::json!({"revoked": args.id}))?;
     } else {
@@ -154,10 +153,6 @@ async fn revoke(args: &RevokeArgs, store: &Store, context: &mut Context) -> Resu
         ))?;
     }
     Ok(0)
-}
-
-fn details(key: &KeyRecord) -> serde_json::Value {
-    serde_json::json!({"name": key.name, "scopes": key.scopes})
 }
 
 fn state(key: &KeyRecord) -> String {

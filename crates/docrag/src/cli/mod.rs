@@ -4,8 +4,6 @@
 
 use crate::service::{Caller, Scopes, Service};
 use crate::settings::{LogFormat, Settings};
-use crate::store::Store;
-use crate::store::audit::AuditEntry;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use output::{Out, Stop};
 use std::io::{self, IsTerminal as _, Write as _};
@@ -117,17 +115,6 @@ impl Context {
     fn is_json(&self) -> bool {
         self.format == Format::Json
     }
-}
-
-/// What is changed by hand is in the audit log like everything else.
-async fn audit(
-    store: &Store,
-    caller: &Caller,
-    action: &str,
-    subject: String,
-    details: serde_json::Value,
-) -> Result<(), Stop> {
-    Ok(store.write_audit(&AuditEntry::done(caller, action, subject, details)).await?)
 }
 
 impl Cli {

@@ -5,6 +5,11 @@
 use super::{Block, BlockKind, ParseError, ParseLimits, Parsed};
 use std::time::{Duration, Instant};
 
+/// What a block takes in memory beside its text. Without it, a text of very short paragraphs would take thirty times
+/// its size.
+pub(super) const BLOCK_BYTES: usize = 64;
+/// What each line and sentence of a block takes on its way into chunks, about; short ones would else do the same.
+const PIECE_BYTES: usize = 8;
 /// Longer titles are cut: a title stands before every chunk.
 const TITLE_CHARS: usize = 300;
 
@@ -52,7 +57,7 @@ impl Blocks {
         if text.is_empty() {
             return Ok(());
         }
-        self.bytes += text.len();
+        self.bytes += text.len() + BLOCK_BYTES + pieces(&text) * PIECE_BYTES;
         self.bounds.check_text(self.bytes)?;
         if self.read.len().is_multiple_of(256) {
             self.bounds.check_time()?;
@@ -86,6 +91,16 @@ impl Blocks {
     pub(super) fn finish(self) -> Parsed {
         Parsed { title: self.title, blocks: self.read }
     }
+}
+
+/// How many lines or sentences a block has after the first, about.
+fn pieces(text: &str) -> usize {
+    let mut before = ' ';
+    let ends = |c: char| {
+        let last = std::mem::replace(&mut before, c);
+        matches!(c, '\n' | '。' | '！' | '？') || c == ' ' && matches!(last, '.' | '!' | '?' | '…')
+    };
+    text.chars().map(ends).filter(|ends| *ends).count()
 }
 
 pub(super) fn clean_title(raw: &str) -> Option<String> {
@@ -159,12 +174,24 @@ mod tests {
 
     #[test]
     fn the_text_limit_holds_over_all_blocks_together() {
-        let mut blocks = blocks(10);
+        let mut blocks = blocks(10 + 2 * BLOCK_BYTES);
         blocks.push(BlockKind::Paragraph, "12345").unwrap();
         blocks.push(BlockKind::Paragraph, "   ").unwrap();
         blocks.push(BlockKind::Code, "12345").unwrap();
         let error = blocks.push(BlockKind::Paragraph, "1").unwrap_err();
-        assert!(matches!(error, ParseError::TooMuchText { limit: 10 }), "{error}");
+        assert!(matches!(error, ParseError::TooMuchText { limit: 138 }), "{error}");
         assert_eq!(blocks.len(), 2);
+    }
+
+    #[test]
+    fn many_small_blocks_lines_and_sentences_count_for_what_they_take() {
+        let mut many = blocks(1 << 20);
+        let pushed = (0..1 << 20).take_while(|_| many.push(BlockKind::Paragraph, "a").is_ok()).count();
+        assert_eq!(pushed, (1 << 20) / (1 + BLOCK_BYTES));
+        for (kind, text) in [(BlockKind::Code, "a\n".repeat(1 << 18)), (BlockKind::Paragraph, "A. ".repeat(1 << 18))] {
+            let error = blocks(1 << 20).push(kind, &text).unwrap_err().to_string();
+            assert!(error.contains("paragraph") && error.contains("max_text_bytes"), "{error}");
+            blocks(4 << 20).push(kind, &text).unwrap();
+        }
     }
 }

@@ -1,9 +1,12 @@
 //! Markdown, as GitHub understands it. Front matter is no text; its `title` names the document when no heading does.
 
-use super::blocks::{Blocks, Bounds};
+use super::blocks::{BLOCK_BYTES, Blocks, Bounds};
 use super::{BlockKind, ParseError, Parsed, html};
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use std::mem;
+
+/// The parser's tree may take so many times what the text may.
+const NODES_TO_TEXT: usize = 4;
 
 pub(super) fn parse(text: &str, bounds: Bounds) -> Result<Parsed, ParseError> {
     let options = Options::ENABLE_TABLES
@@ -13,11 +16,19 @@ pub(super) fn parse(text: &str, bounds: Bounds) -> Result<Parsed, ParseError> {
         | Options::ENABLE_HEADING_ATTRIBUTES
         | Options::ENABLE_YAML_STYLE_METADATA_BLOCKS
         | Options::ENABLE_PLUSES_DELIMITED_METADATA_BLOCKS;
+    check_nodes(text, bounds)?;
     let mut reader = Reader::new(bounds);
     for event in Parser::new_ext(text, options) {
         reader.read(event)?;
     }
     reader.finish()
+}
+
+/// The parser builds its whole tree before it tells of the beginning: a node for every line, and for every character
+/// that may mean something. A node takes about as much as a block.
+fn check_nodes(text: &str, bounds: Bounds) -> Result<(), ParseError> {
+    let nodes = text.bytes().filter(|byte| b"\n*_~`[]<&\\|!>$".contains(byte)).count();
+    bounds.check_text(nodes.saturating_mul(BLOCK_BYTES) / NODES_TO_TEXT)
 }
 
 struct Reader {
@@ -220,6 +231,17 @@ mod tests {
     fn the_front_matters_title_names_a_document_without_a_heading() {
         assert_eq!(read("+++\ntitle = \"T\"\n+++\ntext").title.as_deref(), Some("T"));
         assert_eq!(read("---\ntitle: [a, b]\n---\ntext").title, None);
+    }
+
+    #[test]
+    fn a_tree_that_is_far_larger_than_its_text_is_not_built() {
+        let limits = ParseLimits { text_bytes: 1 << 16, time: Duration::from_mins(1), memory_bytes: 0 };
+        for text in ["a\n\n".repeat(1 << 14), "*a".repeat(1 << 14)] {
+            let error = parse(&text, Bounds::start(&limits)).unwrap_err();
+            assert!(matches!(error, ParseError::TooMuchText { .. }), "{error}");
+        }
+        let usual = "A *word* of [a link](http://x) and `code` in a line of usual length, as people write them.\n";
+        parse(&usual.repeat(500), Bounds::start(&limits)).unwrap();
     }
 
     #[test]

@@ -59,7 +59,8 @@ pub struct Parsed {
 /// How far parsing may go. Every format is held to all of them.
 #[derive(Debug, Clone, Copy)]
 pub struct ParseLimits {
-    /// Extracted text, in bytes: a small file may unpack to a huge one.
+    /// Extracted text, in bytes: a small file may unpack to a huge one. Every block counts 64 more, and every line and
+    /// sentence of it a few: what they take in memory.
     pub text_bytes: usize,
     pub time: Duration,
     /// Address space of the process that opens PDFs, in bytes.
@@ -79,7 +80,10 @@ pub enum ParseError {
     Binary { expected: &'static str },
     #[error("the {format} cannot be read: {cause}")]
     Broken { format: &'static str, cause: String },
-    #[error("the document unpacks to more than {limit} bytes of text")]
+    #[error(
+        "the document unpacks to more than {limit} bytes of text, where every paragraph, list item and row of a table \
+         counts some for itself; send it in parts, or raise parsing.max_text_bytes"
+    )]
     TooMuchText { limit: usize },
     #[error("reading the document took longer than {0:?}")]
     TooSlow(Duration),

@@ -34,6 +34,8 @@ pub(super) fn paragraphs(text: &str, blocks: &mut Blocks, wrapping: Wrapping) ->
             paragraph(&mem::take(&mut lines), blocks, wrapping)?;
         } else {
             lines.push(line);
+            // A paragraph without end is kept until it has one.
+            blocks.bounds().check_text(lines.len() * size_of::<&str>())?;
         }
     }
     Ok(())

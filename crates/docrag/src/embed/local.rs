@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 pub(super) const NAME: &str = "all-MiniLM-L6-v2-int8";
 pub(super) const DIMENSION: usize = 384;
 /// What the model was trained on, special tokens included; it sees no more of a text.
-pub(super) const MOST_TOKENS: usize = 256;
+pub(crate) const MOST_TOKENS: usize = 256;
 
 pub(super) struct Local {
     workers: Workers,

@@ -10,6 +10,7 @@ mod tokens;
 mod wordpiece;
 
 pub use identity::{PROBES, SAME, fingerprint, same_model};
+pub(crate) use local::MOST_TOKENS as LOCAL_MOST_TOKENS;
 pub use tokens::TokenCounter;
 
 use crate::provider::Breaker;
@@ -36,6 +37,9 @@ pub enum EmbedError {
     Inference(String),
     #[error("the embedding endpoint {endpoint} failed: {cause}")]
     Remote { endpoint: String, cause: String },
+    /// It is well and has no time for us: too many requests, or too much to do.
+    #[error("the embedding endpoint {endpoint} has no time for this now: it answered {status}: {said}")]
+    Busy { endpoint: String, status: u16, retry_after: Option<Duration>, said: String },
     #[error("the embedding endpoint {endpoint} refuses a text with {status}: {said}")]
     Refused { endpoint: String, status: u16, said: String },
     #[error("the embedding endpoint {endpoint} is not asked for another {retry_in:?}: it failed too often")]
@@ -51,7 +55,10 @@ pub enum EmbedError {
 impl EmbedError {
     /// Whether the same texts may succeed later.
     pub fn can_retry(&self) -> bool {
-        matches!(self, Self::Deadline(_) | Self::Remote { .. } | Self::BreakerOpen { .. } | Self::Stopped)
+        matches!(
+            self,
+            Self::Deadline(_) | Self::Remote { .. } | Self::Busy { .. } | Self::BreakerOpen { .. } | Self::Stopped
+        )
     }
 }
 

@@ -127,6 +127,9 @@ fn told(error: ProviderError) -> EmbedError {
         ProviderError::Status { endpoint, status: status @ (400 | 413 | 422), said, .. } => {
             EmbedError::Refused { endpoint, status, said }
         }
+        ProviderError::Status { endpoint, status: status @ (408 | 429 | 503), retry_after, said } => {
+            EmbedError::Busy { endpoint, status, retry_after, said }
+        }
         ProviderError::Unreachable { endpoint, cause } => {
             EmbedError::Remote { endpoint, cause: format!("it cannot be reached: {cause}") }
         }

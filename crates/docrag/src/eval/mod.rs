@@ -110,11 +110,7 @@ pub async fn run(service: &Service, options: &Options, progress: Progress<'_>) -
     let comparisons = compare(&figures);
     let (recommended, reason) = recommend(&figures, &comparisons);
     if options.save {
-        service
-            .store()
-            .set_search_mode(&caller.tenant, &corpus, recommended, &reason)
-            .await
-            .map_err(ServiceError::from)?;
+        service.store().set_search_mode(&caller, &corpus, recommended, &reason).await.map_err(ServiceError::from)?;
     }
     Ok(Report {
         collection: collection.name,

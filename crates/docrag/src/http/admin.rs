@@ -80,11 +80,9 @@ pub(super) async fn set_mode(
     let name = checked_name("name", name, 200).map_err(|_| gone())?;
     let reason = checked_name("reason", body.reason.unwrap_or_else(|| "by hand".to_owned()), 200)?;
     let store = app.service.store();
-    if !store.set_search_mode(&caller.tenant, &name, body.search_mode, &reason).await? {
+    if !store.set_search_mode(&caller, &name, body.search_mode, &reason).await? {
         return Err(gone());
     }
-    let details = serde_json::json!({"search_mode": body.search_mode, "reason": reason});
-    app.audit(&caller, "corpus.set-mode", name.clone(), details).await?;
     store.corpus(&caller.tenant, &name).await?.map(axum::Json).ok_or_else(gone)
 }
 

@@ -75,9 +75,7 @@ pub(super) async fn create(
     let has = |scope| body.scopes.contains(&scope);
     let scopes = Scopes { read: has(ScopeName::Read), write: has(ScopeName::Write), admin: has(ScopeName::Admin) };
     let new = NewKey { tenant: caller.tenant.clone(), name, scopes, expires_at: body.expires_at };
-    let (key, secret) = app.service.store().create_key(&new).await?;
-    let details = serde_json::json!({"name": key.name, "scopes": scopes});
-    app.audit(&caller, "key.create", key.id.to_string(), details).await?;
+    let (key, secret) = app.service.store().create_key(&caller, &new).await?;
     let secret = secret.expose_secret().to_owned();
     Ok((StatusCode::CREATED, axum::Json(NewKeyResponse { key, secret })))
 }
@@ -87,10 +85,9 @@ pub(super) async fn create(
     params(("id" = Uuid, Path, description = "The key's id")),
     responses((status = 204, description = "It lets nobody in any more")))]
 pub(super) async fn revoke(State(app): State<App>, Admin(caller): Admin, Path(id): Path<Uuid>) -> Answer<StatusCode> {
-    if !app.service.store().revoke_key(Some(&caller.tenant), id).await? {
+    if !app.service.store().revoke_key(&caller, id).await? {
         return Err(Trouble::not_found("such key, or it is revoked already"));
     }
     app.known.forget();
-    app.audit(&caller, "key.revoke", id.to_string(), serde_json::json!({})).await?;
     Ok(StatusCode::NO_CONTENT)
 }

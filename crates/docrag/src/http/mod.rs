@@ -14,11 +14,10 @@
 //! At shutdown readiness turns first, then no new connection is taken, then running requests end within
 //! `limits.drain_seconds`.
 
-use crate::service::{Caller, Service, ServiceError};
-use crate::store::audit::AuditEntry;
+use crate::service::{Service, ServiceError};
 use axum::extract::Request;
 use axum::{Router, middleware};
-use problem::{Answer, Trouble};
+use problem::Trouble;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -61,11 +60,6 @@ pub(crate) struct App {
 impl App {
     pub(crate) fn new(service: Service) -> Self {
         Self { service, known: Arc::default(), draining: Arc::default() }
-    }
-
-    async fn audit(&self, caller: &Caller, action: &str, subject: String, details: serde_json::Value) -> Answer<()> {
-        let entry = AuditEntry::done(caller, action, subject, details);
-        Ok(self.service.store().write_audit(&entry).await?)
     }
 }
 

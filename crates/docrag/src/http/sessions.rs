@@ -7,7 +7,8 @@ use super::extract::Json;
 use super::problem::{Answer, Trouble};
 use crate::service::{Caller, Scopes};
 use crate::store::audit::{AuditEntry, AuditOutcome};
-use crate::store::keys::KeyRecord;
+use crate::store::keys::{AuthRefusal, KeyRecord};
+use crate::store::sessions::LOGIN;
 use axum::Extension;
 use axum::extract::State;
 use axum::http::header::{ORIGIN, SET_COOKIE};
@@ -76,9 +77,7 @@ pub(super) async fn create(
             let trouble = auth::failed(&app, &extensions, &headers, refusal.to_string()).await;
             // What is beyond the limit is in the log only: strangers must not fill the audit log.
             if trouble.status == StatusCode::UNAUTHORIZED {
-                let details = serde_json::json!({"reason": refusal.to_string()});
-                let entry = login_entry(None, "nobody".to_owned(), AuditOutcome::Refused, &request_id, details);
-                app.service.store().write_audit(&entry).await?;
+                app.service.store().write_audit(&refused_login(refusal, &request_id)).await?;
             }
             return Err(trouble);
         }
@@ -88,11 +87,7 @@ pub(super) async fn create(
 
 async fn log_in(app: &App, key: &KeyRecord, request_id: &RequestId) -> Answer<Response> {
     let settings = app.service.settings().sessions.clone();
-    let (session, token) = app.service.store().create_session(key, settings.hours).await?;
-    let actor = format!("key:{}", key.id);
-    let details = serde_json::json!({"session": session.id});
-    let entry = login_entry(Some(key.tenant.clone()), actor, AuditOutcome::Done, request_id, details);
-    app.service.store().write_audit(&entry).await?;
+    let (session, token) = app.service.store().create_session(key, settings.hours, &request_id.0).await?;
     let token = token.expose_secret().to_owned();
     let cookie = cookie(&token, settings.hours.saturating_mul(3_600), settings.secure_cookie);
     let body = LoginResponse {
@@ -107,21 +102,15 @@ async fn log_in(app: &App, key: &KeyRecord, request_id: &RequestId) -> Answer<Re
     Ok(response)
 }
 
-fn login_entry(
-    tenant: Option<String>,
-    actor: String,
-    outcome: AuditOutcome,
-    request_id: &RequestId,
-    details: serde_json::Value,
-) -> AuditEntry {
+fn refused_login(refusal: AuthRefusal, request_id: &RequestId) -> AuditEntry {
     AuditEntry {
-        tenant,
-        actor,
-        action: "session.login".to_owned(),
+        tenant: None,
+        actor: "nobody".to_owned(),
+        action: LOGIN.to_owned(),
         subject: String::new(),
-        outcome,
+        outcome: AuditOutcome::Refused,
         request_id: Some(request_id.0.clone()),
-        details,
+        details: serde_json::json!({"reason": refusal.to_string()}),
     }
 }
 
@@ -147,9 +136,8 @@ pub(super) async fn end(
     let Some(id) = identity.session_id else {
         return Err(Trouble::not_found("session: the request came with a key"));
     };
-    app.service.store().end_session(id).await?;
+    app.service.store().end_session(&caller, id).await?;
     app.known.forget();
-    app.audit(&caller, "session.logout", id.to_string(), serde_json::json!({})).await?;
     let gone = cookie("", 0, app.service.settings().sessions.secure_cookie);
     Ok((StatusCode::NO_CONTENT, [(SET_COOKIE, gone)]).into_response())
 }

@@ -8,10 +8,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 /// Documents locked ahead, for each worker, so that no worker waits for Postgres to say what is next.
 const AHEAD: usize = 4;
+/// Documents that another process had locked are asked for again after this; it may be gone.
+const ELSEWHERE: Duration = Duration::from_secs(2);
 /// Until Postgres is asked again after it was away.
 const AWAY: [Duration; 5] = [
     Duration::from_millis(200),
@@ -30,8 +33,10 @@ struct Dispatcher {
     queue: VecDeque<Uuid>,
     /// Done with; the locks go back with the next question to Postgres.
     finished: Vec<Uuid>,
-    /// Locked by other processes when last asked.
+    /// Locked by other processes when last asked; left out until `elsewhere_until`, so that what waits behind them is
+    /// seen.
     elsewhere: HashSet<Uuid>,
+    elsewhere_until: Instant,
     /// Times in a row that Postgres was away.
     outage: usize,
 }
@@ -46,6 +51,7 @@ pub(crate) async fn dispatch(service: Service, stop: watch::Receiver<bool>) {
         queue: VecDeque::new(),
         finished: Vec::new(),
         elsewhere: HashSet::new(),
+        elsewhere_until: Instant::now(),
         outage: 0,
     };
     dispatcher.run().await;
@@ -90,7 +96,12 @@ impl Dispatcher {
         tokio::select! {
             Some(done) = self.running.join_next_with_id() => self.finish(done).await,
             () = self.service.wakes().documents.notified(), if !busy => {}
-            () = tokio::time::sleep(wait), if !busy => self.elsewhere.clear(),
+            () = tokio::time::sleep(wait), if !busy => {
+                // With nothing to wait for, the next question goes past them: Postgres would give the same ones again.
+                if !wait.is_zero() {
+                    self.elsewhere.clear();
+                }
+            }
             _ = stop.changed() => {}
         }
     }
@@ -118,6 +129,10 @@ impl Dispatcher {
         if !self.finished.is_empty() {
             let locks: Vec<i64> = self.finished.drain(..).map(of_document).collect();
             self.service.locks().unlock(&locks).await?;
+        }
+        if self.elsewhere_until <= Instant::now() {
+            self.elsewhere.clear();
+            self.elsewhere_until = Instant::now() + ELSEWHERE;
         }
         let limit = self.service.settings().ingest.workers * AHEAD;
         let known: Vec<Uuid> = self.by_task.values().chain(&self.queue).chain(&self.elsewhere).copied().collect();

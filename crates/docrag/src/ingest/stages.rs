@@ -1,7 +1,7 @@
 //! What a worker does with a document: read and chunk, then embed.
 
 use super::trouble::{Trouble, Verdict, delay};
-use crate::chunk::{ChunkLimits, Chunker, embedded_text};
+use crate::chunk::{Chunk, ChunkLimits, Chunker, embedded_text};
 use crate::document::{MediaType, ParseError, ParseLimits, parse};
 use crate::service::{ModelState, Service};
 use crate::store::StoreError;
@@ -9,6 +9,7 @@ use crate::store::documents::DocumentState;
 use crate::store::models::{bytes, floats};
 use crate::store::work::{Making, Pending, Task};
 use std::collections::HashMap;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -19,6 +20,11 @@ const BATCHES_READ: usize = 8;
 const CANARY: Duration = Duration::from_secs(5);
 /// Until a document is tried again whose model was away.
 const AWAY: Duration = Duration::from_secs(5);
+/// Reading that takes longer is noted, so that a document which takes the service down is known by it. What is shorter
+/// is not: a service that is killed for other reasons would be taken for one that a document has killed.
+const LONG: Duration = Duration::from_secs(2);
+/// Notes in a row, after none of which the reading ended, that give a document up.
+const MOST_STARTS: i32 = 5;
 
 /// Takes a document as far as it gets. An error is one of Postgres being away; everything else is noted with the
 /// document.
@@ -76,7 +82,7 @@ pub(super) async fn settle_panic(service: &Service, id: Uuid, panic: String) -> 
 
 async fn advance(service: &Service, task: &mut Task, stop: &watch::Receiver<bool>) -> Result<(), Trouble> {
     if task.state == DocumentState::Received {
-        task.state = read(service, task).await?;
+        task.state = read(service, task, stop).await?;
     }
     if task.state == DocumentState::Chunked {
         embed(service, task, stop).await?;
@@ -84,9 +90,56 @@ async fn advance(service: &Service, task: &mut Task, stop: &watch::Receiver<bool
     Ok(())
 }
 
-async fn read(service: &Service, task: &mut Task) -> Result<DocumentState, Trouble> {
-    let settings = service.settings();
+async fn read(service: &Service, task: &mut Task, stop: &watch::Receiver<bool>) -> Result<DocumentState, Trouble> {
+    if task.starts >= MOST_STARTS {
+        return Err(Trouble::Crashes(task.starts));
+    }
     let body = service.store().body(task).await?;
+    let (note, forget) = (service.store().note_start(task), service.store().forget_start(task));
+    let (title, chunks) = noted(chunked(service, task, body), note, forget, stop.clone()).await?;
+    if chunks.is_empty() {
+        return Err(Trouble::NoChunks);
+    }
+    let state = service.store().put_chunks(task, title.as_deref(), &chunks).await?;
+    task.title = title;
+    Ok(state)
+}
+
+/// Reads; should that take long, notes that it began, and forgets it when the service is told to stop. Otherwise the
+/// note goes with what is written when the reading has ended, however it has.
+async fn noted<T>(
+    reading: impl Future<Output = T>,
+    note: impl Future<Output = Result<(), StoreError>>,
+    forget: impl Future<Output = Result<(), StoreError>>,
+    mut stop: watch::Receiver<bool>,
+) -> T {
+    let mut reading = pin!(reading);
+    tokio::select! {
+        done = &mut reading => return done,
+        () = told(&mut stop) => return reading.await,
+        () = tokio::time::sleep(LONG) => {}
+    }
+    // Should Postgres be away, this start does not count.
+    let noted = note.await;
+    tokio::select! {
+        done = &mut reading => return done,
+        () = told(&mut stop) => {}
+    }
+    if noted.is_ok() {
+        let _ = forget.await;
+    }
+    reading.await
+}
+
+/// Until the service is told to stop.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left who could.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// The title and the chunks of a document.
+async fn chunked(service: &Service, task: &Task, body: Vec<u8>) -> Result<(Option<String>, Vec<Chunk>), Trouble> {
+    let settings = service.settings();
     let media = MediaType::detect(Some(&task.media_type), &task.source, &body)?;
     let limits = ParseLimits {
         text_bytes: settings.parsing.max_text_bytes,
@@ -94,20 +147,14 @@ async fn read(service: &Service, task: &mut Task) -> Result<DocumentState, Troub
         memory_bytes: settings.parsing.memory_bytes,
     };
     let parsed = parse(media, body, &limits).await?;
-    let title = task.title.take().or_else(|| parsed.title.clone());
+    let title = task.title.clone().or_else(|| parsed.title.clone());
     let chunker = Chunker::new(
         service.embedder().counter(),
         ChunkLimits { max_tokens: settings.chunking.max_tokens, overlap_tokens: settings.chunking.overlap_tokens },
     );
     let (id, for_chunker) = (task.id, title.clone());
     let chunks = tokio::task::spawn_blocking(move || chunker.chunks(id, for_chunker.as_deref(), &parsed)).await;
-    let chunks = chunks.map_err(|panic| Trouble::Panicked(panic.to_string()))?;
-    if chunks.is_empty() {
-        return Err(Trouble::NoChunks);
-    }
-    let state = service.store().put_chunks(task, title.as_deref(), &chunks).await?;
-    task.title = title;
-    Ok(state)
+    Ok((title, chunks.map_err(|panic| Trouble::Panicked(panic.to_string()))?))
 }
 
 async fn embed(service: &Service, task: &Task, stop: &watch::Receiver<bool>) -> Result<(), Trouble> {
@@ -125,11 +172,12 @@ async fn embed(service: &Service, task: &Task, stop: &watch::Receiver<bool>) -> 
             service.store().put_embeddings(task, &making, &[], true).await?;
             return Ok(());
         }
+        let mut known = twins(&pending);
         while let Some(chunks) = batches.next() {
             if *stop.borrow() {
                 return Err(Trouble::Stopping);
             }
-            let embeddings = embeddings(service, task, &making, chunks).await?;
+            let embeddings = embeddings(service, task, &making, chunks, &mut known).await?;
             let last = last_page && batches.peek().is_none();
             let state = service.store().put_embeddings(task, &making, &embeddings, last).await?;
             if state == DocumentState::Embedded {
@@ -139,23 +187,28 @@ async fn embed(service: &Service, task: &Task, stop: &watch::Receiver<bool>) -> 
     }
 }
 
+/// Vectors by the hash of their text.
+type Known = HashMap<Vec<u8>, Vec<f32>>;
+
+/// What other documents have of these.
+fn twins(chunks: &[Pending]) -> Known {
+    let twin = |chunk: &Pending| Some((chunk.chunk_hash.clone(), floats(chunk.twin.as_deref()?)));
+    chunks.iter().filter_map(twin).collect()
+}
+
 /// From where they are already, else from the cache, else from the model. What the model makes goes to the cache before it
-/// goes to Postgres: a `kill -9` in between then costs nothing.
+/// goes to Postgres: a `kill -9` in between then costs nothing. And it goes to `known`: a text may come again in a later
+/// batch.
 async fn embeddings(
     service: &Service,
     task: &Task,
     making: &Making,
     chunks: &[Pending],
+    known: &mut Known,
 ) -> Result<Vec<(Uuid, Vec<u8>)>, Trouble> {
-    let mut known: HashMap<&[u8], Vec<f32>> = HashMap::with_capacity(chunks.len());
-    for chunk in chunks {
-        if let Some(twin) = &chunk.twin {
-            known.insert(&chunk.chunk_hash, floats(twin));
-        }
-    }
     let mut unknown: HashMap<&[u8], &Pending> = HashMap::new();
     for chunk in chunks {
-        if !known.contains_key(chunk.chunk_hash.as_slice()) {
+        if !known.contains_key(&chunk.chunk_hash) {
             unknown.insert(&chunk.chunk_hash, chunk);
         }
     }
@@ -173,7 +226,7 @@ async fn embeddings(
                 service.metrics().cache("embedding", found.is_some());
             }
             match found {
-                Some(vector) => drop(known.insert(&chunk.chunk_hash, vector)),
+                Some(vector) => drop(known.insert(chunk.chunk_hash.clone(), vector)),
                 None => missing.push(chunk),
             }
         }
@@ -183,16 +236,47 @@ async fn embeddings(
         let vectors = service.embedder().passages(missing.iter().map(text).collect()).await?;
         service.metrics().embedded(vectors.len() as u64);
         let made: Vec<(Vec<u8>, Vec<f32>)> =
-            missing.iter().map(|chunk| chunk.chunk_hash.clone()).zip(vectors.iter().cloned()).collect();
+            missing.iter().map(|chunk| chunk.chunk_hash.clone()).zip(vectors).collect();
         service.cache().put_embeddings(&making.fingerprint, &made).await;
-        known.extend(missing.iter().map(|chunk| chunk.chunk_hash.as_slice()).zip(vectors));
+        known.extend(made);
     }
-    let found = |chunk: &Pending| Some((chunk.id, bytes(known.get(chunk.chunk_hash.as_slice())?)));
+    let found = |chunk: &Pending| Some((chunk.id, bytes(known.get(&chunk.chunk_hash)?)));
     Ok(chunks.iter().filter_map(found).collect())
 }
 
 impl From<tokio::task::JoinError> for Trouble {
     fn from(error: tokio::task::JoinError) -> Self {
         Self::Parse(ParseError::Interrupted(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    /// Notes that are left after a reading of so many seconds, with a stop after so many.
+    async fn notes(reading: u64, stop_after: u64) -> i32 {
+        let (stop, stopped) = watch::channel(false);
+        let notes = Cell::new(0);
+        let change = async |by: i32| {
+            notes.set(notes.get() + by);
+            Ok(())
+        };
+        let reading = tokio::time::sleep(Duration::from_secs(reading));
+        let stopping = async {
+            tokio::time::sleep(Duration::from_secs(stop_after)).await;
+            stop.send_replace(true);
+        };
+        tokio::join!(noted(reading, change(1), change(-1), stopped), stopping);
+        notes.get()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_long_reading_is_noted_and_one_that_a_stop_may_end_is_not() {
+        assert_eq!(notes(1, 100).await, 0, "short");
+        assert_eq!(notes(30, 100).await, 1, "long");
+        assert_eq!(notes(30, 10).await, 0, "stopped meanwhile");
+        assert_eq!(notes(30, 1).await, 0, "stopped before");
     }
 }

@@ -18,7 +18,7 @@ pub struct Status {
     pub indexes: Vec<IndexStatus>,
     /// The latest first, at most 20.
     pub failures: Vec<FailureStatus>,
-    /// For how long the oldest accepted document has been waiting for its first try; 0 when none waits.
+    /// For how long the longest waiting document has been neither searchable nor failed; 0 when none waits.
     pub oldest_waiting_seconds: f64,
     /// The last entry that an index has to follow.
     pub outbox_seq: i64,

@@ -154,7 +154,9 @@ async fn renew(
     let version = known.version + 1;
     sqlx::query(
         "UPDATE documents SET title = $2, media_type = $3, metadata = $4, content_hash = $5, byte_size = $6,
-             version = $7, state = 'received', error = NULL, attempts = 0, next_attempt_at = now(), updated_at = now()
+             version = $7, state = 'received', error = NULL, attempts = 0, starts = 0, next_attempt_at = now(),
+             updated_at = now(), waiting_since =
+                 CASE WHEN state IN ('received', 'chunked', 'embedded') THEN waiting_since ELSE now() END
          WHERE id = $1",
     )
     .bind(document.id)

@@ -1,7 +1,9 @@
 //! Corpora: what a search looks through, and how.
 
+use super::audit::{self, AuditEntry};
 use super::{Store, StoreError};
 use crate::search::SearchMode;
+use crate::service::Caller;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
@@ -42,22 +44,30 @@ impl Store {
         rows.iter().map(record).collect()
     }
 
-    /// `false` when there is no such corpus.
+    /// Of a corpus of the caller's tenant; the audit log says so. `false` when there is no such corpus.
     pub async fn set_search_mode(
         &self,
-        tenant: &str,
+        caller: &Caller,
         name: &str,
         mode: SearchMode,
         reason: &str,
     ) -> Result<bool, StoreError> {
+        let mut tx = self.pool.begin().await?;
         let done = sqlx::query("UPDATE corpora SET search_mode = $3, mode_reason = $4 WHERE tenant = $1 AND name = $2")
-            .bind(tenant)
+            .bind(&caller.tenant)
             .bind(name)
             .bind(mode_text(mode))
             .bind(reason)
-            .execute(&self.pool)
+            .execute(&mut *tx)
             .await?;
-        Ok(done.rows_affected() > 0)
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let details = serde_json::json!({"search_mode": mode, "reason": reason});
+        let entry = AuditEntry::done(caller, "corpus.set-mode", name.to_owned(), details);
+        audit::write(&mut *tx, &entry).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 }
 

@@ -1,7 +1,8 @@
 //! API keys: hashed, scoped, of one tenant. The secret is shown once, when the key is made.
 
+use super::audit::{self, AuditEntry};
 use super::{Store, StoreError};
-use crate::service::Scopes;
+use crate::service::{Caller, Scopes};
 use jiff::Timestamp;
 use jiff_sqlx::ToSqlx;
 use secrecy::{ExposeSecret, SecretString};
@@ -71,9 +72,10 @@ pub(super) fn hash_of(secret: &str) -> Vec<u8> {
 }
 
 impl Store {
-    /// Makes a key; the secret is not kept and cannot be shown again.
-    pub async fn create_key(&self, key: &NewKey) -> Result<(KeyRecord, SecretString), StoreError> {
+    /// Makes a key, and says so in the audit log; the secret is not kept and cannot be shown again.
+    pub async fn create_key(&self, caller: &Caller, key: &NewKey) -> Result<(KeyRecord, SecretString), StoreError> {
         let secret = new_secret(PREFIX)?;
+        let mut tx = self.pool.begin().await?;
         let row = sqlx::query(
             "INSERT INTO api_keys (id, tenant, name, hash, scopes, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
              RETURNING id, tenant, name, scopes, created_at, expires_at, revoked_at, last_used",
@@ -84,9 +86,12 @@ impl Store {
         .bind(hash_of(secret.expose_secret()))
         .bind(key.scopes.names())
         .bind(key.expires_at.map(ToSqlx::to_sqlx))
-        .fetch_one(&self.pool)
+        .fetch_one(&mut *tx)
         .await?;
-        Ok((record(&row)?, secret))
+        let key = record(&row)?;
+        audit::write(&mut *tx, &AuditEntry::done(caller, "key.create", key.id.to_string(), details(&key))).await?;
+        tx.commit().await?;
+        Ok((key, secret))
     }
 
     /// The newest first; of all tenants with `None`.
@@ -101,17 +106,23 @@ impl Store {
         rows.iter().map(record).collect()
     }
 
-    /// Revokes a key at once, with the sessions that were opened by it. `false` when there is no such key (any more).
-    pub async fn revoke_key(&self, tenant: Option<&str>, id: Uuid) -> Result<bool, StoreError> {
-        let done = sqlx::query(
-            "UPDATE api_keys SET revoked_at = now()
-             WHERE id = $1 AND revoked_at IS NULL AND ($2::text IS NULL OR tenant = $2)",
+    /// Revokes a key of the caller's tenant at once, with the sessions that were opened by it, and says so in the audit
+    /// log. `false` when there is no such key (any more).
+    pub async fn revoke_key(&self, caller: &Caller, id: Uuid) -> Result<bool, StoreError> {
+        let mut tx = self.pool.begin().await?;
+        let row = sqlx::query(
+            "UPDATE api_keys SET revoked_at = now() WHERE id = $1 AND revoked_at IS NULL AND tenant = $2
+             RETURNING id, tenant, name, scopes, created_at, expires_at, revoked_at, last_used",
         )
         .bind(id)
-        .bind(tenant)
-        .execute(&self.pool)
+        .bind(&caller.tenant)
+        .fetch_optional(&mut *tx)
         .await?;
-        Ok(done.rows_affected() > 0)
+        let Some(row) = row else { return Ok(false) };
+        let entry = AuditEntry::done(caller, "key.revoke", id.to_string(), details(&record(&row)?));
+        audit::write(&mut *tx, &entry).await?;
+        tx.commit().await?;
+        Ok(true)
     }
 
     /// Whose key this is.
@@ -142,6 +153,11 @@ impl Store {
         }
         Ok(Ok(key))
     }
+}
+
+/// What the audit log says of a key.
+fn details(key: &KeyRecord) -> serde_json::Value {
+    serde_json::json!({"name": key.name, "scopes": key.scopes})
 }
 
 fn record(row: &PgRow) -> Result<KeyRecord, StoreError> {

@@ -124,7 +124,8 @@ impl Store {
                          SELECT 1 FROM vectors v WHERE v.doc_id = d.id
                            AND v.generation IS DISTINCT FROM (SELECT generation FROM models WHERE serving))
                      ORDER BY d.id LIMIT 500 FOR UPDATE OF d)
-                 UPDATE documents d SET state = 'chunked', attempts = 0, next_attempt_at = now()
+                 UPDATE documents d SET state = 'chunked', attempts = 0, next_attempt_at = now(), waiting_since =
+                     CASE WHEN d.state = 'embedded' THEN d.waiting_since ELSE now() END
                  FROM stale WHERE d.id = stale.id RETURNING d.id",
             )
             .bind(after)

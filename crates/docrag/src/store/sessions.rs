@@ -1,14 +1,17 @@
 //! Sessions of the page: opened with a key, for some hours. Only the token's hash is kept.
 
+use super::audit::{self, AuditEntry};
 use super::keys::{AuthRefusal, KeyRecord, hash_of, new_secret};
 use super::{Store, StoreError};
-use crate::service::Scopes;
+use crate::service::{Caller, Scopes};
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::Row;
 use uuid::Uuid;
 
 const PREFIX: &str = "ds_";
+/// In the audit log, whether it was let in or not.
+pub(crate) const LOGIN: &str = "session.login";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionRecord {
@@ -21,13 +24,15 @@ pub struct SessionRecord {
 }
 
 impl Store {
-    /// Opens a session for whoever has shown this key; the token goes into the cookie.
+    /// Opens a session for whoever has shown this key, and says so in the audit log; the token goes into the cookie.
     pub async fn create_session(
         &self,
         key: &KeyRecord,
         hours: u64,
+        request_id: &str,
     ) -> Result<(SessionRecord, SecretString), StoreError> {
         let (id, token) = (Uuid::new_v4(), new_secret(PREFIX)?);
+        let mut tx = self.pool.begin().await?;
         let row = sqlx::query(
             "INSERT INTO user_sessions (id, key_id, tenant, hash, expires_at)
              VALUES ($1, $2, $3, $4, least(now() + make_interval(hours => $5), coalesce($6, 'infinity')))
@@ -39,8 +44,17 @@ impl Store {
         .bind(hash_of(token.expose_secret()))
         .bind(i32::try_from(hours).unwrap_or(i32::MAX))
         .bind(key.expires_at.map(jiff_sqlx::ToSqlx::to_sqlx))
-        .fetch_one(&self.pool)
+        .fetch_one(&mut *tx)
         .await?;
+        let caller = Caller {
+            tenant: key.tenant.clone(),
+            actor: format!("key:{}", key.id),
+            scopes: key.scopes,
+            request_id: request_id.to_owned(),
+        };
+        let entry = AuditEntry::done(&caller, LOGIN, String::new(), serde_json::json!({"session": id}));
+        audit::write(&mut *tx, &entry).await?;
+        tx.commit().await?;
         let expires_at = super::time(&row, "expires_at")?;
         let session = SessionRecord { id, key_id: key.id, tenant: key.tenant.clone(), scopes: key.scopes, expires_at };
         Ok((session, token))
@@ -83,10 +97,15 @@ impl Store {
         Ok(Ok(session))
     }
 
-    /// Ends a session at once.
-    pub async fn end_session(&self, id: Uuid) -> Result<(), StoreError> {
+    /// Ends a session at once, and says so in the audit log.
+    pub async fn end_session(&self, caller: &Caller, id: Uuid) -> Result<(), StoreError> {
+        let mut tx = self.pool.begin().await?;
         let end = sqlx::query("UPDATE user_sessions SET ended_at = now() WHERE id = $1 AND ended_at IS NULL").bind(id);
-        end.execute(&self.pool).await?;
+        if end.execute(&mut *tx).await?.rows_affected() > 0 {
+            let entry = AuditEntry::done(caller, "session.logout", id.to_string(), serde_json::json!({}));
+            audit::write(&mut *tx, &entry).await?;
+        }
+        tx.commit().await?;
         Ok(())
     }
 

@@ -78,11 +78,11 @@ impl Store {
         rows.iter().map(status).collect()
     }
 
-    /// Age of the oldest document that waits for a stage, and how many wait.
+    /// For how long the longest waiting document has been neither searchable nor failed, and how many are so.
     pub(crate) async fn backlog(&self, tenant: Option<&str>) -> Result<(f64, i64), StoreError> {
         let backlog = sqlx::query_as(
-            "SELECT coalesce(extract(epoch FROM now() - min(updated_at)), 0)::float8, count(*) FROM documents
-             WHERE state IN ('received', 'chunked') AND ($1::text IS NULL OR tenant = $1)",
+            "SELECT coalesce(extract(epoch FROM now() - min(waiting_since)), 0)::float8, count(*) FROM documents
+             WHERE state IN ('received', 'chunked', 'embedded') AND ($1::text IS NULL OR tenant = $1)",
         );
         Ok(backlog.bind(tenant).fetch_one(&self.pool).await?)
     }

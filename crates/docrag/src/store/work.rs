@@ -20,8 +20,12 @@ pub(crate) struct Task {
     pub title: Option<String>,
     pub media_type: String,
     pub version: i64,
+    /// A removed document comes back as version 1, so the version alone does not tell its contents apart.
+    pub content_hash: Vec<u8>,
     pub state: DocumentState,
     pub attempts: i32,
+    /// Long readings of this content in a row that never ended.
+    pub starts: i32,
 }
 
 /// A chunk that waits for its embedding.
@@ -64,8 +68,8 @@ impl Store {
     /// The document, when it still waits.
     pub(crate) async fn task(&self, id: Uuid) -> Result<Option<Task>, StoreError> {
         let row = sqlx::query(
-            "SELECT id, tenant, corpus, source, title, media_type, version, state, attempts FROM documents
-             WHERE id = $1 AND state IN ('received', 'chunked') AND next_attempt_at <= now()",
+            "SELECT id, tenant, corpus, source, title, media_type, version, content_hash, state, attempts, starts
+             FROM documents WHERE id = $1 AND state IN ('received', 'chunked') AND next_attempt_at <= now()",
         )
         .bind(id)
         .fetch_optional(&self.pool)
@@ -79,16 +83,52 @@ impl Store {
                 title: row.try_get("title")?,
                 media_type: row.try_get("media_type")?,
                 version: row.try_get("version")?,
+                content_hash: row.try_get("content_hash")?,
                 state: DocumentState::from_text(row.try_get("state")?),
                 attempts: row.try_get("attempts")?,
+                starts: row.try_get("starts")?,
             })
         };
         row.map(task).transpose()
     }
 
     pub(crate) async fn body(&self, task: &Task) -> Result<Vec<u8>, StoreError> {
-        let body = sqlx::query_scalar("SELECT body FROM document_bodies WHERE doc_id = $1 AND version = $2");
-        body.bind(task.id).bind(task.version).fetch_optional(&self.pool).await?.ok_or(StoreError::Changed)
+        let body = sqlx::query_scalar(
+            "SELECT b.body FROM document_bodies b JOIN documents d ON d.id = b.doc_id AND d.version = b.version
+             WHERE d.id = $1 AND d.version = $2 AND d.content_hash = $3",
+        );
+        let body = body.bind(task.id).bind(task.version).bind(&task.content_hash);
+        body.fetch_optional(&self.pool).await?.ok_or(StoreError::Changed)
+    }
+
+    /// Reading has taken long: should the service go down now, this may be why. The next try then comes later and at a
+    /// moment of its own, so that documents which were read at the same time are told apart.
+    pub(crate) async fn note_start(&self, task: &Task) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE documents SET starts = starts + 1,
+                 next_attempt_at = now() + make_interval(secs => 10 * 2 ^ least(starts, 8) * (0.5 + random()))
+             WHERE id = $1 AND version = $2 AND content_hash = $3 AND state = 'received'",
+        )
+        .bind(task.id)
+        .bind(task.version)
+        .bind(&task.content_hash)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The service was told to stop while it read: that the reading will not end is not the document's fault.
+    pub(crate) async fn forget_start(&self, task: &Task) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE documents SET starts = greatest(starts - 1, 0), next_attempt_at = now()
+             WHERE id = $1 AND version = $2 AND content_hash = $3 AND state = 'received'",
+        )
+        .bind(task.id)
+        .bind(task.version)
+        .bind(&task.content_hash)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
     }
 
     /// Replaces the document's chunks: those that are the same stay, with their embeddings. Returns the new state.
@@ -108,7 +148,7 @@ impl Store {
         let seq = outbox::append(&mut tx, task.of(), OutboxChange::Text, &added).await?.max(deleted);
         let state: String = sqlx::query_scalar(
             "UPDATE documents SET title = $2, chunk_count = $3, outbox_seq = greatest(outbox_seq, $4), error = NULL,
-                 attempts = 0, next_attempt_at = now(),
+                 attempts = 0, starts = 0, next_attempt_at = now(),
                  state = CASE WHEN $5 OR EXISTS (
                      SELECT 1 FROM vectors WHERE doc_id = $1 AND generation IS DISTINCT FROM
                          (SELECT generation FROM models WHERE serving)) THEN 'chunked' ELSE 'embedded' END
@@ -186,46 +226,49 @@ impl Store {
         .await?;
         outbox::lock(&mut tx).await?;
         let seq = outbox::append(&mut tx, task.of(), OutboxChange::Vector, &written).await?;
-        let after: Option<(String, i64, bool)> = sqlx::query_as(
+        let after: Option<(String, bool, bool)> = sqlx::query_as(
             "UPDATE documents SET outbox_seq = greatest(outbox_seq, $2),
-                 attempts = CASE WHEN version = $5 THEN 0 ELSE attempts END,
-                 error = CASE WHEN version = $5 THEN NULL ELSE error END,
-                 state = CASE WHEN version = $5 AND state = 'chunked' AND $4 AND NOT EXISTS (
+                 attempts = CASE WHEN version = $5 AND content_hash = $6 THEN 0 ELSE attempts END,
+                 error = CASE WHEN version = $5 AND content_hash = $6 THEN NULL ELSE error END,
+                 state = CASE WHEN version = $5 AND content_hash = $6 AND state = 'chunked' AND $4 AND NOT EXISTS (
                      SELECT 1 FROM vectors WHERE doc_id = $1 AND generation IS DISTINCT FROM $3)
                      THEN 'embedded' ELSE state END
              WHERE id = $1
-             RETURNING state, version, $3 IS NOT DISTINCT FROM (SELECT generation FROM models WHERE serving)",
+             RETURNING state, version = $5 AND content_hash = $6,
+                 $3 IS NOT DISTINCT FROM (SELECT generation FROM models WHERE serving)",
         )
         .bind(task.id)
         .bind(seq)
         .bind(making.generation)
         .bind(last)
         .bind(task.version)
+        .bind(&task.content_hash)
         .fetch_optional(&mut *tx)
         .await?;
-        let (state, version, serves) = after.ok_or(StoreError::Changed)?;
+        let (state, unchanged, serves) = after.ok_or(StoreError::Changed)?;
         if !serves {
             return Err(StoreError::ModelChanged);
         }
         tx.commit().await?;
-        if version == task.version { Ok(DocumentState::from_text(&state)) } else { Err(StoreError::Changed) }
+        if unchanged { Ok(DocumentState::from_text(&state)) } else { Err(StoreError::Changed) }
     }
 
     /// Gives the document up.
     pub(crate) async fn give_up(&self, task: &Task, error: &str) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE documents SET state = 'failed', error = $3, attempts = attempts + 1
-             WHERE id = $1 AND version = $2 AND state IN ('received', 'chunked')",
+             WHERE id = $1 AND version = $2 AND content_hash = $4 AND state IN ('received', 'chunked')",
         )
         .bind(task.id)
         .bind(task.version)
         .bind(error)
+        .bind(&task.content_hash)
         .execute(&self.pool)
         .await?;
         Ok(())
     }
 
-    /// Tries the document again later.
+    /// Tries the document again later. The service lives: whatever was started has ended.
     pub(crate) async fn put_off(
         &self,
         task: &Task,
@@ -234,15 +277,16 @@ impl Store {
         counts: bool,
     ) -> Result<(), StoreError> {
         sqlx::query(
-            "UPDATE documents SET error = $3, attempts = attempts + $4,
+            "UPDATE documents SET error = $3, attempts = attempts + $4, starts = 0,
                  next_attempt_at = now() + make_interval(secs => $5)
-             WHERE id = $1 AND version = $2 AND state IN ('received', 'chunked')",
+             WHERE id = $1 AND version = $2 AND content_hash = $6 AND state IN ('received', 'chunked')",
         )
         .bind(task.id)
         .bind(task.version)
         .bind(error)
         .bind(i32::from(counts))
         .bind(delay.as_secs_f64())
+        .bind(&task.content_hash)
         .execute(&self.pool)
         .await?;
         Ok(())
@@ -250,13 +294,16 @@ impl Store {
 }
 
 async fn lock_version(tx: &mut PgConnection, task: &Task) -> Result<(), StoreError> {
-    let version: Option<i64> = sqlx::query_scalar(
-        "SELECT version FROM documents WHERE id = $1 AND state IN ('received', 'chunked') FOR UPDATE",
+    let unchanged: Option<bool> = sqlx::query_scalar(
+        "SELECT version = $2 AND content_hash = $3 FROM documents
+         WHERE id = $1 AND state IN ('received', 'chunked') FOR UPDATE",
     )
     .bind(task.id)
+    .bind(task.version)
+    .bind(&task.content_hash)
     .fetch_optional(tx)
     .await?;
-    if version == Some(task.version) { Ok(()) } else { Err(StoreError::Changed) }
+    if unchanged == Some(true) { Ok(()) } else { Err(StoreError::Changed) }
 }
 
 /// Removes chunks that the new content does not have, and moves those that it has.

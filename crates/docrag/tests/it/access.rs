@@ -1,6 +1,7 @@
 //! Keys, sessions and the audit log.
 
-use crate::scene::{Scene, TENANT};
+use crate::scene::{Scene, TENANT, caller, caller_of};
+use docrag::search::SearchMode;
 use docrag::service::Scopes;
 use docrag::store::Store;
 use docrag::store::StoreError;
@@ -23,7 +24,7 @@ fn new_key(name: &str) -> NewKey {
 async fn a_key_lets_in_until_it_is_revoked_or_expires_and_its_secret_is_stored_nowhere() {
     let scene = Scene::start().await;
     let store = store(&scene).await;
-    let (key, secret) = store.create_key(&new_key("ci")).await.unwrap();
+    let (key, secret) = store.create_key(&caller(), &new_key("ci")).await.unwrap();
     let secret = secret.expose_secret();
     assert!(secret.starts_with("dr_") && secret.len() == 67, "{secret}");
     let found = store.authenticate_key(secret).await.unwrap().unwrap();
@@ -37,9 +38,9 @@ async fn a_key_lets_in_until_it_is_revoked_or_expires_and_its_secret_is_stored_n
 
     client.execute("UPDATE api_keys SET expires_at = now()", &[]).await.unwrap();
     assert_eq!(store.authenticate_key(secret).await.unwrap(), Err(AuthRefusal::Expired));
-    assert!(!store.revoke_key(Some("other"), key.id).await.unwrap(), "somebody else's key");
-    assert!(store.revoke_key(Some(TENANT), key.id).await.unwrap());
-    assert!(!store.revoke_key(Some(TENANT), key.id).await.unwrap());
+    assert!(!store.revoke_key(&caller_of("other"), key.id).await.unwrap(), "somebody else's key");
+    assert!(store.revoke_key(&caller(), key.id).await.unwrap());
+    assert!(!store.revoke_key(&caller(), key.id).await.unwrap());
     assert_eq!(store.authenticate_key(secret).await.unwrap(), Err(AuthRefusal::Revoked));
     assert!(store.keys(Some("other")).await.unwrap().is_empty());
     assert_eq!(store.keys(Some(TENANT)).await.unwrap().len(), 1);
@@ -49,21 +50,55 @@ async fn a_key_lets_in_until_it_is_revoked_or_expires_and_its_secret_is_stored_n
 async fn a_session_ends_by_itself_by_hand_and_with_its_key() {
     let scene = Scene::start().await;
     let store = store(&scene).await;
-    let (key, _) = store.create_key(&new_key("page")).await.unwrap();
-    let (session, token) = store.create_session(&key, 24).await.unwrap();
+    let (key, _) = store.create_key(&caller(), &new_key("page")).await.unwrap();
+    let (session, token) = store.create_session(&key, 24, "login").await.unwrap();
     let found = store.authenticate_session(token.expose_secret()).await.unwrap().unwrap();
     assert_eq!((found.id, found.tenant.as_str(), found.scopes), (session.id, TENANT, key.scopes));
-    store.end_session(session.id).await.unwrap();
+    store.end_session(&caller(), session.id).await.unwrap();
     assert_eq!(store.authenticate_session(token.expose_secret()).await.unwrap(), Err(AuthRefusal::Revoked));
 
-    let (_, token) = store.create_session(&key, 24).await.unwrap();
+    let (_, token) = store.create_session(&key, 24, "login").await.unwrap();
     let client = scene.postgres.client().await;
     client.execute("UPDATE user_sessions SET expires_at = now() - interval '8 days'", &[]).await.unwrap();
     assert_eq!(store.authenticate_session(token.expose_secret()).await.unwrap(), Err(AuthRefusal::Expired));
     assert_eq!(store.remove_old_sessions().await.unwrap(), 2);
-    let (_, token) = store.create_session(&key, 24).await.unwrap();
-    store.revoke_key(None, key.id).await.unwrap();
+    let (_, token) = store.create_session(&key, 24, "login").await.unwrap();
+    store.revoke_key(&caller(), key.id).await.unwrap();
     assert_eq!(store.authenticate_session(token.expose_secret()).await.unwrap(), Err(AuthRefusal::Revoked));
+}
+
+#[tokio::test]
+async fn what_is_written_and_its_audit_entry_are_there_together_or_not_at_all() {
+    let scene = Scene::start().await;
+    let store = store(&scene).await;
+    let client = scene.postgres.client().await;
+    client.execute("INSERT INTO corpora (tenant, name) VALUES ($1, 'manual')", &[&TENANT]).await.unwrap();
+    let (key, _) = store.create_key(&caller(), &new_key("ci")).await.unwrap();
+    let (session, _) = store.create_session(&key, 24, "login").await.unwrap();
+    let (other, token) = store.create_session(&key, 24, "login").await.unwrap();
+    store.end_session(&caller(), session.id).await.unwrap();
+    assert!(store.set_search_mode(&caller(), "manual", SearchMode::Lexical, "by hand").await.unwrap());
+    let actions = async || {
+        let records = store.audit(TENANT, None, 100).await.unwrap();
+        records.into_iter().rev().map(|record| record.action).collect::<Vec<_>>()
+    };
+    let written = ["key.create", "session.login", "session.login", "session.logout", "corpus.set-mode"];
+    assert_eq!(actions().await, written);
+
+    // From now on nothing can be written to the log.
+    client.batch_execute("ALTER TABLE audit_logs RENAME TO away").await.unwrap();
+    store.create_key(&caller(), &new_key("unlogged")).await.unwrap_err();
+    store.create_session(&key, 24, "login").await.unwrap_err();
+    store.end_session(&caller(), other.id).await.unwrap_err();
+    store.set_search_mode(&caller(), "manual", SearchMode::Dense, "by hand").await.unwrap_err();
+    store.revoke_key(&caller(), key.id).await.unwrap_err();
+    assert_eq!(store.keys(None).await.unwrap().len(), 1);
+    assert!(store.authenticate_session(token.expose_secret()).await.unwrap().is_ok());
+    assert_eq!(scene.number("SELECT count(*) FROM user_sessions").await, 2);
+    let corpus = store.corpus(TENANT, "manual").await.unwrap().unwrap();
+    assert_eq!(corpus.search_mode, SearchMode::Lexical);
+    client.batch_execute("ALTER TABLE away RENAME TO audit_logs").await.unwrap();
+    assert_eq!(actions().await, written);
 }
 
 fn entry(tenant: &str, action: &str) -> AuditEntry {

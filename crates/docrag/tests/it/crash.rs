@@ -4,7 +4,7 @@
 //! `DOCRAG_KILL_CYCLES` says how often the service is killed, `DOCRAG_KILL_SEED` repeats a run.
 
 use crate::endpoint::DIMENSION;
-use crate::scene::{Scene, TENANT, body, eventually};
+use crate::scene::{Scene, TENANT, body, caller, eventually};
 use docrag::chunk::embedded_text;
 use docrag::service::Scopes;
 use docrag::store::Store;
@@ -131,7 +131,7 @@ impl Killing {
         let store = Store::open(&scene.settings().database).await.unwrap();
         store.migrate().await.unwrap();
         let key = NewKey { tenant: TENANT.to_owned(), name: "test".to_owned(), scopes: Scopes::ALL, expires_at: None };
-        let (_, key) = store.create_key(&key).await.unwrap();
+        let (_, key) = store.create_key(&caller(), &key).await.unwrap();
         Self {
             cycles,
             chance: Chance::new(),

@@ -26,6 +26,7 @@ struct Inside {
     /// Another number is another model.
     model: AtomicU64,
     away: AtomicBool,
+    busy: AtomicBool,
     delay_milliseconds: AtomicU64,
 }
 
@@ -80,6 +81,11 @@ impl FakeEndpoint {
         self.inside.away.store(away, Ordering::Relaxed);
     }
 
+    /// Too many requests, but for the short one by which it is seen to be alive.
+    pub(crate) fn set_busy(&self, busy: bool) {
+        self.inside.busy.store(busy, Ordering::Relaxed);
+    }
+
     pub(crate) fn set_delay(&self, delay: Duration) {
         self.inside.delay_milliseconds.store(delay.as_millis() as u64, Ordering::Relaxed);
     }
@@ -97,6 +103,9 @@ async fn embeddings(
 ) -> Result<Json<Value>, StatusCode> {
     if inside.away.load(Ordering::Relaxed) {
         return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
+    if inside.busy.load(Ordering::Relaxed) && request.input != ["docrag"] {
+        return Err(StatusCode::TOO_MANY_REQUESTS);
     }
     if request.input.iter().any(|text| text.contains(POISON)) {
         return Err(StatusCode::BAD_REQUEST);

@@ -44,7 +44,7 @@ async fn a_document_goes_in_is_found_and_goes_out_again() {
     let audit = served.read("/v1/audit").await;
     let actions: Vec<&str> =
         audit["items"].as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap()).collect();
-    assert_eq!(actions, ["document.delete", "document.create"], "one write each, and no more");
+    assert_eq!(actions, ["document.delete", "document.create", "key.create"], "one write each, and no more");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,7 +52,7 @@ async fn a_passage_is_found_by_meaning_by_words_and_by_both() {
     assert_eq!((order(&again), &again.index_version), (order(&found), &found.index_version));
 
     house.ingest("b", "pages.txt", json!({}), PAGES).await;
-    house.service.store().set_search_mode("b", "default", SearchMode::Lexical, "by hand").await.unwrap();
+    house.service.store().set_search_mode(&caller("b"), "default", SearchMode::Lexical, "by hand").await.unwrap();
     let found = house.service.search(&caller("b"), request("pages")).await.unwrap();
     assert_eq!(found.mode, SearchMode::Lexical, "the corpus's own mode");
 }

@@ -1,7 +1,7 @@
 //! The program `docrag serve` as a process of its own, on a real Postgres, with the endpoint of the tests as its model.
 
 use crate::endpoint::DIMENSION;
-use crate::scene::Scene;
+use crate::scene::{Scene, caller_of};
 use docrag::service::Scopes;
 use docrag::store::Store;
 use docrag::store::keys::NewKey;
@@ -104,7 +104,7 @@ impl Served {
             scopes,
             expires_at: expires.map(|text| text.parse().unwrap()),
         };
-        let (key, secret) = store.create_key(&new).await.unwrap();
+        let (key, secret) = store.create_key(&caller_of(tenant), &new).await.unwrap();
         store.pool().close().await;
         (key.id.to_string(), secret.expose_secret().to_owned())
     }

@@ -1,6 +1,6 @@
 //! The state while reading a page: what is open, and the text that is not yet a block.
 
-use super::super::blocks::{Blocks, Bounds, clean_prose};
+use super::super::blocks::{BLOCK_BYTES, Blocks, Bounds, clean_prose};
 use super::super::markdown::join_cells;
 use super::super::{BlockKind, ParseError};
 use super::MAX_DEPTH;
@@ -301,7 +301,7 @@ impl Reader {
                 {
                     table.cells.push(mem::take(&mut self.text));
                     table.in_cell = false;
-                    return Ok(());
+                    return self.blocks.bounds().check_text(table.cells.len() * BLOCK_BYTES);
                 }
             }
             Kind::Row => {
