@@ -38,6 +38,8 @@ mod spending;
 mod words;
 
 pub use events::Events;
+#[cfg(test)]
+pub(crate) use flow::INTERRUPTED;
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -3,6 +3,7 @@
 
 use super::App;
 use super::problem::{Answer, Trouble};
+use crate::provider::BreakerState;
 use crate::service::DependencyState;
 use axum::Json;
 use axum::extract::State;
@@ -83,5 +84,19 @@ pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
     let pool = app.service.store().pool();
     let (all, idle) = (u64::from(pool.size()), pool.num_idle() as u64);
     app.service.metrics().pool(idle, all.saturating_sub(idle));
+    embedding(&app);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.service.metrics().render())
+}
+
+/// The embedder counts for itself and knows no metrics; its figures are taken when somebody asks.
+fn embedding(app: &App) {
+    let (embedder, metrics) = (app.service.embedder(), app.service.metrics());
+    let endpoint = embedder.endpoint();
+    // The local model costs nothing.
+    let price = endpoint.map_or(0.0, |_| app.service.settings().embedding.price_per_million_tokens);
+    metrics.embedding_used(embedder.tokens_used(), price);
+    if let Some(endpoint) = endpoint {
+        let open = matches!(endpoint.breaker().state(), BreakerState::Open { .. });
+        metrics.breaker(endpoint.name(), open);
+    }
 }
