@@ -23,9 +23,9 @@ async fn recall_at_100_is_over_documents_also_when_one_of_them_fills_the_list() 
     let options = Options { folder: folder.path().to_owned(), corpus: None, save: false };
     let report = run(&service, &options, &mut |_: &str, _: usize, _: usize| {}).await.unwrap();
     for figures in &report.figures {
-        assert_eq!(figures.recall_100, 1.0, "{figures:?}");
+        assert!(figures.recall_100 > 0.999, "{figures:?}");
     }
     let lexical = report.figures.iter().find(|figures| figures.mode == SearchMode::Lexical).unwrap();
-    assert_eq!(lexical.recall_10, 0.0, "as people search: 100 passages, all of the other document");
+    assert!(lexical.recall_10 < 0.001, "as people search: 100 passages, all of the other document");
     background.stop().await;
 }
