@@ -42,8 +42,9 @@ if (login) {
         headers: { "content-type": "application/json" },
         body: JSON.stringify({ key: login.key.value.trim() }),
       });
-      if (response.ok) location.reload();
-      else show(note, await problem(response));
+      if (!response.ok) show(note, await problem(response));
+      else if ((await fetch("/v1/sessions/current")).status !== 401) location.reload();
+      else show(note, "The browser did not keep the cookie: use https, or set sessions.secure_cookie = false.");
     } catch {
       show(note, lost);
     }
@@ -228,7 +229,17 @@ one("#list")?.addEventListener("click", async (event) => {
   const item = event.target.closest("li");
   if (!confirm(`Delete ${one(".name", item).textContent}?`)) return;
   event.target.disabled = true;
-  await fetch(`/v1/documents/${item.dataset.id}`, { method: "DELETE" }).catch(() => {});
+  let refused = "";
+  try {
+    const response = await fetch(`/v1/documents/${item.dataset.id}`, { method: "DELETE" });
+    if (response.status === 401) return location.reload();
+    // Somebody else may have deleted it: then it goes from the list.
+    if (!response.ok && response.status !== 404) refused = await problem(response);
+  } catch {
+    refused = lost;
+  }
+  show(one("#refused"), refused && `${one(".name", item).textContent}: ${refused}`);
+  event.target.disabled = false;
   await refresh();
 });
 

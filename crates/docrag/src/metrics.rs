@@ -9,6 +9,8 @@ use prometheus::{
     Registry, TextEncoder,
 };
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// All handles in one registry; cheap to clone.
@@ -30,6 +32,8 @@ pub struct Metrics {
     breaker: GaugeVec,
     auth_failures: IntCounter,
     rate_limited: IntCounter,
+    /// Tokens of the embedder that are counted already.
+    embedding_seen: Arc<AtomicU64>,
 }
 
 /// Seconds. Requests go from a health check (microseconds) to a streamed answer (a minute).
@@ -89,6 +93,7 @@ impl Metrics {
             )),
             auth_failures: made.keep(IntCounter::new("docrag_auth_failures_total", "Requests with a wrong key.")),
             rate_limited: made.keep(IntCounter::new("docrag_rate_limited_total", "Requests refused by a rate limit.")),
+            embedding_seen: Arc::default(),
             registry,
         }
     }
@@ -117,6 +122,15 @@ impl Metrics {
         if amount > 0.0 {
             self.cost.with_label_values(&[kind]).inc_by(amount);
         }
+    }
+
+    /// All tokens that the embedder has used since its start, as it counts by itself; what is new among them counts.
+    pub fn embedding_used(&self, tokens: u64, price_per_million: f64) {
+        // Two who ask at once do not both count the same.
+        let seen = self.embedding_seen.fetch_max(tokens, Ordering::Relaxed);
+        let new = tokens.saturating_sub(seen);
+        self.tokens("embedding", new);
+        self.cost("embedding", new as f64 / 1e6 * price_per_million);
     }
 
     pub fn embedded(&self, count: u64) {
@@ -217,6 +231,18 @@ mod tests {
             r#"docrag_ingest_documents{state="indexed"} 0"#,
             "docrag_ingest_lag_seconds 7",
         ] {
+            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn what_the_embedder_used_is_counted_once_and_has_its_price() {
+        let metrics = Metrics::new();
+        for used in [1_000_000, 3_000_000, 3_000_000, 2_000_000] {
+            metrics.embedding_used(used, 0.5);
+        }
+        let text = metrics.render();
+        for line in [r#"docrag_tokens_total{kind="embedding"} 3000000"#, r#"docrag_cost_total{kind="embedding"} 1.5"#] {
             assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
         }
     }

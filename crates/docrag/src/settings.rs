@@ -10,6 +10,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod error;
+
+pub use error::SettingsError;
+
 /// As written in `docrag.toml`. Names are `section.key`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -230,16 +234,6 @@ pub struct SessionSettings {
     pub secure_cookie: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum SettingsError {
-    #[error("{path}: {cause}")]
-    Unreadable { path: PathBuf, cause: std::io::Error },
-    #[error("{path}: {cause}")]
-    Wrong { path: PathBuf, cause: Box<toml::de::Error> },
-    #[error("{key}: {what}")]
-    Value { key: &'static str, what: String },
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -411,8 +405,7 @@ impl Settings {
             Some(path) => {
                 let text = std::fs::read_to_string(path)
                     .map_err(|cause| SettingsError::Unreadable { path: path.to_owned(), cause })?;
-                toml::from_str(&text)
-                    .map_err(|cause| SettingsError::Wrong { path: path.to_owned(), cause: Box::new(cause) })?
+                toml::from_str(&text).map_err(|error| SettingsError::wrong(path, &text, &error))?
             }
             None => Self::default(),
         };

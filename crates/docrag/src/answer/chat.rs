@@ -7,9 +7,10 @@ use super::prompt::Message;
 use crate::provider::{Endpoint, EndpointOptions, Opened, Permit, ProviderError, retrying};
 use crate::settings::AnswerSettings;
 use eventsource_stream::{Event, EventStreamError, Eventsource};
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
@@ -55,6 +56,8 @@ pub(super) struct Answering {
     endpoint: String,
     pause: Duration,
     deadline: Instant,
+    /// Something came.
+    begun: bool,
     finished: bool,
 }
 
@@ -103,23 +106,16 @@ impl Chat {
     async fn begin(&self, body: &serde_json::Value, deadline: Instant) -> Result<Answering, ProviderError> {
         let start = Instant::now();
         let opened = self.endpoint.post("chat/completions", body).await?;
-        let (deltas, permit) = if is_stream(&opened) {
-            let (pieces, permit) = opened.pieces(LONGEST_STREAM);
-            (deltas(pieces, self.endpoint.name().to_owned()), Some(permit))
+        let (streams, endpoint) = (is_stream(&opened), self.endpoint.name().to_owned());
+        let (pieces, permit) = opened.pieces(LONGEST_STREAM);
+        let (deltas, pause) = if streams {
+            (deltas(pieces, endpoint.clone()), self.first_token.saturating_sub(start.elapsed()))
         } else {
-            // Some servers know no streams and answer as a whole.
-            let whole: Completion = opened.json(LONGEST_STREAM).await?;
-            (futures_util::stream::iter(whole.deltas().into_iter().chain([Delta::End]).map(Ok)).boxed(), None)
+            (whole(pieces, endpoint.clone()), self.first_token)
         };
-        let mut answering = Answering {
-            first: None,
-            deltas,
-            permit,
-            endpoint: self.endpoint.name().to_owned(),
-            pause: self.first_token.saturating_sub(start.elapsed()),
-            deadline,
-            finished: false,
-        };
+        let permit = Some(permit);
+        let mut answering =
+            Answering { first: None, deltas, permit, endpoint, pause, deadline, begun: false, finished: false };
         answering.first = answering.next().await.transpose()?;
         answering.pause = self.first_token;
         Ok(answering)
@@ -135,8 +131,10 @@ impl Answering {
         let pause = if self.finished { AFTERWORD.min(self.pause) } else { self.pause };
         let limit = self.deadline.min(Instant::now() + pause);
         let delta = match timeout_at(limit, self.deltas.next()).await {
-            Ok(Some(Ok(Delta::End))) => None,
+            Ok(Some(Ok(Delta::End))) if self.begun => None,
+            Ok(Some(Ok(Delta::End))) => Some(Err(said_nothing(&self.endpoint))),
             Ok(Some(Ok(delta))) => {
+                self.begun = true;
                 self.finished |= matches!(delta, Delta::Finished(_));
                 return Some(Ok(delta));
             }
@@ -161,6 +159,10 @@ fn timed_out(endpoint: &str, after: Duration) -> ProviderError {
 
 fn broke_off(endpoint: &str) -> ProviderError {
     ProviderError::Unreachable { endpoint: endpoint.to_owned(), cause: "the answer broke off".to_owned() }
+}
+
+fn said_nothing(endpoint: &str) -> ProviderError {
+    ProviderError::Unreachable { endpoint: endpoint.to_owned(), cause: "the answer ended before it began".to_owned() }
 }
 
 fn is_stream(opened: &Opened) -> bool {
@@ -221,27 +223,55 @@ fn deltas<B: AsRef<[u8]> + Send + 'static>(
         let deltas = match event {
             Ok(event) if event.data.trim().is_empty() => Ok(Vec::new()),
             Ok(event) if event.data.trim() == "[DONE]" => Ok(vec![Delta::End]),
-            Ok(event) => read_event(&event.data, &endpoint),
+            Ok(event) => read_event(event.data.as_bytes(), &endpoint),
             Err(EventStreamError::Transport(error)) => Err(error),
             Err(error) => Err(unusable(&endpoint, error.to_string())),
         };
-        futures_util::stream::iter(match deltas {
-            Ok(deltas) => deltas.into_iter().map(Ok).collect::<Vec<_>>(),
-            Err(error) => vec![Err(error)],
-        })
+        one_by_one(deltas)
     };
     pieces.eventsource().flat_map(read).boxed()
 }
 
-fn read_event(data: &str, endpoint: &str) -> Result<Vec<Delta>, ProviderError> {
-    let read: Completion = serde_json::from_str(data).map_err(|error| unusable(endpoint, error.to_string()))?;
+/// Some servers know no streams and answer as a whole.
+fn whole<B: AsRef<[u8]> + Send + 'static>(
+    pieces: impl futures_util::Stream<Item = Result<B, ProviderError>> + Send + 'static,
+    endpoint: String,
+) -> BoxStream<'static, Result<Delta, ProviderError>> {
+    stream::once(read_whole(pieces, endpoint)).flat_map(one_by_one).boxed()
+}
+
+async fn read_whole<B: AsRef<[u8]>>(
+    pieces: impl futures_util::Stream<Item = Result<B, ProviderError>>,
+    endpoint: String,
+) -> Result<Vec<Delta>, ProviderError> {
+    let mut pieces = pin!(pieces);
+    let mut body = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        body.extend_from_slice(piece?.as_ref());
+    }
+    let mut deltas = read_event(&body, &endpoint)?;
+    deltas.push(Delta::End);
+    Ok(deltas)
+}
+
+fn one_by_one(
+    deltas: Result<Vec<Delta>, ProviderError>,
+) -> stream::Iter<std::vec::IntoIter<Result<Delta, ProviderError>>> {
+    stream::iter(match deltas {
+        Ok(deltas) => deltas.into_iter().map(Ok).collect::<Vec<_>>(),
+        Err(error) => vec![Err(error)],
+    })
+}
+
+fn read_event(data: &[u8], endpoint: &str) -> Result<Vec<Delta>, ProviderError> {
+    let read: Completion = serde_json::from_slice(data).map_err(|error| unusable(endpoint, error.to_string()))?;
     match read.error {
         None => Ok(read.deltas()),
         // An error after a good head, as providers send it when they are overloaded.
         Some(error) => {
             let code = error.get("code").and_then(serde_json::Value::as_u64);
             let status = code.and_then(|code| u16::try_from(code).ok()).filter(|code| (400..600).contains(code));
-            let said = error.get("message").and_then(serde_json::Value::as_str).unwrap_or("an error").to_owned();
+            let said = error.get("message").unwrap_or(&error).as_str().unwrap_or("an error").to_owned();
             Err(ProviderError::Status {
                 endpoint: endpoint.to_owned(),
                 status: status.unwrap_or(502),
@@ -259,7 +289,6 @@ fn unusable(endpoint: &str, cause: String) -> ProviderError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::stream;
 
     async fn read(pieces: &[&[u8]]) -> Vec<Result<Delta, String>> {
         let pieces: Vec<Result<Vec<u8>, ProviderError>> = pieces.iter().map(|piece| Ok(piece.to_vec())).collect();
@@ -287,5 +316,24 @@ mod tests {
         assert!(read(&[b"data: {\"choices\":[{\n\n"]).await[0].as_ref().unwrap_err().contains("http://model"));
         let overloaded = read(&[b"data: {\"error\":{\"message\":\"overloaded\",\"code\":529}}\n\n"]).await;
         assert!(overloaded[0].as_ref().unwrap_err().contains("529"), "{overloaded:?}");
+    }
+
+    #[tokio::test]
+    async fn an_answer_as_a_whole_is_read_and_so_is_an_error_in_its_place() {
+        let read = async |body: &'static str| {
+            let pieces = body.as_bytes().chunks(7).map(Ok::<_, ProviderError>);
+            let deltas = whole(stream::iter(pieces), "http://model".to_owned());
+            deltas.map(|delta| delta.map_err(|error| error.to_string())).collect::<Vec<_>>().await
+        };
+        let said = read(r#"{"choices":[{"message":{"content":"Hi"},"finish_reason":"stop"}],"error":null}"#).await;
+        assert_eq!(said, [Delta::Text("Hi".into()), Delta::Finished("stop".into()), Delta::End].map(Ok));
+        for (body, expected) in [
+            (r#"{"error":{"message":"overloaded","code":529}}"#, "529: overloaded"),
+            (r#"{"error":"no such model"}"#, "502: no such model"),
+            ("<h1>Hello</h1>", "cannot be used"),
+        ] {
+            let failed = read(body).await;
+            assert!(failed.len() == 1 && failed[0].as_ref().unwrap_err().contains(expected), "{failed:?}");
+        }
     }
 }

@@ -100,6 +100,9 @@ struct Told {
     finish: Option<String>,
 }
 
+/// The kind of problem that an answer ends with when the model broke off.
+pub(crate) const INTERRUPTED: &str = "answer-interrupted";
+
 type Sent = Result<(), SendError<AskEvent>>;
 
 impl Telling {
@@ -329,7 +332,7 @@ fn broken_off(error: &ProviderError) -> AskProblem {
         _ => (502, "broke off"),
     };
     let detail = format!("the answering model {how}; what was sent is incomplete");
-    AskProblem { slug: "answer-interrupted".to_owned(), status, detail }
+    AskProblem { slug: INTERRUPTED.to_owned(), status, detail }
 }
 
 #[cfg(test)]

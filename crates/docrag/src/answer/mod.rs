@@ -12,7 +12,7 @@
 //!
 //! A model that is away is no error: the passages are the answer then, and the last event says why.
 
-use crate::provider::BreakerState;
+use crate::provider::{BreakerState, Endpoint};
 use crate::search::{
     Passage, SearchFilter, SearchMode, check_corpus, check_filter, check_limit, check_text, default_corpus,
 };
@@ -38,6 +38,8 @@ mod spending;
 mod words;
 
 pub use events::Events;
+#[cfg(test)]
+pub(crate) use flow::INTERRUPTED;
 
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -168,6 +170,11 @@ impl Answers {
             completion: settings.price_per_million_completion_tokens,
         };
         Self { chat, trouble, prices }
+    }
+
+    /// `None` when none is configured that can be used.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
+        self.chat.as_ref().map(|chat| chat.endpoint())
     }
 
     /// `None` when no endpoint is configured; otherwise why it is not asked now, if it is not.

@@ -3,9 +3,9 @@
 //! Without a URL the command works on the database itself and runs the stages; where a service runs on the same database,
 //! the two share the work (a document is locked by whoever works on it). With a URL it only sends and watches.
 
+use super::Context;
 use super::output::{Stop, bar, one_line};
 use super::remote::{Remote, RemoteArgs};
-use super::{Context, Whose};
 use crate::http::DocumentBody;
 use crate::service::{Accepted, Background, Caller, NewDocument, Outcome, Service};
 use crate::store::documents::{DocumentRecord, DocumentState, Page};
@@ -14,14 +14,17 @@ use clap::Args;
 use serde::Serialize;
 use std::collections::HashMap;
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 /// Endings of the formats that can be read.
 const ENDINGS: [&str; 9] = ["txt", "text", "md", "markdown", "html", "htm", "xhtml", "pdf", "rst"];
 const POLL: Duration = Duration::from_millis(500);
 const REMOTE_POLL: Duration = Duration::from_secs(2);
+/// When nothing moves for so long, a person wants to know why.
+const STALLED: Duration = Duration::from_secs(30);
 /// Failures that are named one by one.
 const NAMED: usize = 20;
 
@@ -33,8 +36,6 @@ pub(super) struct IngestArgs {
     /// The corpus
     #[arg(long, default_value = "default", value_name = "NAME")]
     corpus: String,
-    #[command(flatten)]
-    whose: Whose,
     /// Metadata of every document, to filter searches by; may be repeated
     #[arg(long = "metadata", value_name = "KEY=VALUE")]
     metadata: Vec<String>,
@@ -94,7 +95,7 @@ async fn open(args: &IngestArgs, context: &Context) -> Result<Target, Stop> {
     }
     let service = context.open().await?;
     let background = (!args.no_wait).then(|| service.start());
-    Ok(Target::Here { service, caller: args.whose.caller(), background })
+    Ok(Target::Here { service, caller: args.remote.caller(), background })
 }
 
 /// Everything below the paths that has a known ending, and the files named themselves; sorted, once each.
@@ -172,12 +173,8 @@ async fn send(
                     Outcome::Updated => summary.updated += 1,
                     Outcome::Unchanged => summary.unchanged += 1,
                 }
-                if done.outcome == Outcome::Unchanged && matches!(target, Target::There(_)) {
-                    // Nothing happens to it, so nothing is to be watched.
-                    summary.indexed += 1;
-                } else {
-                    accepted.insert(done.id, source);
-                }
+                // One that is unchanged may still be on its way from an earlier time.
+                accepted.insert(done.id, source);
             }
             // One bad file is no reason to leave out the rest; a service that is away is.
             Err(Stop::Said { message, exit }) if exit != super::UNKNOWN => {
@@ -238,8 +235,14 @@ async fn one(
 async fn watch(target: &Target, accepted: HashMap<Uuid, String>, summary: &mut Summary) -> Result<(), Stop> {
     let bar = bar(accepted.len() as u64, "indexing {wide_bar} {pos}/{len} documents, {msg} {eta}");
     let mut waiting = accepted;
+    let mut stall = Stall::default();
     loop {
         let records = target.records(&waiting).await?;
+        if let Some(why) = stall.noticed(&records, Instant::now()) {
+            bar.suspend(|| {
+                let _ = writeln!(std::io::stderr(), "{why}");
+            });
+        }
         for document in &records {
             let over = match document.state {
                 DocumentState::Indexed | DocumentState::Deleted => {
@@ -266,6 +269,39 @@ async fn watch(target: &Target, accepted: HashMap<Uuid, String>, summary: &mut S
             return Ok(());
         }
         tokio::time::sleep(target.poll()).await;
+    }
+}
+
+/// Notices that no document gets on.
+#[derive(Default)]
+struct Stall {
+    /// The states when something moved last, and when that was.
+    moved: Option<(Vec<(Uuid, DocumentState)>, Instant)>,
+    told: bool,
+}
+
+impl Stall {
+    /// Once, when nothing has moved for [`STALLED`]: the newest error of the documents that are waited for.
+    fn noticed(&mut self, records: &[DocumentRecord], now: Instant) -> Option<String> {
+        let mut states: Vec<_> = records.iter().map(|document| (document.id, document.state)).collect();
+        states.sort_unstable();
+        let since = match &self.moved {
+            Some((before, since)) if *before == states => *since,
+            _ => {
+                self.moved = Some((states, now));
+                now
+            }
+        };
+        if self.told || now.duration_since(since) < STALLED {
+            return None;
+        }
+        let failing = records.iter().filter(|document| document.error.is_some());
+        let newest = failing.max_by_key(|document| document.updated_at)?;
+        self.told = true;
+        let error = one_line(newest.error.as_deref().unwrap_or_default(), 300);
+        let (count, seconds) = (records.len(), STALLED.as_secs());
+        let source = one_line(&newest.source, 100);
+        Some(format!("nothing has moved for {seconds} s; {count} documents are still waited for; {source}: {error}"))
     }
 }
 
@@ -341,6 +377,35 @@ mod tests {
             .map(|path| path.file_name().unwrap().to_string_lossy().into_owned())
             .collect();
         assert_eq!(names, ["two.HTML", "one.md"]);
+    }
+
+    #[test]
+    fn a_standstill_is_told_once_with_the_newest_error() {
+        let document = |id: u128, state: &str, updated: &str, error: Option<&str>| -> DocumentRecord {
+            let (id, source) = (Uuid::from_u128(id), format!("{id}.txt"));
+            let record = serde_json::json!({
+                "id": id, "corpus": "c", "source": source, "title": null, "media_type": "text/plain", "metadata": {},
+                "byte_size": 1, "version": 1, "state": state, "error": error, "attempts": 1, "chunk_count": 1,
+                "outbox_seq": 0, "created_at": updated, "updated_at": updated, "indexed_at": null,
+            });
+            serde_json::from_value(record).unwrap()
+        };
+        let (early, late) = ("2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z");
+        let (mut stall, start) = (Stall::default(), Instant::now());
+        let two =
+            [document(1, "chunked", late, Some("the endpoint is away")), document(2, "received", early, Some("old"))];
+        assert_eq!(stall.noticed(&two, start), None);
+        assert_eq!(stall.noticed(&two, start + STALLED / 2), None);
+        // One got on: it begins anew.
+        let one = [two[0].clone()];
+        assert_eq!(stall.noticed(&one, start + STALLED), None);
+        let silent = [document(1, "chunked", late, None)];
+        assert_eq!(stall.noticed(&silent, start + STALLED * 3), None, "nothing is known");
+        assert!(stall.noticed(&one, start + STALLED * 3).unwrap().contains("1.txt: the endpoint is away"));
+        assert_eq!(stall.noticed(&one, start + STALLED * 9), None);
+        let mut stall = Stall::default();
+        stall.noticed(&two, start);
+        assert!(stall.noticed(&two, start + STALLED).unwrap().contains("the endpoint is away"), "the newest");
     }
 
     #[test]

@@ -30,6 +30,7 @@ pub const UNKNOWN: u8 = 3;
 /// What is logged, as in `info` or `docrag=debug`.
 const LOG_VARIABLE: &str = "DOCRAG_LOG";
 const DEFAULT_FILE: &str = "docrag.toml";
+const DEFAULT_TENANT: &str = "default";
 
 /// A document retrieval service: ingest documents, search them, ask them.
 #[derive(Debug, Parser)]
@@ -89,7 +90,7 @@ enum Command {
 #[derive(Debug, Clone, Args)]
 struct Whose {
     /// The tenant
-    #[arg(long, default_value = "default", value_name = "NAME")]
+    #[arg(long, default_value = DEFAULT_TENANT, value_name = "NAME")]
     tenant: String,
 }
 
@@ -205,5 +206,10 @@ mod tests {
     #[test]
     fn the_arguments_do_not_contradict_each_other() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_key_in_the_environment_does_not_keep_anybody_from_working_here() {
+        Cli::try_parse_from(["docrag", "search", "x", "--key", "dr_1"]).unwrap();
     }
 }

@@ -1,10 +1,10 @@
 //! `docrag search` and `docrag ask`. Without a URL they open the indexes themselves, which takes a moment; with one they ask
 //! the running service.
 
+use super::Context;
 use super::corpus::Mode;
 use super::output::{Stop, one_line};
 use super::remote::{Remote, RemoteArgs};
-use super::{Context, Whose};
 use crate::answer::{AskEvent, AskRequest};
 use crate::search::{Passage, SearchFilter, SearchMode, SearchRequest, SearchResponse};
 use crate::service::{Background, Service};
@@ -23,8 +23,6 @@ struct What {
     /// The corpus
     #[arg(long, default_value = "default", value_name = "NAME")]
     corpus: String,
-    #[command(flatten)]
-    whose: Whose,
     /// How to search; the corpus's own mode by default
     #[arg(long, value_enum, value_name = "MODE")]
     mode: Option<Mode>,
@@ -85,7 +83,7 @@ pub(super) async fn search(args: &SearchArgs, context: &mut Context) -> Result<u
         remote.post("/v1/search", &request).await?
     } else {
         let (service, background) = opened(context).await?;
-        let found = service.search(&args.what.whose.caller(), request).await;
+        let found = service.search(&args.what.remote.caller(), request).await;
         background.stop().await;
         found?
     };
@@ -157,7 +155,7 @@ fn note_unless_said(note: &str, said: &str, context: &mut Context) -> Result<(),
 
 /// Prints the answer as it comes; with JSON, one event a line.
 async fn streamed(service: &Service, args: &AskArgs, request: AskRequest, context: &mut Context) -> Result<u8, Stop> {
-    let events = service.ask(&args.what.whose.caller(), request).await?;
+    let events = service.ask(&args.what.remote.caller(), request).await?;
     let mut events = pin!(events);
     let (mut passages, mut said) = (Vec::new(), String::new());
     while let Some(event) = events.next().await {

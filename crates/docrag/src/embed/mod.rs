@@ -13,7 +13,7 @@ pub use identity::{PROBES, SAME, fingerprint, same_model};
 pub(crate) use local::MOST_TOKENS as LOCAL_MOST_TOKENS;
 pub use tokens::TokenCounter;
 
-use crate::provider::Breaker;
+use crate::provider::Endpoint;
 use crate::settings::EmbeddingSettings;
 use local::Local;
 use remote::Remote;
@@ -133,11 +133,11 @@ impl Embedder {
         }
     }
 
-    /// Of the endpoint; the local model has none.
-    pub fn breaker(&self) -> Option<&Arc<Breaker>> {
+    /// The local model has none.
+    pub fn endpoint(&self) -> Option<&Endpoint> {
         match &self.inside.model {
             Model::Local(_) => None,
-            Model::Remote(remote) => Some(remote.endpoint().breaker()),
+            Model::Remote(remote) => Some(remote.endpoint()),
         }
     }
 }

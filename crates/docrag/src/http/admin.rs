@@ -83,6 +83,8 @@ pub(super) async fn set_mode(
     if !store.set_search_mode(&caller, &name, body.search_mode, &reason).await? {
         return Err(gone());
     }
+    // The next search of this process already follows it.
+    app.service.cache().put_mode(&caller.tenant, &name, body.search_mode);
     store.corpus(&caller.tenant, &name).await?.map(axum::Json).ok_or_else(gone)
 }
 

@@ -107,10 +107,7 @@ pub(super) async fn authenticated(State(app): State<App>, request: Request, next
         parts.extensions.insert(identity);
         next.run(Request::from_parts(parts, body)).await
     } else {
-        app.service.metrics().rate_limited();
-        let key = identity.key_id;
-        tracing::warn!(tenant = tenant.0, %key, limit, "rate limit exceeded by a key");
-        limited(&verdict, &format!("this key may ask {limit} times a minute"))
+        too_often(&app, &identity.tenant, identity.key_id, &verdict).into_response()
     };
     set_limit_headers(response.headers_mut(), limit, &verdict);
     response.extensions_mut().insert(tenant);
@@ -129,9 +126,23 @@ async fn admitted(app: &App, parts: &Parts) -> Answer<(Identity, Verdict)> {
         let detail = "a write with the session cookie must come from this service's own page";
         return Err(Trouble::new(StatusCode::FORBIDDEN, "cross-origin", detail));
     }
-    let limit = app.service.settings().limits.requests_per_minute;
-    let verdict = app.service.cache().allow(&format!("key:{}", identity.key_id), limit).await;
+    let verdict = counted(app, identity.key_id).await;
     Ok((identity, verdict))
+}
+
+/// One more request of this key.
+pub(super) async fn counted(app: &App, key: Uuid) -> Verdict {
+    let limit = app.service.settings().limits.requests_per_minute;
+    app.service.cache().allow(&format!("key:{key}"), limit).await
+}
+
+/// What a key is told that asks more often than it may.
+pub(super) fn too_often(app: &App, tenant: &str, key: Uuid, verdict: &Verdict) -> Trouble {
+    let limit = app.service.settings().limits.requests_per_minute;
+    app.service.metrics().rate_limited();
+    tracing::warn!(tenant, %key, limit, "rate limit exceeded by a key");
+    let detail = format!("this key may ask {limit} times a minute");
+    limited(verdict, &detail)
 }
 
 /// Whose secret this is; inside, why it does not let in.
@@ -184,14 +195,12 @@ pub(super) async fn failed(
     }
     app.service.metrics().rate_limited();
     tracing::warn!(client, limit, request_id, "rate limit exceeded by failed authentications");
-    Trouble::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", "too many wrong keys from this address")
-        .retry_after(verdict.retry_after.as_secs_f64().ceil() as u64)
+    limited(&verdict, "too many wrong keys from this address")
 }
 
-fn limited(verdict: &Verdict, detail: &str) -> Response {
+fn limited(verdict: &Verdict, detail: &str) -> Trouble {
     Trouble::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", detail)
         .retry_after(verdict.retry_after.as_secs_f64().ceil() as u64)
-        .into_response()
 }
 
 fn set_limit_headers(headers: &mut HeaderMap, limit: u32, verdict: &Verdict) {

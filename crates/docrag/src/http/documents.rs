@@ -106,7 +106,7 @@ pub(super) struct ListQuery {
     )
 )]
 pub(super) async fn create(State(app): State<App>, Writer(caller): Writer, request: Request) -> Answer<Response> {
-    let document = upload::read(&app, request).await?;
+    let (document, _room) = upload::read(&app, request).await?;
     let accepted = app.service.accept(&caller, document).await?;
     let status = if accepted.outcome == Outcome::Unchanged { StatusCode::OK } else { StatusCode::ACCEPTED };
     let place = format!("/v1/documents/{}", accepted.id);

@@ -132,7 +132,7 @@ pub(super) fn limited(headers: &HeaderMap, body: Body, limit: usize) -> Answer<(
     Ok((body, exceeded))
 }
 
-fn announced(headers: &HeaderMap) -> Option<usize> {
+pub(super) fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
@@ -163,7 +163,7 @@ fn counted(
 
 /// Throws away what still arrives. Without it the connection is reset under a client that only looks for the answer
 /// once it has sent everything.
-async fn linger(mut stream: BodyDataStream) {
+pub(super) async fn linger(mut stream: BodyDataStream) {
     let rest = async { while let Some(Ok(_)) = stream.next().await {} };
     let _ = tokio::time::timeout(LINGER, rest).await;
 }

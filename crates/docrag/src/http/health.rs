@@ -3,6 +3,7 @@
 
 use super::App;
 use super::problem::{Answer, Trouble};
+use crate::provider::{BreakerState, Endpoint};
 use crate::service::DependencyState;
 use axum::Json;
 use axum::extract::State;
@@ -83,5 +84,25 @@ pub(super) async fn metrics(State(app): State<App>) -> impl IntoResponse {
     let pool = app.service.store().pool();
     let (all, idle) = (u64::from(pool.size()), pool.num_idle() as u64);
     app.service.metrics().pool(idle, all.saturating_sub(idle));
+    embedding(&app);
+    breakers(&app);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.service.metrics().render())
+}
+
+/// The embedder counts for itself and knows no metrics; its figures are taken when somebody asks.
+fn embedding(app: &App) {
+    let (embedder, metrics) = (app.service.embedder(), app.service.metrics());
+    // The local model costs nothing.
+    let price = embedder.endpoint().map_or(0.0, |_| app.service.settings().embedding.price_per_million_tokens);
+    metrics.embedding_used(embedder.tokens_used(), price);
+}
+
+fn breakers(app: &App) {
+    let endpoints = [app.service.embedder().endpoint(), app.service.answers().endpoint()];
+    let is_open = |endpoint: &Endpoint| matches!(endpoint.breaker().state(), BreakerState::Open { .. });
+    for endpoint in endpoints.into_iter().flatten() {
+        // Embeddings and answers may come from the same address; each has its own breaker.
+        let open = endpoints.into_iter().flatten().any(|other| other.name() == endpoint.name() && is_open(other));
+        app.service.metrics().breaker(endpoint.name(), open);
+    }
 }

@@ -5,6 +5,7 @@
 //! | `around` | request ids, time limit, log line, figures, security headers |
 //! | `problem` | errors, all in the form of RFC 9457 |
 //! | `extract` | bodies, paths and queries, never read past their limit |
+//! | `room` | how many uploads are in memory at once |
 //! | `auth` | keys, sessions, scopes, rate limits |
 //! | `documents`, `search`, `keys`, `sessions`, `admin` | the API |
 //! | `health` | liveness, readiness, metrics |
@@ -39,6 +40,7 @@ mod keys;
 mod openapi;
 mod page;
 mod problem;
+mod room;
 mod search;
 mod sessions;
 mod upload;
@@ -55,11 +57,15 @@ pub(crate) struct App {
     service: Service,
     known: Arc<auth::Known>,
     draining: Arc<AtomicBool>,
+    room: Arc<room::Room>,
 }
 
 impl App {
     pub(crate) fn new(service: Service) -> Self {
-        Self { service, known: Arc::default(), draining: Arc::default() }
+        let limits = &service.settings().limits;
+        // Two of the longest bodies that there can be.
+        let room = room::Room::new(upload::most_json(limits).saturating_mul(2));
+        Self { service, known: Arc::default(), draining: Arc::default(), room: Arc::new(room) }
     }
 }
 

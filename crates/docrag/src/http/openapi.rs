@@ -114,7 +114,7 @@ fn add_errors(path: &str, operation: &mut Operation) {
             (403, "The key lacks a scope, or the request comes from another site"),
             (422, "A value is not allowed"),
             (429, "Too many requests"),
-            (503, "The database, the model or the index does not answer"),
+            (503, "The database, the model or the index does not answer, or there are too many uploads at once"),
         ]);
     }
     if has_body {

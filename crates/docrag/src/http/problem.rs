@@ -29,7 +29,7 @@ const fn kind(slug: &'static str, title: &'static str, advice: &'static str) -> 
     Kind { slug, title, advice }
 }
 
-pub(super) static KINDS: [Kind; 24] = [
+pub(super) static KINDS: [Kind; 25] = [
     kind("bad-request", "The request is malformed", "Compare it with /openapi.json."),
     kind("bad-json", "The body is not JSON", "The detail names the line and column of the first mistake."),
     kind("bad-multipart", "The form is malformed", "Send multipart/form-data with a part called `file`."),
@@ -71,6 +71,11 @@ pub(super) static KINDS: [Kind; 24] = [
         "model-differs",
         "Another embedding model runs than the one of the index",
         "Run `docrag reindex --re-embed`, or put the model back.",
+    ),
+    kind(
+        "answer-interrupted",
+        "The answering model broke off",
+        "What came is incomplete; ask again. Of the configured time, answer.timeout_seconds is for the whole answer.",
     ),
     kind("internal", "Something broke inside", "The log has the cause, under the request's id."),
     kind("error", "The request failed", "The status says how."),
@@ -259,8 +264,8 @@ mod tests {
             ServiceError::Index(crate::index::IndexError::Refused { index: "memory", cause: "x".into() }),
             ServiceError::Internal("x".into()),
         ];
-        for error in errors {
-            let slug = error.slug();
+        let of_answers = [crate::answer::INTERRUPTED, "internal"];
+        for slug in errors.iter().map(ServiceError::slug).chain(of_answers) {
             assert!(KINDS.iter().any(|kind| kind.slug == slug), "{slug} is not explained");
         }
     }

@@ -82,6 +82,11 @@ pub(super) async fn create(
             return Err(trouble);
         }
     };
+    // A session costs a row and an entry in the audit log: logging in counts like every other request of the key.
+    let verdict = auth::counted(&app, key.id).await;
+    if !verdict.allowed {
+        return Err(auth::too_often(&app, &key.tenant, key.id, &verdict));
+    }
     log_in(&app, &key, &request_id).await
 }
 

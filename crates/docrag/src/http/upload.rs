@@ -4,7 +4,9 @@ use super::App;
 use super::documents::{DocumentBody, default_corpus_name};
 use super::extract::{essence, from_json, is_json, limited, whole_body};
 use super::problem::{Answer, Trouble};
+use super::room::Taken;
 use crate::service::NewDocument;
+use crate::settings::LimitSettings;
 use axum::extract::multipart::{Field, Multipart, MultipartError};
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
@@ -19,10 +21,11 @@ const FIELD_BYTES: usize = 64 << 10;
 /// Numbers beyond this are stored as hundreds of digits, which not every reader takes for a number again.
 const LARGEST_NUMBER: f64 = 1e300;
 
-pub(super) async fn read(app: &App, request: Request) -> Answer<NewDocument> {
-    let document = read_form(app, request).await?;
+/// The document, and its room in memory, which is to be kept until the document is stored.
+pub(super) async fn read(app: &App, request: Request) -> Answer<(NewDocument, Taken)> {
+    let (document, room) = read_form(app, request).await?;
     if document.metadata.values().all(is_storable) {
-        return Ok(document);
+        return Ok((document, room));
     }
     Err(Trouble::invalid(format!("metadata has a number beyond {LARGEST_NUMBER:e}; send it as text")))
 }
@@ -36,15 +39,25 @@ fn is_storable(value: &Value) -> bool {
     }
 }
 
-async fn read_form(app: &App, request: Request) -> Answer<NewDocument> {
+/// Of a document as JSON, which may write a byte of text as two; base64 writes three bytes as four.
+pub(super) fn most_json(limits: &LimitSettings) -> usize {
+    limits.body_bytes.saturating_mul(2).saturating_add(limits.request_bytes)
+}
+
+async fn read_form(app: &App, request: Request) -> Answer<(NewDocument, Taken)> {
     let limits = &app.service.settings().limits;
     if is_json(request.headers()) {
-        // JSON may write a byte of text as two, and base64 writes three bytes as four.
-        let bytes =
-            whole_body(request, limits.body_bytes.saturating_mul(2).saturating_add(limits.request_bytes)).await?;
-        of_json(from_json(&bytes)?, limits.body_bytes)
+        let most = most_json(limits);
+        let (request, room) = app.room.for_body(request, most).await?;
+        let bytes = whole_body(request, most).await?;
+        let sent = from_json(&bytes)?;
+        // Before it is decoded, which makes a copy.
+        drop(bytes);
+        Ok((of_json(sent, limits.body_bytes)?, room))
     } else if essence(request.headers()) == "multipart/form-data" {
-        of_form(request, limits.body_bytes, limits.body_bytes.saturating_add(limits.request_bytes)).await
+        let most = limits.body_bytes.saturating_add(limits.request_bytes);
+        let (request, room) = app.room.for_body(request, most).await?;
+        Ok((of_form(request, limits.body_bytes, most).await?, room))
     } else {
         Err(Trouble::media_type("application/json or multipart/form-data"))
     }

@@ -118,8 +118,28 @@ impl Service {
             return Err(ServiceError::Forbidden("read"));
         }
         request::check(&request, &self.settings().search)?;
+        self.search_in_time(caller, request, self.settings().search.depth).await
+    }
+
+    /// As deep and with as many passages as evaluation needs, whatever requests may ask for.
+    pub(crate) async fn search_to_depth(
+        &self,
+        caller: &Caller,
+        request: SearchRequest,
+        depth: usize,
+    ) -> Result<SearchResponse, ServiceError> {
+        request::check_text("query", &request.query, self.settings().search.max_query_bytes)?;
+        self.search_in_time(caller, request, depth).await
+    }
+
+    async fn search_in_time(
+        &self,
+        caller: &Caller,
+        request: SearchRequest,
+        depth: usize,
+    ) -> Result<SearchResponse, ServiceError> {
         let limit = Duration::from_millis(self.settings().search.timeout_milliseconds);
-        match tokio::time::timeout(limit, self.search_stages(&caller.tenant, request)).await {
+        match tokio::time::timeout(limit, self.search_stages(&caller.tenant, request, depth)).await {
             Ok(found) => found,
             Err(_) => Err(ServiceError::TimedOut(limit)),
         }

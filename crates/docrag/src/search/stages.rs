@@ -19,6 +19,8 @@ struct Search<'a> {
     service: &'a Service,
     scope: Scope,
     query: String,
+    /// How deep each list is read.
+    depth: usize,
     timings: BTreeMap<String, f64>,
 }
 
@@ -33,12 +35,13 @@ impl Service {
         &self,
         tenant: &str,
         request: SearchRequest,
+        depth: usize,
     ) -> Result<SearchResponse, ServiceError> {
         let mode = self.mode_of(tenant, &request.corpus, request.mode).await?;
         // Before the search: what is found is at least as new as the version says.
         let index_version = self.index_version(tenant);
         let scope = Scope { tenant: tenant.to_owned(), corpus: request.corpus };
-        let mut search = Search { service: self, scope, query: request.query, timings: BTreeMap::new() };
+        let mut search = Search { service: self, scope, query: request.query, depth, timings: BTreeMap::new() };
         let Some(lists) = search.lists(mode, &request.filter).await? else {
             let timings = search.timings;
             return Ok(SearchResponse { mode, passages: Vec::new(), degraded: None, index_version, timings });
@@ -158,8 +161,7 @@ impl Search<'_> {
 
     async fn dense(&mut self, allowed: &Allowed, vector: &[f32]) -> Result<Result<Vec<Hit>, Missing>, ServiceError> {
         let start = Instant::now();
-        let depth = self.service.settings().search.depth;
-        let hits = self.service.dense().search(&self.scope, allowed, vector, depth, false).await;
+        let hits = self.service.dense().search(&self.scope, allowed, vector, self.depth, false).await;
         self.took("dense", start.elapsed());
         match hits {
             Ok(hits) => Ok(Ok(ranked(hits))),
@@ -174,7 +176,7 @@ impl Search<'_> {
             return Err(Missing::LexicalLoading);
         }
         let (index, scope) = (Arc::clone(self.service.lexical()), self.scope.clone());
-        let (allowed, query, depth) = (allowed.clone(), self.query.clone(), self.service.settings().search.depth);
+        let (allowed, query, depth) = (allowed.clone(), self.query.clone(), self.depth);
         let searching = tokio::task::spawn_blocking(move || index.search(&scope, &allowed, &query, depth));
         let failed = |cause: tokio::task::JoinError| IndexError::Refused { index: "tantivy", cause: cause.to_string() };
         searching.await.unwrap_or_else(|cause| Err(failed(cause))).map(ranked).map_err(Missing::Lexical)

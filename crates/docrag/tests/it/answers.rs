@@ -190,10 +190,12 @@ async fn a_model_that_fails_before_it_begins_is_tried_again_and_then_done_withou
     assert_eq!(ask(&house, "a", question(QUESTION)).await.text, "Second try [1].");
     assert_eq!(chat.requests(), 2);
 
-    // Hangs before the first token, breaks before it, babbles, refuses for good.
+    // Hangs before the first token, breaks before it, fails with status 200, ends at once, babbles, refuses for good.
     for (turns, requests, said) in [
         (vec![Turn::Hangs(vec![]), Turn::Silent], 2, "in time"),
         (vec![Turn::Breaks(vec![]), Turn::Says(vec!["Whole [1]."])], 2, "Whole"),
+        (vec![Turn::FailsAtOnce(529), Turn::FailsAtOnce(529)], 2, "(529)"),
+        (vec![Turn::Babbles("data: [DONE]\n\n"), Turn::Says(vec!["Whole [1]."])], 2, "Whole"),
         (vec![Turn::Babbles("data: {\"choices\": [{\n\n")], 1, "nothing that can be read"),
         (vec![Turn::Refuses(401)], 1, "refused the request (401)"),
     ] {

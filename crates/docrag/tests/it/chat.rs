@@ -21,6 +21,8 @@ pub(crate) enum Turn {
     SaysUncounted(Vec<&'static str>),
     /// Knows no streams.
     SaysAtOnce(&'static str),
+    /// Knows no streams, and puts its error into an answer of status 200.
+    FailsAtOnce(u16),
     /// Reaches the limit of tokens.
     SaysHalf(Vec<&'static str>),
     Refuses(u16),
@@ -91,6 +93,7 @@ impl Chat {
                 "usage": {"prompt_tokens": 1_000, "completion_tokens": 100},
             }))
             .into_response(),
+            Turn::FailsAtOnce(code) => Json(json!({"error": {"code": code, "message": "overloaded"}})).into_response(),
             Turn::Refuses(status) => {
                 let status = StatusCode::from_u16(status).unwrap();
                 (status, [(header::RETRY_AFTER, "0")], Json(json!({"error": {"message": "no"}}))).into_response()

@@ -214,6 +214,55 @@ async fn a_running_request_is_finished_after_sigterm_and_readiness_turns_first()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn uploads_that_would_fill_the_memory_are_told_to_come_back() {
+    // Room for two of the longest bodies, 135,168 bytes each.
+    let served = Served::start_with("[limits]\nbody_bytes = 65536\nrequest_bytes = 4096\n").await;
+    let address = served.url.trim_start_matches("http://").to_owned();
+    let head = format!(
+        "POST /v1/documents HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\n\
+         content-type: application/json\r\ncontent-length: 135000\r\n\r\n{{",
+        served.key
+    );
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut upload = TcpStream::connect(&address).await.unwrap();
+        upload.write_all(head.as_bytes()).await.unwrap();
+        open.push(upload);
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let long = json!({"source": "a.txt", "content": "x ".repeat(20_000)});
+    let answered = told(served.send("/v1/documents", long.clone()).await).await;
+    assert_eq!((answered.status, answered.kind.as_str()), (503, "busy"));
+    assert!(answered.headers.contains_key("retry-after"));
+    drop(open);
+    assert_eq!(served.send("/v1/documents", long).await.status(), 202, "whoever hung up gave its room back");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedders_tokens_and_its_breaker_are_among_the_figures() {
+    let served = Served::start().await;
+    served.ingest("a.txt", "text/plain", "Vacuum removes dead row versions.").await;
+    let metrics = served.get("/metrics").send().await.unwrap().text().await.unwrap();
+    let tokens = metrics.lines().find_map(|line| line.strip_prefix("docrag_tokens_total{kind=\"embedding\"} "));
+    // The endpoint bills a token a request: at least one for the pinned texts, and one for this document.
+    assert!(tokens.is_some_and(|tokens| tokens.parse::<u64>().unwrap() >= 2), "{metrics}");
+    let breaker = format!("docrag_breaker_open{{endpoint=\"{}\"}} 0", served.scene.endpoint.url());
+    assert!(metrics.contains(&breaker), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_corpus_that_is_given_another_mode_is_searched_so_at_once() {
+    let served = Served::start().await;
+    served.ingest("a.txt", "text/plain", "Vacuum removes dead row versions.").await;
+    for mode in ["lexical", "dense", "hybrid"] {
+        let set = served.client.put(format!("{}/v1/corpora/default/mode", served.url)).bearer_auth(&served.key);
+        assert_eq!(set.json(&json!({"search_mode": mode})).send().await.unwrap().status(), 200);
+        let found: Value = served.send("/v1/search", json!({"query": "vacuum"})).await.json().await.unwrap();
+        assert_eq!(found["mode"], mode);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_never_ends_does_not_hold_up_the_end() {
     let mut served = Served::start_with("[limits]\ndrain_seconds = 1\n").await;
     let address = served.url.trim_start_matches("http://").to_owned();

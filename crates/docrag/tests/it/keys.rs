@@ -4,6 +4,7 @@ use crate::served::{Served, told};
 use docrag::service::Scopes;
 use serde_json::{Value, json};
 use std::process::{Command, Output};
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_shows_no_good_key_is_told_401_and_the_log_says_why() {
@@ -114,6 +115,15 @@ async fn too_many_requests_of_a_key_and_too_many_wrong_keys_are_429() {
     let log = served.log();
     assert_eq!(log.lines().filter(|line| line.contains("auth failed")).count(), 5);
     assert_eq!(log.lines().filter(|line| line.contains("rate limit")).count(), 3);
+
+    let (_, other) = served.make_key("acme", Scopes::ALL, None).await;
+    let mut statuses = Vec::new();
+    for _ in 0..6 {
+        let login = served.post("/v1/sessions").json(&json!({"key": other})).send().await.unwrap();
+        statuses.push(login.status().as_u16());
+    }
+    assert_eq!(statuses, [201, 201, 201, 201, 201, 429], "a login is a request like any other");
+    assert_eq!(served.scene.number("SELECT count(*) FROM user_sessions").await, 5);
 }
 
 fn docrag(served: &Served, arguments: &[&str]) -> Output {
@@ -151,11 +161,32 @@ async fn the_command_line_makes_keys_ingests_and_tells_how_it_went() {
     assert!(error.contains("empty"), "{error}");
     let there = docrag(&served, &["ingest", &format!("{folder}/good.md"), "--url", &served.url, "--key", &secret]);
     assert!(text(&there.stdout).contains("1 unchanged"), "{}{}", text(&there.stdout), text(&there.stderr));
+    let both = docrag(&served, &["search", "x", "--tenant", "acme", "--url", &served.url, "--key", &secret]);
+    assert_eq!(both.status.code(), Some(2), "a key has its tenant");
+    assert!(text(&both.stderr).contains("acme"), "{}", text(&both.stderr));
+    let lost = docrag(&served, &["search", "x", "--corpus", "lost", "--url", &served.url, "--key", &secret]);
+    assert!(!text(&lost.stderr).contains("is this the address"), "{}", text(&lost.stderr));
     let status = docrag(&served, &["status"]);
     assert!(text(&status.stdout).contains("acme"), "{}", text(&status.stdout));
     let found = docrag(&served, &["search", "dead rows", "--tenant", "acme", "--mode", "lexical"]);
     assert!(text(&found.stdout).contains("good.md"), "{}{}", text(&found.stdout), text(&found.stderr));
+    let again = docrag(&served, &["reindex"]);
+    assert!(text(&again.stdout).starts_with("One process has"), "{}{}", text(&again.stdout), text(&again.stderr));
     let wrong = docrag(&served, &["ingest", "/nowhere"]);
     assert_eq!(wrong.status.code(), Some(2));
     assert!(text(&wrong.stderr).contains("/nowhere"), "{}", text(&wrong.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_unchanged_and_not_searchable_yet_is_waited_for() {
+    let served = Served::start().await;
+    let file = served.folder.path().join("slow.txt");
+    std::fs::write(&file, "Vacuum removes dead row versions.").unwrap();
+    let remote: [&str; 7] = ["ingest", file.to_str().unwrap(), "--url", &served.url, "--key", &served.key, "--no-wait"];
+    served.scene.endpoint.set_delay(Duration::from_secs(3));
+    assert!(docrag(&served, &remote).status.success());
+    let waited = docrag(&served, &remote[..6]);
+    let shown = text(&waited.stdout);
+    assert!(shown.contains("1 unchanged") && shown.contains("1 searchable in 1 chunks"), "{shown}");
+    assert_eq!(served.read("/v1/documents").await["items"][0]["state"], "indexed");
 }

@@ -9,6 +9,7 @@ mod crash;
 mod dense;
 mod embedding;
 mod endpoint;
+mod eval;
 mod http;
 mod ingest;
 mod interrupted;

@@ -44,6 +44,29 @@ async fn a_person_logs_in_uploads_asks_and_sees_hostile_passages_as_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cookie_that_is_not_kept_and_a_delete_that_is_refused_are_told() {
+    let served = Served::start().await;
+    served.ingest("kept.txt", "text/plain", "It stays.").await;
+    let mut page = Browser::open(&format!("{}/", served.url)).await;
+    page.until("document.querySelector('#login')").await;
+    // As a browser does with a secure cookie that comes over http.
+    page.evaluate("window.real = fetch; window.fetch = (url, more) => real(url, {...more, credentials: 'omit'}); 1")
+        .await;
+    page.evaluate(&format!("login.key.value = '{}'; login.requestSubmit()", served.key)).await;
+    page.until("document.querySelector('#login .problem').textContent.includes('secure_cookie')").await;
+    page.evaluate(&format!("window.fetch = real; login.key.value = '{}'; login.requestSubmit()", served.key)).await;
+    page.until("document.querySelector('#list .remove')").await;
+    let refusing = "window.confirm = () => true; window.real = fetch; \
+        window.fetch = (url, more) => more?.method === 'DELETE' \
+            ? Promise.resolve(new Response('{\"title\": \"Too many requests\"}', {status: 429})) : real(url, more); \
+        document.querySelector('#list .remove').click()";
+    page.evaluate(refusing).await;
+    page.until("document.querySelector('#refused').innerText.includes('kept.txt: Too many requests')").await;
+    page.evaluate("window.fetch = real; document.querySelector('#list .remove').click()").await;
+    page.until("!document.querySelector('#list .remove') && document.querySelector('#refused').hidden").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_description_of_the_api_can_be_browsed_without_anything_from_elsewhere() {
     let served = Served::start().await;
     let mut page = Browser::open(&format!("{}/docs/", served.url)).await;
