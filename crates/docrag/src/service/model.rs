@@ -89,9 +89,9 @@ impl Inside {
         *self.probes.lock().await = None;
     }
 
-    /// Whether the model can change while this process runs: the local one has no circuit breaker.
+    /// Whether the model can change while this process runs: the local one has no endpoint.
     pub(super) fn is_remote(&self) -> bool {
-        self.embedder.breaker().is_some()
+        self.embedder.endpoint().is_some()
     }
 }
 

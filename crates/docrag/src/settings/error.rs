@@ -17,7 +17,7 @@ impl SettingsError {
     /// What cannot be read of the file's text.
     pub(super) fn wrong(path: &Path, text: &str, error: &toml::de::Error) -> Self {
         let before = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count() + 1;
+        let line = text.get(..before).unwrap_or_default().matches('\n').count() + 1;
         Self::Wrong { path: path.to_owned(), line, what: without_text(error.message()) }
     }
 }

@@ -13,7 +13,8 @@ async fn recall_at_100_is_over_documents_also_when_one_of_them_fills_the_list() 
     // A limit of requests, which evaluating is none of.
     settings.search.max_limit = 5;
     let (service, background) = scene.service_with(settings).await;
-    let loud: String = (0..150).map(|number| format!("The heap, heap, heap. {}\n\n", paragraph(number))).collect();
+    let loud: Vec<String> = (0..150).map(|number| format!("The heap, heap, heap. {}", paragraph(number))).collect();
+    let loud = loud.join("\n\n");
     let wanted = format!("It names the heap. {}", paragraph(999));
     let folder = tempfile::tempdir().unwrap();
     let records = [json!({"_id": "loud", "text": loud}), json!({"_id": "wanted", "text": wanted})];
