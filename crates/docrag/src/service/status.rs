@@ -115,8 +115,8 @@ fn model_text(state: &ModelState) -> Result<String, String> {
 
 pub(super) async fn ready(service: &Service) -> Vec<DependencyState> {
     let postgres = async {
-        let one = sqlx::query_scalar::<_, i32>("SELECT 1").fetch_one(service.store().pool());
-        in_time(async { one.await.map(|_| "answers".to_owned()).map_err(|error| error.to_string()) }).await
+        let ping = service.store().ping();
+        in_time(async { ping.await.map(|()| "answers".to_owned()).map_err(|error| error.to_string()) }).await
     };
     let index = async {
         let count = Box::pin(service.dense().count());

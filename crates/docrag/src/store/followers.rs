@@ -78,11 +78,13 @@ pub(crate) struct FollowerRow {
     pub applied_seq: i64,
 }
 
-// One statement each, so that what was pruned and what is left are seen at the same moment.
+// One statement each, so that what was pruned and what is left are seen at the same moment. `LIMIT 1` is for the planner:
+// about tables that were never analyzed it thinks the worst, and compiles the statement each time, for half a second.
 const FOLLOW_DENSE: &str = "
     SELECT p.seq AS pruned, coalesce((SELECT wanted FROM index_builds WHERE index_name = $3), 1) AS wanted,
            m.generation AS serving, m.complete_seq, o.*
-    FROM outbox_pruned p LEFT JOIN models m ON m.serving LEFT JOIN (
+    FROM (SELECT seq FROM outbox_pruned LIMIT 1) p
+    LEFT JOIN (SELECT generation, complete_seq FROM models WHERE serving LIMIT 1) m ON true LEFT JOIN (
         SELECT o.seq, o.change, o.tenant, o.corpus, o.doc_id, o.chunk_id, v.chunk_hash, v.embedding,
                v.model_fingerprint, v.generation
         FROM outbox o LEFT JOIN vectors v
@@ -93,7 +95,7 @@ const FOLLOW_DENSE: &str = "
 const FOLLOW_LEXICAL: &str = "
     SELECT p.seq AS pruned, coalesce((SELECT wanted FROM index_builds WHERE index_name = $3), 1) AS wanted,
            $4::bigint AS serving, NULL::bigint AS complete_seq, o.*
-    FROM outbox_pruned p LEFT JOIN (
+    FROM (SELECT seq FROM outbox_pruned LIMIT 1) p LEFT JOIN (
         SELECT o.seq, o.change, o.tenant, o.corpus, o.doc_id, o.chunk_id, d.title, v.heading, v.content
         FROM outbox o LEFT JOIN (vectors v JOIN documents d ON d.id = v.doc_id)
              ON v.id = o.chunk_id AND o.change = 'text'
