@@ -1,31 +1,27 @@
-//! Chunks by their words: BM25 (k1 1.2, b 0.75) over stems, in memory, filled from Postgres at start. Each process has its
+//! Chunks by their words: BM25 over stems, in memory, filled from Postgres at start. Each process has its
 //! own.
 //!
 //! All scopes share one tantivy index, but no word: each is stored with the number of its scope before it. So a search
 //! reads its own scope's lists and nothing else, and a tenant with ten chunks costs what ten chunks cost. What BM25 needs
 //! to know of the whole is kept per scope: one tenant's documents never move another tenant's scores.
 //!
-//! Every chunk that has one of the words is scored. tantivy can skip those that cannot be among the best (block-max WAND),
-//! but at a hundred hits, finding out took longer than scoring from two words on, and twice as long from eight on.
-//!
 //! Title, headings and content are one text; without its title, a chunk is found much worse. The 33 stop words are
-//! Lucene's: longer lists take words such as `having`, `between` and `over`, which manuals of databases explain.
+//! Lucene's: longer lists take words such as `having`, `between` and `over`, which manuals of databases explain. Only of
+//! a question of some length, more is left out: see `analysis`.
 //!
 //! Rejected: an index per scope (threads and 15 MB of writing memory each), a filter by scope inside the query (every
 //! tenant's lists are read, and scores depend on other tenants).
 
 mod analysis;
+mod bm25;
 mod holdings;
 
-use super::ordinals::Chosen;
 use super::{Allowed, Hit, IndexError, Scope};
 use analysis::Analyzer;
-use holdings::{Holdings, Step, Totals};
+use holdings::{Holdings, Step};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use tantivy::collector::{FilterCollector, TopDocs};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
-use tantivy::query::{Bm25StatisticsProvider, BooleanQuery, BoostQuery, Query, TermQuery};
 use tantivy::schema::{FAST, Field, INDEXED, IndexRecordOption, Schema, TextFieldIndexing, TextOptions};
 use tantivy::tokenizer::{PreTokenizedString, Token};
 use tantivy::{DocAddress, Index, IndexReader, IndexWriter, ReloadPolicy, Searcher, TantivyDocument, Term};
@@ -162,15 +158,14 @@ impl LexicalIndex {
     pub fn search(&self, scope: &Scope, allowed: &Allowed, query: &str, limit: usize) -> Result<Vec<Hit>, IndexError> {
         let holdings = self.holdings();
         let Some((number, totals)) = holdings.scope(scope) else { return Ok(Vec::new()) };
-        let chosen = allowed.as_ref().map(|documents| Arc::new(holdings.chosen(documents)));
+        let chosen = allowed.as_ref().map(|documents| holdings.chosen(documents));
         drop(holdings);
         let terms = self.terms(number, query);
         if terms.is_empty() || limit == 0 || chosen.as_ref().is_some_and(|chosen| chosen.chunks == 0) {
             return Ok(Vec::new());
         }
         let searcher = self.reader.searcher();
-        let statistics = Statistics { searcher: &searcher, totals };
-        let found = best(&searcher, terms, &statistics, chosen, limit).map_err(refused)?;
+        let found = bm25::best(&searcher, self.fields, terms, totals, chosen.as_ref(), limit).map_err(refused)?;
         self.hits(&searcher, found, allowed).map_err(refused)
     }
 
@@ -219,46 +214,6 @@ impl LexicalIndex {
 
     fn holdings_to_change(&self) -> RwLockWriteGuard<'_, Holdings> {
         self.holdings.write().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn best(
-    searcher: &Searcher,
-    terms: Vec<(Term, u32)>,
-    statistics: &Statistics<'_>,
-    chosen: Option<Arc<Chosen>>,
-    limit: usize,
-) -> tantivy::Result<Vec<(f32, DocAddress)>> {
-    let scored = |(term, times): (Term, u32)| {
-        let term: Box<dyn Query> = Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs));
-        if times == 1 { term } else { Box::new(BoostQuery::new(term, times as f32)) }
-    };
-    let query = BooleanQuery::union(terms.into_iter().map(scored).collect());
-    let top = TopDocs::with_limit(limit).order_by_score();
-    // Through the filter also when there is none: see above.
-    let chosen = move |document: u64| chosen.as_ref().is_none_or(|chosen| chosen.contains(document as u32));
-    let filter = FilterCollector::new(DOCUMENT.to_owned(), chosen, top);
-    searcher.search_with_statistics_provider(&query, &filter, statistics)
-}
-
-/// What BM25 is told of the whole: of the scope, not of the index.
-struct Statistics<'a> {
-    searcher: &'a Searcher,
-    totals: Totals,
-}
-
-impl Bm25StatisticsProvider for Statistics<'_> {
-    fn total_num_tokens(&self, _field: Field) -> tantivy::Result<u64> {
-        Ok(self.totals.words)
-    }
-
-    fn total_num_docs(&self) -> tantivy::Result<u64> {
-        Ok(self.totals.chunks)
-    }
-
-    /// tantivy counts deleted chunks until their segment is merged, and must not be told of more than there are.
-    fn doc_freq(&self, term: &Term) -> tantivy::Result<u64> {
-        Ok(self.searcher.doc_freq(term)?.min(self.totals.chunks))
     }
 }
 
