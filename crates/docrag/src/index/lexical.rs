@@ -251,6 +251,7 @@ fn refused(error: tantivy::TantivyError) -> IndexError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
 
     fn scope(tenant: &str) -> Scope {
         Scope { tenant: tenant.to_owned(), corpus: "c".to_owned() }
