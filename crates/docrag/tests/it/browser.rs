@@ -100,8 +100,10 @@ impl Browser {
     /// Looks again and again until the expression is true.
     pub(crate) async fn until(&mut self, expression: &str) {
         let began = Instant::now();
-        // While the page changes there may be no document at all.
-        let safe = format!("(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()");
+        // While the page changes there may be no document at all, and before it is complete its script has not run.
+        let safe = format!(
+            "(() => {{ try {{ return document.readyState === 'complete' && Boolean({expression}) }} catch {{ return false }} }})()"
+        );
         while self.evaluate(&safe).await != true {
             if began.elapsed() > WITHIN {
                 let text = self.evaluate("document.body.innerText").await;
