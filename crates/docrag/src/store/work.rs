@@ -5,8 +5,9 @@ use super::documents::DocumentState;
 use super::outbox::{self, Of, OutboxChange};
 use super::{Store, StoreError};
 use crate::chunk::Chunk;
-use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres, Row};
 use std::time::Duration;
 use uuid::Uuid;
 
@@ -104,30 +105,24 @@ impl Store {
     /// Reading has taken long: should the service go down now, this may be why. The next try then comes later and at a
     /// moment of its own, so that documents which were read at the same time are told apart.
     pub(crate) async fn note_start(&self, task: &Task) -> Result<(), StoreError> {
-        sqlx::query(
+        let note = of_task(
             "UPDATE documents SET starts = starts + 1,
                  next_attempt_at = now() + make_interval(secs => 10 * 2 ^ least(starts, 8) * (0.5 + random()))
              WHERE id = $1 AND version = $2 AND content_hash = $3 AND state = 'received'",
-        )
-        .bind(task.id)
-        .bind(task.version)
-        .bind(&task.content_hash)
-        .execute(&self.pool)
-        .await?;
+            task,
+        );
+        note.execute(&self.pool).await?;
         Ok(())
     }
 
     /// The service was told to stop while it read: that the reading will not end is not the document's fault.
     pub(crate) async fn forget_start(&self, task: &Task) -> Result<(), StoreError> {
-        sqlx::query(
+        let forget = of_task(
             "UPDATE documents SET starts = greatest(starts - 1, 0), next_attempt_at = now()
              WHERE id = $1 AND version = $2 AND content_hash = $3 AND state = 'received'",
-        )
-        .bind(task.id)
-        .bind(task.version)
-        .bind(&task.content_hash)
-        .execute(&self.pool)
-        .await?;
+            task,
+        );
+        forget.execute(&self.pool).await?;
         Ok(())
     }
 
@@ -255,16 +250,12 @@ impl Store {
 
     /// Gives the document up.
     pub(crate) async fn give_up(&self, task: &Task, error: &str) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE documents SET state = 'failed', error = $3, attempts = attempts + 1
-             WHERE id = $1 AND version = $2 AND content_hash = $4 AND state IN ('received', 'chunked')",
-        )
-        .bind(task.id)
-        .bind(task.version)
-        .bind(error)
-        .bind(&task.content_hash)
-        .execute(&self.pool)
-        .await?;
+        let give_up = of_task(
+            "UPDATE documents SET state = 'failed', error = $4, attempts = attempts + 1
+             WHERE id = $1 AND version = $2 AND content_hash = $3 AND state IN ('received', 'chunked')",
+            task,
+        );
+        give_up.bind(error).execute(&self.pool).await?;
         Ok(())
     }
 
@@ -276,21 +267,20 @@ impl Store {
         delay: Duration,
         counts: bool,
     ) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE documents SET error = $3, attempts = attempts + $4, starts = 0,
-                 next_attempt_at = now() + make_interval(secs => $5)
-             WHERE id = $1 AND version = $2 AND content_hash = $6 AND state IN ('received', 'chunked')",
-        )
-        .bind(task.id)
-        .bind(task.version)
-        .bind(error)
-        .bind(i32::from(counts))
-        .bind(delay.as_secs_f64())
-        .bind(&task.content_hash)
-        .execute(&self.pool)
-        .await?;
+        let put_off = of_task(
+            "UPDATE documents SET error = $4, attempts = attempts + $5, starts = 0,
+                 next_attempt_at = now() + make_interval(secs => $6)
+             WHERE id = $1 AND version = $2 AND content_hash = $3 AND state IN ('received', 'chunked')",
+            task,
+        );
+        put_off.bind(error).bind(i32::from(counts)).bind(delay.as_secs_f64()).execute(&self.pool).await?;
         Ok(())
     }
+}
+
+/// A statement whose `$1`, `$2` and `$3` are the document, its version and its content.
+fn of_task<'q>(statement: &'static str, task: &'q Task) -> Query<'q, Postgres, PgArguments> {
+    sqlx::query(statement).bind(task.id).bind(task.version).bind(&task.content_hash)
 }
 
 async fn lock_version(tx: &mut PgConnection, task: &Task) -> Result<(), StoreError> {

@@ -6,9 +6,9 @@ use axum::response::Response;
 use qdrant_edge::{
     CountRequest, CreateIndex, FacetRequest, FacetValue, FieldIndexOperations, Filter, JsonPath, Payload,
     PayloadFieldSchema, PayloadOps, PointId, PointInsertOperations, PointOperations, Record, ScoredPoint,
-    ScrollRequest, SetPayloadOp, UpdateOperation, WithPayloadInterface, WithVector,
+    ScrollRequest, SetPayloadOp, UpdateOperation, VectorStructInternal, WithPayloadInterface, WithVector,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Rest;
@@ -159,28 +159,28 @@ pub(super) async fn delete_index(
 }
 
 fn record_json(record: Record) -> Value {
-    let mut shown = json!({ "id": record.id });
-    if let Some(payload) = record.payload {
-        shown["payload"] = json!(payload);
-    }
-    if let Some(vector) = record.vector {
-        shown["vector"] = vector_json(vector);
-    }
-    if let Some(order) = record.order_value {
-        shown["order_value"] = json!(order);
-    }
-    shown
+    with_parts(json!({ "id": record.id }), record.payload, record.vector, record.order_value)
 }
 
 fn scored_json(point: ScoredPoint) -> Value {
-    let mut shown = json!({ "id": point.id, "version": point.version, "score": point.score });
-    if let Some(payload) = point.payload {
+    let shown = json!({ "id": point.id, "version": point.version, "score": point.score });
+    with_parts(shown, point.payload, point.vector, point.order_value)
+}
+
+/// A part that was not asked for is absent, not null.
+fn with_parts(
+    mut shown: Value,
+    payload: Option<Payload>,
+    vector: Option<VectorStructInternal>,
+    order: Option<impl Serialize>,
+) -> Value {
+    if let Some(payload) = payload {
         shown["payload"] = json!(payload);
     }
-    if let Some(vector) = point.vector {
+    if let Some(vector) = vector {
         shown["vector"] = vector_json(vector);
     }
-    if let Some(order) = point.order_value {
+    if let Some(order) = order {
         shown["order_value"] = json!(order);
     }
     shown
