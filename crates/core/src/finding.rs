@@ -5,6 +5,7 @@
 //! are *one* finding with many offenders, so that a person gets one message and a remedy still gets every name.
 
 use crate::quantity::Value;
+use crate::receipt::Rung;
 use crate::severity::Severity;
 use crate::system::SystemId;
 use jiff::Timestamp;
@@ -59,6 +60,14 @@ pub enum Target {
     Path {
         path: String,
     },
+    /// A step of the proof ladder.
+    Rung {
+        rung: Rung,
+    },
+    /// A system that a backup set should hold.
+    Source {
+        system: SystemId,
+    },
 }
 
 impl fmt::Display for Target {
@@ -70,6 +79,8 @@ impl fmt::Display for Target {
             Self::Session { pid, backend_start } => format!("session {pid} (started {backend_start:.3})"),
             Self::Standby { name } => format!("standby {name}"),
             Self::Path { path } => path.clone(),
+            Self::Rung { rung } => format!("rung {} {rung}", rung.number()),
+            Self::Source { system } => system.to_string(),
         };
         f.pad(&text)
     }

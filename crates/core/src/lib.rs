@@ -10,6 +10,7 @@
 //! | [`finding`] | what was judged wrong, on what evidence |
 //! | [`lifecycle`] | when does a finding open, change, resolve |
 //! | [`remedy`], [`plan`], [`policy`], [`window`] | what would be done, why, and who decides |
+//! | [`receipt`] | what is in a backup set, and how far it is proven |
 //! | [`sample`] | which numbers are kept over time |
 //! | [`report`] | what happened on one day |
 //!
@@ -22,6 +23,7 @@ pub mod observation;
 pub mod plan;
 pub mod policy;
 pub mod quantity;
+pub mod receipt;
 pub mod remedy;
 pub mod report;
 pub mod sample;

@@ -2,9 +2,11 @@
 //!
 //! A sample is a fact, not a judgement. Names are stable; a unit never changes under a name.
 
-use crate::observation::{Database, Host, Http, Logs, Observation, Postgres, Redis};
+use crate::observation::{Backup, Database, Host, Http, Logs, Observation, Postgres, Redis, last_proven};
 use crate::quantity::{Unit, seconds_between};
+use crate::receipt::{Receipt, Rung};
 use crate::system::SystemId;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -56,6 +58,11 @@ pub fn samples(system: &SystemId, current: &Observation, before: Option<&Observa
         Observation::Logs(reading) => {
             if let Ok(seen) = &reading.outcome {
                 logs(&mut taken, seen);
+            }
+        }
+        Observation::Backup(reading) => {
+            if let Ok(seen) = &reading.outcome {
+                backup(&mut taken, seen, reading.at);
             }
         }
     }
@@ -210,6 +217,31 @@ fn host(to: &mut Samples<'_>, seen: &Host) {
 fn logs(to: &mut Samples<'_>, seen: &Logs) {
     to.add("size", seen.bytes as f64, Unit::Bytes);
     to.add("files", seen.files as f64, Unit::Count);
+}
+
+fn backup(to: &mut Samples<'_>, seen: &Backup, now: Timestamp) {
+    if let Ok(space) = &seen.space {
+        to.add("repository_free", space.free as f64, Unit::Bytes);
+        to.add("repository_total", space.total as f64, Unit::Bytes);
+    }
+    let Ok(receipts) = &seen.receipts else { return };
+    let age = |at| seconds_between(at, now).max(0.0);
+    if let Some(newest) = receipts.iter().find(|receipt| receipt.is_whole()) {
+        to.add("set_age", age(newest.made), Unit::Seconds);
+        to.add("set_size", newest.bytes() as f64, Unit::Bytes);
+        to.add("set_added", newest.added as f64, Unit::Bytes);
+        to.add("set_took", newest.took, Unit::Seconds);
+    }
+    if let Some(made) = receipts.iter().filter(|r| r.proven() >= Some(Rung::Alive)).map(|receipt| receipt.made).max() {
+        to.add("proven_set_age", age(made), Unit::Seconds);
+    }
+    let proven = last_proven(receipts);
+    if let Some(at) = proven.and_then(|receipt| receipt.proven_at(Rung::Alive)) {
+        to.add("proof_age", age(at), Unit::Seconds);
+    }
+    if let Some(seconds) = proven.and_then(Receipt::recovery_time) {
+        to.add("recovery_time", seconds, Unit::Seconds);
+    }
 }
 
 #[cfg(test)]

@@ -13,10 +13,12 @@ pub enum SystemKind {
     Http,
     Host,
     Logs,
+    /// The repository of backups: one in an installation, `backup.main`.
+    Backup,
 }
 
 impl SystemKind {
-    pub const ALL: [Self; 5] = [Self::Postgres, Self::Redis, Self::Http, Self::Host, Self::Logs];
+    pub const ALL: [Self; 6] = [Self::Postgres, Self::Redis, Self::Http, Self::Host, Self::Logs, Self::Backup];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -25,6 +27,7 @@ impl SystemKind {
             Self::Http => "http",
             Self::Host => "host",
             Self::Logs => "logs",
+            Self::Backup => "backup",
         }
     }
 }
@@ -42,7 +45,7 @@ impl FromStr for SystemKind {
         Self::ALL
             .into_iter()
             .find(|kind| kind.as_str() == text)
-            .ok_or_else(|| format!("`{text}` is no kind of system; use postgres, redis, http, host or logs"))
+            .ok_or_else(|| format!("`{text}` is no kind of system; use postgres, redis, http, host, logs or backup"))
     }
 }
 

@@ -5,7 +5,7 @@
 //! | [`postgres`], [`redis`] | the installed server as a child process, on a free loopback port, in a temporary folder |
 //! | [`http`] | an HTTP or HTTPS target whose status, delay, body and certificate a test chooses |
 //! | [`webhook`], [`mail`] | receivers that record what they were sent |
-//! | [`misbehaving`] | listeners that never answer, hang up, talk nonsense or drop packets |
+//! | [`misbehaving`] | listeners that never answer, hang up at once or in the middle, talk nonsense or drop packets |
 //! | [`disk`] | a file system of a few MiB that can be filled |
 //! | [`process`], [`port`], [`scratch`] | what a crate needs to start a server of its own in the same manner |
 //!
@@ -36,7 +36,7 @@ mod inbox;
 pub use disk::SmallDisk;
 pub use http::{HttpTarget, TlsOptions};
 pub use mail::{Mail, MailSink};
-pub use misbehaving::{BlackHole, Closer, Garbage, PacketDropper};
+pub use misbehaving::{BlackHole, Closer, Cutter, Garbage, PacketDropper};
 pub use postgres::{PostgresOptions, PostgresServer};
 pub use redis::RedisServer;
 pub use webhook::{Delivery, WebhookSink};

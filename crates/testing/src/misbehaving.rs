@@ -1,6 +1,7 @@
 //! Listeners that a client with deadlines must survive. Loopback only.
 
 use std::future::Future;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -70,6 +71,38 @@ impl Garbage {
     pub fn address(&self) -> SocketAddr {
         self.listening.address
     }
+}
+
+/// Passes bytes on to a server and back, and hangs up on both once the server has sent so many of them.
+#[derive(Debug)]
+pub struct Cutter {
+    listening: Listening,
+}
+
+impl Cutter {
+    pub async fn start(to: SocketAddr, after: u64) -> Result<Self> {
+        let pass_on = move |mut client: TcpStream| async move {
+            let _ = pass(&mut client, to, after).await;
+        };
+        Ok(Self { listening: Listening::start(pass_on).await? })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.listening.address
+    }
+}
+
+async fn pass(client: &mut TcpStream, to: SocketAddr, after: u64) -> io::Result<()> {
+    let mut server = TcpStream::connect(to).await?;
+    let (mut from_client, mut to_client) = client.split();
+    let (from_server, mut to_server) = server.split();
+    let mut from_server = from_server.take(after);
+    // Whichever side ends first ends both.
+    tokio::select! {
+        up = tokio::io::copy(&mut from_client, &mut to_server) => up,
+        down = tokio::io::copy(&mut from_server, &mut to_client) => down,
+    }?;
+    Ok(())
 }
 
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! Every check of this build, in the order in which they are run and shown.
 
-use super::{Check, host, http, logs, postgres, redis};
+use super::{Check, backup, host, http, logs, postgres, redis};
 use crate::system::SystemKind;
 
 /// One line a check. Reachability comes first: when it fails, the others of that system are unknown.
@@ -57,6 +57,14 @@ pub static CHECKS: &[&Check] = &[
     &logs::size::FOLDER_TOO_LARGE,
     &logs::size::FILE_TOO_LARGE,
     &logs::size::GROWING_FAST,
+    // backup
+    &backup::reach::UNREACHABLE,
+    &backup::reach::KEY_UNREADABLE,
+    &backup::sets::SET_MISSING,
+    &backup::sets::SYSTEM_MISSING,
+    &backup::proof::PROOF_MISSING,
+    &backup::proof::RUNG_FAILED,
+    &backup::space::REPOSITORY_NEARLY_FULL,
 ];
 
 /// The checks of one kind of system.

@@ -6,6 +6,7 @@
 //!
 //! To add a check: one item in a topic file, one line in [`catalogue`], one fixture in the topic's tests.
 
+pub mod backup;
 pub mod catalogue;
 pub mod host;
 pub mod http;
@@ -47,6 +48,7 @@ impl Check {
             Judge::Http(_) => SystemKind::Http,
             Judge::Host(_) => SystemKind::Host,
             Judge::Logs(_) => SystemKind::Logs,
+            Judge::Backup(_) => SystemKind::Backup,
         }
     }
 }
@@ -99,6 +101,7 @@ pub enum Judge {
     Http(fn(&Sight<'_, observation::Http>) -> Judged),
     Host(fn(&Sight<'_, observation::Host>) -> Judged),
     Logs(fn(&Sight<'_, observation::Logs>) -> Judged),
+    Backup(fn(&Sight<'_, observation::Backup>) -> Judged),
 }
 
 /// No drafts means ok.
@@ -321,6 +324,9 @@ pub fn judge(
         }
         (Judge::Logs(function), Observation::Logs(reading)) => {
             sighted(*function, reading, before.and_then(Observation::as_logs), limits, now)
+        }
+        (Judge::Backup(function), Observation::Backup(reading)) => {
+            sighted(*function, reading, before.and_then(Observation::as_backup), limits, now)
         }
         _ => Err(Unknown { kind: UnknownKind::NotRead, reason: format!("{} does not apply to {system}", check.id) }),
     };

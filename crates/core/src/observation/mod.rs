@@ -3,12 +3,14 @@
 //! A reading has one of two shapes: the system did not answer ([`Failure`]), or it did, and then each part of the
 //! observation was read or has a [`Gap`] with the reason. A part that could not be read never looks like a zero.
 
+mod backup;
 mod host;
 mod http;
 mod logs;
 mod postgres;
 mod redis;
 
+pub use backup::*;
 pub use host::*;
 pub use http::*;
 pub use logs::*;
@@ -94,6 +96,7 @@ pub enum Observation {
     Http(Reading<Http>),
     Host(Reading<Host>),
     Logs(Reading<Logs>),
+    Backup(Reading<Backup>),
 }
 
 macro_rules! on_each {
@@ -104,6 +107,7 @@ macro_rules! on_each {
             Observation::Http($reading) => $body,
             Observation::Host($reading) => $body,
             Observation::Logs($reading) => $body,
+            Observation::Backup($reading) => $body,
         }
     };
 }
@@ -143,5 +147,9 @@ impl Observation {
 
     pub fn as_logs(&self) -> Option<&Reading<Logs>> {
         if let Self::Logs(reading) = self { Some(reading) } else { None }
+    }
+
+    pub fn as_backup(&self) -> Option<&Reading<Backup>> {
+        if let Self::Backup(reading) = self { Some(reading) } else { None }
     }
 }

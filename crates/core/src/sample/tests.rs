@@ -3,10 +3,11 @@
 use super::*;
 use crate::observation::{
     Access, Activity, Archiver, Checkpoints, Clock, Database, Failure, FailureKind, Gap, Keys, Memory, Mount,
-    Persistence, Reading, RedisClients, RedisMemory, RedisReplication, RedisStats, Replication, Server, Standby,
+    Persistence, Reading, RedisClients, RedisMemory, RedisReplication, RedisStats, Replication, Server, Space, Standby,
     Statements, Table,
 };
 use crate::quantity::after;
+use crate::receipt::{Climb, ClimbOutcome, Missing, Part, SetId};
 use crate::system::SystemKind;
 use jiff::Timestamp;
 use std::collections::BTreeSet;
@@ -282,4 +283,44 @@ fn what_was_not_read_is_left_out_and_never_zero() {
     let names: Vec<String> =
         taken(&Observation::Postgres(read(0.0, seen)), None).into_iter().map(|s| s.metric).collect();
     assert_eq!(names, ["up", "latency"]);
+}
+
+/// Two sets of an hour and of a day ago: the younger lacks a system, the older was drilled half a day ago.
+fn backups() -> Backup {
+    let set = |hours: f64, climbs, missing| {
+        let made = after(start(), hours * -3_600.0);
+        let part = |name: &str, bytes| Part { name: name.into(), entries: 1, bytes, postgres: None };
+        let parts = vec![part("postgres.main", 900), part("groundskeeper", 100)];
+        Receipt { set: SetId::new(made, 7), made, took: 5.0, parts, missing, added: 30, climbs }
+    };
+    let proven = ClimbOutcome::Proven { shown: String::new(), not_covered: Vec::new() };
+    let climb = |rung| Climb { rung, at: after(start(), -43_200.0), took: 20.0, outcome: proven.clone() };
+    let missing = Missing { system: "postgres.reports".parse().unwrap(), why: "gone".into() };
+    Backup {
+        repository: "/var/backups".into(),
+        receipts: Ok(vec![set(1.0, Vec::new(), vec![missing]), set(24.0, Rung::ALL.map(climb).into(), Vec::new())]),
+        space: Ok(Space { total: 100, free: 40 }),
+        key: Ok(()),
+        last_run: None,
+    }
+}
+
+#[test]
+fn backups_tell_their_ages_sizes_and_the_measured_recovery() {
+    let samples = taken(&Observation::Backup(read(0.0, backups())), None);
+    for (metric, expected) in [
+        ("set_age", 86_400.0),
+        ("proven_set_age", 86_400.0),
+        ("proof_age", 43_200.0),
+        ("set_size", 1_000.0),
+        ("set_added", 30.0),
+        ("set_took", 5.0),
+        ("recovery_time", 40.0),
+        ("repository_free", 40.0),
+        ("repository_total", 100.0),
+    ] {
+        assert_eq!(value(&samples, metric), Some(expected), "{metric}");
+    }
+    let silent = Backup { receipts: Err(Gap::new("no key")), space: Err(Gap::new("no answer")), ..backups() };
+    assert_eq!(taken(&Observation::Backup(read(0.0, silent)), None).len(), 2, "up and latency alone");
 }

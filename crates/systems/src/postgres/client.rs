@@ -8,6 +8,7 @@
 use super::dsn::{dsn_pairs, joined_dsn, joined_url, url_parts};
 use super::tls;
 use groundskeeper_core::observation::{Failure, FailureKind};
+use rustls::ClientConfig;
 use secrecy::{ExposeSecret, SecretString};
 use std::error::Error as _;
 use std::fmt::{self, Write as _};
@@ -24,15 +25,17 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 pub const APPLICATION_NAME: &str = "groundskeeper";
 /// Where Debian's packages, and most images, put the socket when no host is given.
 const DEFAULT_SOCKET_FOLDER: &str = "/var/run/postgresql";
-const PORT: u16 = 5432;
+pub(super) const PORT: u16 = 5432;
 /// What libpq takes and we have no use for; anything else that is unknown is an error.
 const IGNORED: [&str; 4] = ["gssencmode", "sslsni", "sslcompression", "fallback_application_name"];
 
 /// The address of a server with what is needed to log in. `Debug` shows no password.
 #[derive(Clone)]
 pub struct Endpoint {
-    config: Config,
+    pub(super) config: Config,
     tls: MakeRustlsConnect,
+    /// What `tls` is made of, for connections that are not the driver's.
+    pub(super) encryption: Arc<ClientConfig>,
     address: String,
     protected: Arc<[String]>,
 }
@@ -90,9 +93,10 @@ impl Endpoint {
             !config.get_hosts().is_empty() && config.get_hosts().iter().all(|host| matches!(host, Host::Unix(_)));
         config.ssl_mode(if local { SslMode::Disable } else { mode });
         config.application_name(APPLICATION_NAME);
-        let tls = tls::connector(trust, root.as_deref()).map_err(EndpointError::Tls)?;
+        let encryption = tls::encryption(trust, root.as_deref()).map_err(EndpointError::Tls)?;
+        let tls = MakeRustlsConnect::new(encryption.clone());
         let address = address(&config);
-        Ok(Self { config, tls, address, protected: Arc::from([]) })
+        Ok(Self { config, tls, encryption: Arc::new(encryption), address, protected: Arc::from([]) })
     }
 
     /// Applications and roles whose sessions are never ended, besides those that nobody may end.
@@ -251,7 +255,7 @@ fn kind(error: &Error) -> FailureKind {
     if what.contains("timeout") { FailureKind::Timeout } else { FailureKind::Protocol }
 }
 
-fn kind_of_state(code: &SqlState) -> FailureKind {
+pub(super) fn kind_of_state(code: &SqlState) -> FailureKind {
     match code {
         _ if code.code().starts_with("28") => FailureKind::Denied,
         &SqlState::INVALID_CATALOG_NAME | &SqlState::INSUFFICIENT_PRIVILEGE => FailureKind::Denied,
@@ -263,7 +267,7 @@ fn kind_of_state(code: &SqlState) -> FailureKind {
     }
 }
 
-fn kind_of_io(error: &io::Error) -> FailureKind {
+pub(super) fn kind_of_io(error: &io::Error) -> FailureKind {
     use io::ErrorKind as Io;
     match error.kind() {
         Io::ConnectionRefused => FailureKind::Refused,

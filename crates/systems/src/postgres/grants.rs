@@ -12,6 +12,8 @@ pub enum Wish {
     EndSessions,
     /// Vacuum and analyze these tables (schema, name); every table of the server when the list is empty.
     Maintain { tables: Vec<(String, String)> },
+    /// Copy the whole cluster over the replication protocol, and read what a copy must be given.
+    BackUp,
 }
 
 /// A script for psql, to be run by a superuser in `database`. It may be run again: a role that exists stays as it is.
@@ -42,6 +44,7 @@ pub fn grants(role: &str, database: &str, wishes: &[Wish]) -> String {
                 );
             }
             Wish::Maintain { tables } => maintain(&mut script, &name, tables),
+            Wish::BackUp => back_up(&mut script, &name),
         }
     }
     script
@@ -84,6 +87,20 @@ fn maintain(script: &mut String, name: &str, tables: &[(String, String)]) {
     );
 }
 
+fn back_up(script: &mut String, name: &str) {
+    let _ = write!(
+        script,
+        "-- Take base backups. Whoever has this right can copy every file of the server, whatever table rights say.\n\
+         -- The server lets a replication connection in only where a line of pg_hba.conf says so: `all` as its\n\
+         -- database does not include it. Add this one, with the address that Groundskeeper comes from:\n\
+         --   host replication {name} ADDRESS scram-sha-256\n\
+         -- then run SELECT pg_reload_conf(); and see that max_wal_senders has a place left for it.\n\
+         ALTER ROLE {name} REPLICATION;\n\
+         -- Read the settings that a copy must repeat to start, shared_preload_libraries among them.\n\
+         GRANT pg_monitor TO {name};\n"
+    );
+}
+
 /// A string in SQL, whatever `standard_conforming_strings` says.
 fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
@@ -103,6 +120,9 @@ mod tests {
         assert!(end.contains("GRANT pg_signal_backend TO \"groundskeeper\";") && !end.contains("pg_monitor"), "{end}");
         let all = grants("groundskeeper", "docrag", &[Wish::Maintain { tables: Vec::new() }]);
         assert!(all.contains("GRANT pg_maintain TO \"groundskeeper\""), "{all}");
+        let back_up = grants("groundskeeper", "docrag", &[Wish::BackUp]);
+        assert!(back_up.contains("\nALTER ROLE \"groundskeeper\" REPLICATION;"), "{back_up}");
+        assert!(!all.contains("REPLICATION") && !watch.contains("REPLICATION"), "{all}");
     }
 
     #[test]

@@ -5,12 +5,16 @@
 //! | [`client`], `dsn`, `tls` | where the server is, how to reach it, what an error means |
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
 //! | [`act`] | the changes that we can make |
+//! | [`walsender`] | base backups over the replication protocol |
+//! | [`facts`] | what a copy of a cluster must be given to start elsewhere |
 //! | [`grants`] | the SQL that gives our role what it needs, and no more |
 
 pub mod act;
 pub mod client;
+pub mod facts;
 pub mod grants;
 pub mod observe;
+pub mod walsender;
 
 mod dsn;
 mod mask;

@@ -12,7 +12,6 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 use std::sync::Arc;
 use tokio_postgres::config::SslMode;
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// How far the server's certificate is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,12 +40,12 @@ pub(super) fn mode(sslmode: Option<&str>, root: Option<&str>) -> Result<(SslMode
 }
 
 /// `root` is a PEM file; none or `system` means the certificates that this machine trusts.
-pub(super) fn connector(trust: Trust, root: Option<&str>) -> Result<MakeRustlsConnect, String> {
+pub(super) fn encryption(trust: Trust, root: Option<&str>) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let config = match trust {
+    Ok(match trust {
         Trust::Full => builder.with_root_certificates(roots(root)?).with_no_client_auth(),
         Trust::Issuer => {
             let inner = WebPkiServerVerifier::builder_with_provider(Arc::new(roots(root)?), provider)
@@ -58,8 +57,7 @@ pub(super) fn connector(trust: Trust, root: Option<&str>) -> Result<MakeRustlsCo
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyCertificate { provider }))
             .with_no_client_auth(),
-    };
-    Ok(MakeRustlsConnect::new(config))
+    })
 }
 
 fn roots(file: Option<&str>) -> Result<RootCertStore, String> {
@@ -200,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_root_certificate_that_is_not_there_is_named() {
-        let Err(error) = connector(Trust::Full, Some("/nowhere/ca.pem")) else { panic!() };
+        let Err(error) = encryption(Trust::Full, Some("/nowhere/ca.pem")) else { panic!() };
         assert!(error.contains("/nowhere/ca.pem"), "{error}");
     }
 }

@@ -1,8 +1,10 @@
 //! The postgres adapter against a real server.
 
 mod acting;
+mod facts;
 mod reaching;
 mod reading;
+mod walsender;
 
 use groundskeeper_core::observation::{Postgres, Reading};
 use groundskeeper_systems::postgres::{Endpoint, observe};

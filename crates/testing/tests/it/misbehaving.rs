@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use groundskeeper_testing::{BlackHole, Closer, Garbage, PacketDropper};
+use groundskeeper_testing::{BlackHole, Closer, Cutter, Garbage, PacketDropper};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -43,4 +43,16 @@ async fn connecting_to_a_packet_dropper_hangs() {
     for _ in 0..3 {
         assert!(timeout(A_WHILE, TcpStream::connect(dropper.address())).await.is_err(), "it connected or was refused");
     }
+}
+
+#[tokio::test]
+async fn a_cutter_passes_so_many_bytes_and_no_more() {
+    let garbage = Garbage::start().await.unwrap();
+    let cutter = Cutter::start(garbage.address(), 10).await.unwrap();
+    let mut stream = TcpStream::connect(cutter.address()).await.unwrap();
+    stream.write_all(b"hello?").await.unwrap();
+    let mut answer = Vec::new();
+    // Cut with bytes still on their way, the end may be a reset.
+    let _ = timeout(BOUND, stream.read_to_end(&mut answer)).await.unwrap();
+    assert_eq!(answer.len(), 10);
 }

@@ -1,0 +1,272 @@
+//! What is known of a backup set: what is in it, and how far up the proof ladder it has been shown to be good.
+//!
+//! A receipt lies beside the repository's own files, so that the proof outlives the keeper that made it.
+
+use crate::system::SystemId;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+/// The name of a set: when it was begun, in UTC, and a random end: `20261122T010000Z-3fa2b1c9`. Sorts by time.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct SetId(String);
+
+impl SetId {
+    pub fn new(begun: Timestamp, random: u32) -> Self {
+        Self(format!("{}-{random:08x}", begun.strftime("%Y%m%dT%H%M%SZ")))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for SetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl FromStr for SetId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let shaped = text.len() == 25
+            && text.bytes().enumerate().all(|(at, byte)| match at {
+                8 => byte == b'T',
+                15 => byte == b'Z',
+                16 => byte == b'-',
+                0..=14 => byte.is_ascii_digit(),
+                _ => byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase(),
+            });
+        if shaped { Ok(Self(text.to_owned())) } else { Err(format!("`{text}` is no name of a set")) }
+    }
+}
+
+impl From<SetId> for String {
+    fn from(id: SetId) -> Self {
+        id.0
+    }
+}
+
+impl TryFrom<String> for SetId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// A position in Postgres's write-ahead log, written `0/3000028`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Lsn(pub u64);
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{:X}/{:X}", self.0 >> 32, self.0 & 0xffff_ffff))
+    }
+}
+
+impl FromStr for Lsn {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let halves = text.split_once('/').and_then(|(high, low)| {
+            let half = |digits: &str| (digits.len() <= 8).then(|| u64::from_str_radix(digits, 16).ok()).flatten();
+            Some(half(high)? << 32 | half(low)?)
+        });
+        halves.map(Self).ok_or_else(|| format!("`{text}` is no WAL position"))
+    }
+}
+
+impl From<Lsn> for String {
+    fn from(lsn: Lsn) -> Self {
+        lsn.to_string()
+    }
+}
+
+impl TryFrom<String> for Lsn {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+/// The steps of the proof ladder, lowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rung {
+    /// Every entry and byte that the source sent is in the repository.
+    Stored,
+    /// The repository's data were read back and are what was written.
+    Intact,
+    /// Restored into a scratch place, and `pg_verifybackup` found nothing wrong.
+    Restored,
+    /// Postgres booted from it and `pg_amcheck` found nothing wrong.
+    Alive,
+}
+
+impl Rung {
+    pub const ALL: [Self; 4] = [Self::Stored, Self::Intact, Self::Restored, Self::Alive];
+
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stored => "stored",
+            Self::Intact => "intact",
+            Self::Restored => "restored",
+            Self::Alive => "alive",
+        }
+    }
+
+    /// From 1.
+    pub fn number(self) -> usize {
+        self as usize + 1
+    }
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// One attempt at a rung.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Climb {
+    pub rung: Rung,
+    pub at: Timestamp,
+    /// Seconds.
+    pub took: f64,
+    pub outcome: ClimbOutcome,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "outcome")]
+pub enum ClimbOutcome {
+    /// `shown` says what was looked at, `not_covered` what this rung cannot speak for here.
+    Proven {
+        shown: String,
+        not_covered: Vec<String>,
+    },
+    Failed {
+        why: String,
+    },
+    /// It could not be tried (no scratch space, no programs of that version): not the set's fault, and no proof either.
+    NotTried {
+        why: String,
+    },
+}
+
+/// One system's share of a set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Part {
+    /// Its folder at the top of the snapshot: `postgres.main`, or `groundskeeper` for the keeper's own store.
+    pub name: String,
+    pub entries: u64,
+    /// Bytes at the source.
+    pub bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub postgres: Option<Cluster>,
+}
+
+/// What has to be known of a Postgres to start it from its base backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// `server_version_num`: 150014.
+    pub version: u32,
+    pub system_identifier: String,
+    pub timeline: u32,
+    /// The WAL that it needs to be consistent goes from here …
+    pub start: Lsn,
+    /// … to here.
+    pub stop: Lsn,
+    pub tablespaces: Vec<Tablespace>,
+    /// The name of the role that `initdb` made: a superuser that is always there.
+    pub superuser: String,
+    /// Settings without which it may not start: `max_connections`, `shared_preload_libraries` …
+    pub settings: BTreeMap<String, String>,
+}
+
+impl Cluster {
+    /// 15 of 150014.
+    pub fn major(&self) -> u32 {
+        self.version / 10_000
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tablespace {
+    pub oid: u32,
+    pub location: String,
+}
+
+/// A system that should be in the set and is not.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Missing {
+    pub system: SystemId,
+    pub why: String,
+}
+
+/// All that is known of one set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Receipt {
+    pub set: SetId,
+    pub made: Timestamp,
+    /// Seconds from the first byte asked for to the promoted snapshot.
+    pub took: f64,
+    pub parts: Vec<Part>,
+    pub missing: Vec<Missing>,
+    /// Bytes that this set added to the repository, after deduplication, compression and encryption.
+    pub added: u64,
+    /// Attempts at the rungs, oldest first.
+    pub climbs: Vec<Climb>,
+}
+
+impl Receipt {
+    /// Whether every system that should be in it is.
+    pub fn is_whole(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Bytes at the sources.
+    pub fn bytes(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// The last attempt at a rung that came to a verdict.
+    pub fn last(&self, rung: Rung) -> Option<&Climb> {
+        let mut verdicts = self.climbs.iter().filter(|climb| !matches!(climb.outcome, ClimbOutcome::NotTried { .. }));
+        verdicts.rfind(|climb| climb.rung == rung)
+    }
+
+    /// How far up it is proven: a rung counts when those below it do and its own last verdict was good.
+    pub fn proven(&self) -> Option<Rung> {
+        let good =
+            |rung: &Rung| self.last(*rung).is_some_and(|climb| matches!(climb.outcome, ClimbOutcome::Proven { .. }));
+        Rung::ALL.into_iter().take_while(good).last()
+    }
+
+    /// When it was last shown to be as good as `rung`, if it is.
+    pub fn proven_at(&self, rung: Rung) -> Option<Timestamp> {
+        self.proven().filter(|proven| *proven >= rung).and_then(|_| self.last(rung)).map(|climb| climb.at)
+    }
+
+    /// The rungs whose last verdict was bad, with the reason.
+    pub fn failed(&self) -> impl Iterator<Item = (Rung, &str)> {
+        Rung::ALL.into_iter().filter_map(|rung| match &self.last(rung)?.outcome {
+            ClimbOutcome::Failed { why } => Some((rung, why.as_str())),
+            _ => None,
+        })
+    }
+
+    /// The measured recovery time in seconds: from the start of the restore to the first answered query.
+    pub fn recovery_time(&self) -> Option<f64> {
+        let took = |rung| self.last(rung).map(|climb| climb.took);
+        (self.proven()? >= Rung::Alive).then(|| Some(took(Rung::Restored)? + took(Rung::Alive)?)).flatten()
+    }
+}
