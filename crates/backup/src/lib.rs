@@ -1,0 +1,32 @@
+//! Backups that prove themselves.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`vault`] | the façade: make a set, list, verify, drill, restore |
+//! | [`observe`] | what the watch looks at, at the cost of a few system calls |
+//! | `make`, `verify`, `drill`, `restore` | one file for each thing that the façade does |
+//! | `repository` | the restic format through `rustic_core`, over `object_store` |
+//! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, files |
+//! | [`proof`], [`scratch`] | the rungs of the ladder, and the scratch server that they boot |
+//! | [`programs`] | where the programs of the right Postgres version are |
+//!
+//! A set is one snapshot, and its tree has one folder for each system. It exists once that snapshot does, so there is
+//! nothing half-made to be promoted; what a broken run leaves is tagged `pending` and belongs to no set.
+
+pub mod error;
+pub mod observe;
+pub mod programs;
+pub mod proof;
+pub mod scratch;
+pub mod vault;
+
+mod drill;
+mod make;
+mod repository;
+mod restore;
+mod source;
+mod verify;
+
+pub use error::{Error, Result};
+pub use observe::{Lookout, observe};
+pub use vault::{Settings, Vault};

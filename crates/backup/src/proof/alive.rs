@@ -1,0 +1,182 @@
+//! Rung 4: Postgres boots from what was restored, and its tables and indexes hold together.
+
+use super::coverage::{self, Coverage};
+use super::shortened;
+use crate::programs::Programs;
+use crate::scratch::{DataFolder, ScratchServer, Setback, said};
+use groundskeeper_core::quantity::format_seconds;
+use groundskeeper_core::receipt::{ClimbOutcome, Cluster, Lsn};
+use std::time::{Duration, Instant};
+use tokio_postgres::Client;
+
+/// How the attempt went.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alive {
+    pub outcome: ClimbOutcome,
+    /// Seconds from the start of Postgres to its first answer; of the whole attempt when there was none.
+    pub took: f64,
+}
+
+/// A database of the restored cluster.
+struct Database {
+    name: String,
+    open: bool,
+}
+
+/// Boots the folder, checks that it is the cluster it should be and that recovery came far enough, enters every
+/// database, and runs `pg_amcheck`. The folder is not what was restored afterwards.
+pub async fn alive(programs: &Programs, data: &DataFolder<'_>, cluster: &Cluster, within: Duration) -> Alive {
+    let began = Instant::now();
+    let over = |setback| Alive { outcome: outcome(Err(setback)), took: began.elapsed().as_secs_f64() };
+    if let Some(why) = programs.missing(&["pg_amcheck"]) {
+        return over(Setback::NotTried(why));
+    }
+    // On the heap: the state of a start is large, and a drill does many things after it.
+    let server = match Box::pin(ScratchServer::start(programs, data, cluster, within)).await {
+        Ok(server) => server,
+        Err(setback) => return over(setback),
+    };
+    let took = server.answered_after().as_secs_f64();
+    let outcome = outcome(ask(programs, &server, cluster, began + within).await);
+    if let Err(error) = server.stop().await {
+        tracing::warn!(%error, "after a drill");
+    }
+    Alive { outcome, took }
+}
+
+fn outcome(asked: Result<(String, Vec<String>), Setback>) -> ClimbOutcome {
+    match asked {
+        Ok((shown, not_covered)) => ClimbOutcome::Proven { shown, not_covered },
+        Err(Setback::Failed(why)) => ClimbOutcome::Failed { why },
+        Err(Setback::NotTried(why)) => ClimbOutcome::NotTried { why },
+    }
+}
+
+/// What was shown, and what it does not cover.
+async fn ask(
+    programs: &Programs,
+    server: &ScratchServer<'_>,
+    cluster: &Cluster,
+    until: Instant,
+) -> Result<(String, Vec<String>), Setback> {
+    let left = || until.saturating_duration_since(Instant::now());
+    let late = |_| Setback::NotTried("its databases were not all entered when the time for it was over".to_owned());
+    let entering = Box::pin(async {
+        let client = server.enter().await.map_err(|error| refused(server, "the first database", &error))?;
+        let found = identity(server, &client, cluster).await?;
+        let databases = databases(&client).await.map_err(|error| refused(server, "the list of databases", &error))?;
+        let coverage = coverage(server, &databases, cluster.major()).await?;
+        Ok::<_, Setback>((found, databases, coverage))
+    });
+    let ((version, recovered), databases, coverage) = tokio::time::timeout(left(), entering).await.map_err(late)??;
+    let checking = Instant::now();
+    amcheck(programs, server, &coverage, left()).await?;
+    let shown = format!(
+        "Postgres {version} replayed its WAL to {recovered} ({} was needed) and answered after {}; all {} databases \
+         that allow connections were entered, and pg_amcheck --heapallindexed found nothing wrong in {}",
+        cluster.stop,
+        format_seconds(server.answered_after().as_secs_f64()),
+        databases.iter().filter(|database| database.open).count(),
+        format_seconds(checking.elapsed().as_secs_f64())
+    );
+    Ok((shown, coverage.not_covered))
+}
+
+/// Its version and how far it recovered, when it is the cluster of the set, and far enough.
+async fn identity(server: &ScratchServer<'_>, client: &Client, cluster: &Cluster) -> Result<(String, Lsn), Setback> {
+    // The checkpoint that ends recovery stands where the replayed WAL ended; later ones only further on.
+    let row = client
+        .query_one(
+            "SELECT s.system_identifier::text, c.redo_lsn::text, current_setting('server_version') \
+             FROM pg_control_system() s, pg_control_checkpoint() c",
+            &[],
+        )
+        .await
+        .map_err(|error| refused(server, "its control file", &error))?;
+    let (identifier, recovered, version): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+    if identifier != cluster.system_identifier {
+        return Err(Setback::Failed(format!(
+            "it is another cluster: its system identifier is {identifier}, that of the set is {}",
+            cluster.system_identifier
+        )));
+    }
+    let recovered: Lsn = recovered.parse().map_err(Setback::Failed)?;
+    if recovered < cluster.stop {
+        return Err(Setback::Failed(format!(
+            "recovery ended at {recovered}, before {}, from where on the backup is consistent",
+            cluster.stop
+        )));
+    }
+    let version = version.split_whitespace().next().unwrap_or_default().to_owned();
+    Ok((version, recovered))
+}
+
+async fn databases(client: &Client) -> Result<Vec<Database>, tokio_postgres::Error> {
+    // -2 marks one that was half dropped: nobody can enter it.
+    let sql = "SELECT datname::text, datallowconn AND datconnlimit <> -2 FROM pg_database ORDER BY datname";
+    let rows = client.query(sql, &[]).await?;
+    rows.iter().map(|row| Ok(Database { name: row.try_get(0)?, open: row.try_get(1)? })).collect()
+}
+
+async fn coverage(server: &ScratchServer<'_>, databases: &[Database], major: u32) -> Result<Coverage, Setback> {
+    let mut coverage = Coverage::default();
+    for library in server.left_out() {
+        coverage.doubt(format!("the library {library}: it is not installed here, and was not loaded"));
+    }
+    for Database { name, open } in databases {
+        if !open {
+            coverage.not_covered.push(format!("database {name}: it allows no connections"));
+            continue;
+        }
+        let visit = async { coverage::visit(&server.connect(name).await?, name, major, &mut coverage).await };
+        match visit.await {
+            Ok(true) => {}
+            Ok(false) => return Err(Setback::NotTried(no_amcheck(major))),
+            Err(error) => return Err(refused(server, &format!("database {name}"), &error)),
+        }
+    }
+    Ok(coverage)
+}
+
+fn no_amcheck(major: u32) -> String {
+    format!(
+        "the extension amcheck is not installed beside Postgres {major}; install its contrib package (in Debian it is \
+         in postgresql-{major}, elsewhere in postgresql{major}-contrib)"
+    )
+}
+
+/// A query or a session that failed. That the machine lacks a locale is no fault of the set.
+fn refused(server: &ScratchServer<'_>, what: &str, error: &tokio_postgres::Error) -> Setback {
+    let message = said(error);
+    let Some(answer) = error.as_db_error() else { return server.failed(&format!("{what}: {message}")) };
+    let message = answer.detail().map_or(message.clone(), |detail| format!("{message}: {detail}"));
+    if message.contains("incompatible with operating system") {
+        return Setback::NotTried(format!("{what}: {message} Install that locale where drills run"));
+    }
+    Setback::Failed(format!("{what}: {message}"))
+}
+
+async fn amcheck(
+    programs: &Programs,
+    server: &ScratchServer<'_>,
+    coverage: &Coverage,
+    within: Duration,
+) -> Result<(), Setback> {
+    let mut arguments = server.address();
+    arguments.extend(["--all", "--heapallindexed", "--install-missing", "--jobs=1"].map(Into::into));
+    let user = server.data().place().user();
+    let said = programs.run("pg_amcheck", arguments, &server.session_options(), user, within).await;
+    let said = said.map_err(|error| Setback::NotTried(format!("pg_amcheck cannot be run: {error}")))?;
+    if said.status.is_none() {
+        return Err(Setback::NotTried("pg_amcheck was not through when the time for it was over".to_owned()));
+    }
+    if said.is_success() {
+        return Ok(());
+    }
+    let mut why = format!("pg_amcheck: {}", shortened(&said.text));
+    if !coverage.doubts.is_empty() {
+        why += "\nThis machine differs from the one of the backup, which may be why: ";
+        why += &coverage.doubts.join("; ");
+    }
+    if said.text.contains("No space left on device") { Err(Setback::NotTried(why)) } else { Err(Setback::Failed(why)) }
+}

@@ -1,0 +1,85 @@
+//! The rungs of the ladder that need a restored folder: `restored` compares it with its manifest, `alive` boots it.
+//!
+//! The order is not free. To boot changes the folder (settings moved aside, then everything that a running Postgres
+//! writes), so the comparison comes first. What could not be tried for want of a program, of room or of time is
+//! [`ClimbOutcome::NotTried`]: neither a proof nor the set's fault.
+
+mod alive;
+mod coverage;
+mod restored;
+
+pub use alive::{Alive, alive};
+pub use restored::restored;
+
+use crate::programs::Programs;
+use crate::scratch::{DataFolder, ScratchPlace};
+use groundskeeper_core::quantity::after;
+use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, Rung};
+use jiff::Timestamp;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// What of a program's complaints goes into a receipt.
+const QUOTED_LINES: usize = 20;
+const QUOTED_CHARACTERS: usize = 400;
+
+/// Both rungs over the base backup that was restored to `data_dir`, inside of `place`; `alive` only when `restored` is
+/// proven. `took` of `restored` is the comparison alone (whoever restored the files adds what that took); `took` of
+/// `alive` is the time from the start of Postgres to its first answer. What is not done within `budget` is not tried.
+pub async fn climb(
+    place: &ScratchPlace,
+    data_dir: &Path,
+    cluster: &Cluster,
+    programs: &Programs,
+    budget: Duration,
+    now: Timestamp,
+) -> Vec<Climb> {
+    let began = Instant::now();
+    let left = || budget.saturating_sub(began.elapsed());
+    let at = || after(now, began.elapsed().as_secs_f64());
+    let data = match DataFolder::take_over(place, data_dir).await {
+        Ok(data) => data,
+        Err(error) => return not_tried(&error.to_string(), at()),
+    };
+    let comparing = Instant::now();
+    let outcome = restored(programs, &data, left()).await;
+    let is_proven = matches!(outcome, ClimbOutcome::Proven { .. });
+    let took = comparing.elapsed().as_secs_f64();
+    let mut climbs = vec![Climb { rung: Rung::Restored, at: at(), took, outcome }];
+    if is_proven {
+        let Alive { outcome, took } = alive(programs, &data, cluster, left()).await;
+        climbs.push(Climb { rung: Rung::Alive, at: at(), took, outcome });
+    }
+    climbs
+}
+
+/// Both rungs, for a drill that does not come as far as a restored folder.
+pub fn not_tried(why: &str, at: Timestamp) -> Vec<Climb> {
+    let climb = |rung| Climb { rung, at, took: 0.0, outcome: ClimbOutcome::NotTried { why: why.to_owned() } };
+    [Rung::Restored, Rung::Alive].map(climb).to_vec()
+}
+
+/// The first lines, and how many more there are.
+fn shortened(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+    let cut = |line: &&str| line.chars().take(QUOTED_CHARACTERS).collect::<String>();
+    let mut short: Vec<String> = lines.iter().take(QUOTED_LINES).map(cut).collect();
+    if lines.len() > QUOTED_LINES {
+        short.push(format!("… and {} more lines", lines.len() - QUOTED_LINES));
+    }
+    short.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_complaints_are_shortened_and_say_so() {
+        let lines = (1..=25).fold(String::new(), |text, line| text + &format!("line {line}\n\n"));
+        let short = shortened(&lines);
+        assert!(short.starts_with("line 1\nline 2\n") && short.ends_with("line 20\n… and 5 more lines"), "{short}");
+        assert_eq!(shortened("one\n"), "one");
+        assert_eq!(shortened(&"x".repeat(1000)).len(), QUOTED_CHARACTERS);
+    }
+}

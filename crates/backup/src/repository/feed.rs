@@ -1,0 +1,244 @@
+//! From a source that pushes entries to `rustic_core`, which pulls them.
+//!
+//! `rustic_core` writes nodes into a tree in the order in which they come, and restic wants them sorted by name; a base
+//! backup comes in the order of a directory. So the data go in under running numbers, which sort themselves, and the
+//! tree with the real names is made afterwards ([`super::tree`]), from the content that each number got.
+//!
+//! It also takes an error in the middle of a file for a file that is not there, and goes on. Here every reader counts: a
+//! byte too few is noted, and no set comes of it.
+
+use crate::error::{Error, Result};
+use bytes::Bytes;
+use rustic_core::repofile::{Metadata, Node, NodeType};
+use rustic_core::{ReadSource, ReadSourceEntry, ReadSourceOpen, RusticResult};
+use std::ffi::OsStr;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Read from the source at once.
+const PIECE: usize = 256 * 1024;
+/// How far the source may be ahead inside of one file: 4 MiB. Two files are then read side by side, so that two
+/// processors have work.
+const PIECES_AHEAD: usize = 16;
+const ENTRIES_AHEAD: usize = 32;
+/// Files in one folder of numbers.
+const FOLDER: u64 = 1000;
+
+/// What a source found, in the order in which it found it.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    /// Relative to the top of the set.
+    pub(crate) path: PathBuf,
+    pub(crate) meta: Metadata,
+    pub(crate) kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Folder,
+    Link { target: String },
+    File { number: u64 },
+}
+
+/// The path of a running number.
+pub(super) fn numbered(number: u64) -> PathBuf {
+    PathBuf::from(format!("{:06}", number / FOLDER)).join(format!("{:09}", number % FOLDER))
+}
+
+/// Where a source puts its entries.
+pub(crate) struct Feed {
+    entries: SyncSender<Opening>,
+    found: Vec<Found>,
+    files: u64,
+    bytes: u64,
+}
+
+/// A file on its way.
+struct Opening {
+    number: u64,
+    size: u64,
+    mtime: Option<jiff::Timestamp>,
+    pieces: Pieces,
+}
+
+impl Feed {
+    pub(crate) fn folder(&mut self, path: &Path, meta: Metadata) {
+        self.found.push(Found { path: path.to_owned(), meta, kind: Kind::Folder });
+    }
+
+    pub(crate) fn link(&mut self, path: &Path, target: String, meta: Metadata) {
+        self.found.push(Found { path: path.to_owned(), meta, kind: Kind::Link { target } });
+    }
+
+    /// Takes exactly `size` bytes of a file; its end before that is an error.
+    pub(crate) fn file(&mut self, path: &Path, size: u64, mut meta: Metadata, from: &mut dyn Read) -> io::Result<()> {
+        let number = self.files;
+        let (pieces, receiver) = sync_channel(PIECES_AHEAD);
+        let opening =
+            Opening { number, size, mtime: meta.mtime, pieces: Pieces { receiver, left: size, piece: Bytes::new() } };
+        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the repository took no more entries");
+        self.entries.send(opening).map_err(gone)?;
+        let mut left = size;
+        while left > 0 {
+            let mut piece = vec![0; PIECE.min(usize::try_from(left).unwrap_or(PIECE))];
+            from.read_exact(&mut piece)?;
+            left -= piece.len() as u64;
+            if pieces.send(Bytes::from(piece)).is_err() {
+                return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the repository took no more of this file"));
+            }
+        }
+        meta.size = size;
+        self.files += 1;
+        self.bytes += size;
+        self.found.push(Found { path: path.to_owned(), meta, kind: Kind::File { number } });
+        Ok(())
+    }
+}
+
+/// A file's bytes on their way from the source.
+struct Pieces {
+    receiver: Receiver<Bytes>,
+    left: u64,
+    piece: Bytes,
+}
+
+/// The same with the note of what went wrong.
+pub(super) struct Reader {
+    pieces: Pieces,
+    state: Arc<State>,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let pieces = &mut self.pieces;
+        while pieces.piece.is_empty() {
+            if pieces.left == 0 {
+                return Ok(0);
+            }
+            let Ok(next) = pieces.receiver.recv() else {
+                self.state.short.store(true, Ordering::Relaxed);
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the source ended in the middle of a file"));
+            };
+            pieces.piece = next;
+        }
+        let taken = pieces.piece.split_to(buffer.len().min(pieces.piece.len()));
+        buffer[..taken.len()].copy_from_slice(&taken);
+        pieces.left -= taken.len() as u64;
+        self.state.read.fetch_add(taken.len() as u64, Ordering::Relaxed);
+        Ok(taken.len())
+    }
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// A reader did not get what was announced.
+    short: AtomicBool,
+    /// Bytes that were read by the archiver.
+    read: AtomicU64,
+}
+
+/// The other end of the [`Feed`].
+pub(super) struct Source {
+    entries: Mutex<Option<Receiver<Opening>>>,
+    state: Arc<State>,
+}
+
+/// A feed and what pulls from it.
+pub(super) fn pipe() -> (Feed, Source) {
+    let (sender, receiver) = sync_channel(ENTRIES_AHEAD);
+    let feed = Feed { entries: sender, found: Vec::new(), files: 0, bytes: 0 };
+    (feed, Source { entries: Mutex::new(Some(receiver)), state: Arc::default() })
+}
+
+/// What a source sent, after it has ended.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) found: Vec<Found>,
+    pub(super) files: u64,
+    pub(super) bytes: u64,
+}
+
+impl Feed {
+    /// The source has sent everything.
+    pub(super) fn end(self) -> Sent {
+        Sent { found: self.found, files: self.files, bytes: self.bytes }
+    }
+}
+
+impl Source {
+    /// Lets a feed that is not pulled from any more notice.
+    pub(super) fn close(&self) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Whether everything that was sent was read.
+    pub(super) fn check(&self, sent: &Sent) -> Result<()> {
+        let read = self.state.read.load(Ordering::Relaxed);
+        if self.state.short.load(Ordering::Relaxed) || read != sent.bytes {
+            return Err(Error::Worker(format!("{read} of {} bytes reached the repository", sent.bytes)));
+        }
+        Ok(())
+    }
+}
+
+pub(super) struct Open {
+    pieces: Pieces,
+    state: Arc<State>,
+}
+
+impl ReadSourceOpen for Open {
+    type Reader = Reader;
+
+    fn open(self) -> RusticResult<Reader> {
+        Ok(Reader { pieces: self.pieces, state: self.state })
+    }
+}
+
+/// The archiver hands a file to its readers only when it holds the entry after it. That one may not be known before the
+/// file was read to its end, so each file is followed by a marker: a node without content.
+pub(super) struct Entries {
+    receiver: Option<Receiver<Opening>>,
+    state: Arc<State>,
+    marker: Option<PathBuf>,
+}
+
+impl Iterator for Entries {
+    type Item = RusticResult<ReadSourceEntry<Open>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(path) = self.marker.take() {
+            let node = node(&path, NodeType::Fifo, Metadata::default());
+            return Some(Ok(ReadSourceEntry { path, node, open: None }));
+        }
+        let opening = self.receiver.as_ref()?.recv().ok()?;
+        let path = numbered(opening.number);
+        // Sorts behind the file and before the next.
+        self.marker = Some(path.with_extension("end"));
+        let meta = Metadata { size: opening.size, mtime: opening.mtime, ..Metadata::default() };
+        let node = node(&path, NodeType::File, meta);
+        let open = Some(Open { pieces: opening.pieces, state: Arc::clone(&self.state) });
+        Some(Ok(ReadSourceEntry { path, node, open }))
+    }
+}
+
+fn node(path: &Path, kind: NodeType, meta: Metadata) -> Node {
+    Node::new_node(path.file_name().unwrap_or(OsStr::new("")), kind, meta)
+}
+
+impl ReadSource for Source {
+    type Open = Open;
+    type Iter = Entries;
+
+    fn size(&self) -> RusticResult<Option<u64>> {
+        Ok(None)
+    }
+
+    /// The entries can be had once.
+    fn entries(&self) -> Entries {
+        let receiver = self.entries.lock().unwrap_or_else(PoisonError::into_inner).take();
+        Entries { receiver, state: Arc::clone(&self.state), marker: None }
+    }
+}

@@ -1,0 +1,301 @@
+//! What the repository holds: sets, their entries, and whether the bytes are still those that were written.
+
+use super::crypt::Crypt;
+use super::tree::digest;
+use super::{Repository, Rustic, SET};
+use crate::error::{Error, Result};
+use groundskeeper_core::receipt::{Part, SetId};
+use jiff::Timestamp;
+use rustic_core::repofile::{IndexFile, IndexPack, Node, NodeType, SnapshotFile};
+use rustic_core::{DataId, FileType, Id, IndexedFull, LocalDestination, LsOptions, ReadBackend, RestoreOptions};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsStr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+/// A set as the repository has it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredSet {
+    pub(crate) id: SetId,
+    pub(crate) made: Timestamp,
+    /// The folders at its top.
+    pub(crate) parts: Vec<String>,
+    pub(super) snapshot: SnapshotFile,
+}
+
+/// What reading back has shown.
+#[derive(Debug, Default)]
+pub(crate) struct Verified {
+    /// Read now, and known from before.
+    pub(crate) read: usize,
+    pub(crate) known: usize,
+    pub(crate) bytes: u64,
+    /// What is wrong, by the set that needs it. A pack that no set needs harms none.
+    pub(crate) damage: BTreeMap<SetId, Vec<String>>,
+}
+
+/// The entries and bytes of one part.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) entries: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Repository {
+    /// Newest first.
+    pub(crate) fn sets(&self) -> Result<Vec<StoredSet>> {
+        let snapshots = self.rustic()?.get_all_snapshots().map_err(|error| self.error(&error))?;
+        let mut sets: Vec<StoredSet> = snapshots.into_iter().filter_map(stored_set).collect();
+        sets.sort_by(|one, other| other.id.cmp(&one.id));
+        Ok(sets)
+    }
+
+    /// The named set, or the newest.
+    pub(crate) fn set(&self, id: Option<&SetId>) -> Result<StoredSet> {
+        let mut sets = self.sets()?.into_iter();
+        let found = match id {
+            Some(id) => sets.find(|set| set.id == *id),
+            None => sets.next(),
+        };
+        found.ok_or_else(|| Error::NoSet(id.map_or_else(|| "at all in the repository".to_owned(), ToString::to_string)))
+    }
+
+    /// Rung 1: every entry and byte of the parts is there, and every chunk is in a pack that is there. Gives what is
+    /// wrong.
+    pub(crate) fn stored(&self, set: &StoredSet, parts: &[Part]) -> Result<Vec<String>> {
+        let view = self.full()?;
+        let (tallies, chunks) = self.walk(&view, set)?;
+        let mut wrong: Vec<String> = parts
+            .iter()
+            .filter_map(|part| {
+                let stored = tallies.get(&part.name).copied().unwrap_or_default();
+                let sent = Tally { entries: part.entries, bytes: part.bytes };
+                (stored != sent).then(|| {
+                    format!(
+                        "{}: {} of {} entries and {} of {} bytes are stored",
+                        part.name, stored.entries, sent.entries, stored.bytes, sent.bytes
+                    )
+                })
+            })
+            .collect();
+        let absent = chunks.iter().filter(|chunk| view.get_index_entry(*chunk).is_err()).count();
+        if absent > 0 {
+            wrong.push(format!("{absent} of {} chunks are in no pack", chunks.len()));
+        }
+        Ok(wrong)
+    }
+
+    fn full(&self) -> Result<Rustic<rustic_core::IndexedFullStatus>> {
+        self.rustic()?.to_indexed().map_err(|error| self.error(&error))
+    }
+
+    /// The tally of each part, and the chunks of all. A file whose chunks do not add up to its size counts what they
+    /// add up to.
+    fn walk<S: IndexedFull>(
+        &self,
+        view: &Rustic<S>,
+        set: &StoredSet,
+    ) -> Result<(BTreeMap<String, Tally>, HashSet<DataId>)> {
+        let mut tallies: BTreeMap<String, Tally> = BTreeMap::new();
+        let mut chunks = HashSet::new();
+        let top = root(set);
+        let nodes = view.ls(&top, &LsOptions::default()).map_err(|error| self.error(&error))?;
+        for entry in nodes {
+            let (path, node) = entry.map_err(|error| self.error(&error))?;
+            let mut names = path.components();
+            let Some(part) = names.next().map(|name| name.as_os_str().to_string_lossy().into_owned()) else { continue };
+            if names.next().is_none() && node.is_dir() {
+                // The part's own folder is ours, not the source's.
+                tallies.entry(part).or_default();
+                continue;
+            }
+            let tally = tallies.entry(part).or_default();
+            tally.entries += 1;
+            let content = node.content.unwrap_or_default();
+            for chunk in &content {
+                let entry = view.get_index_entry(chunk);
+                tally.bytes += entry.map_or(0, |entry| u64::from(entry.data_length()));
+            }
+            chunks.extend(content);
+        }
+        Ok((tallies, chunks))
+    }
+
+    /// Rung 2: reads back every pack that was not read back before, and holds it against its name; then decrypts, unpacks
+    /// and hashes each chunk and folder in it. A pack that is gone or has another length is wrong without reading.
+    pub(crate) fn read_back(&self) -> Result<Verified> {
+        let mut verified = Verified::default();
+        let rustic = self.rustic()?;
+        let mut good = self.verified_packs()?;
+        let mut bad: Vec<(IndexPack, String)> = Vec::new();
+        let sizes: BTreeMap<Id, u32> =
+            self.store.list_with_size(FileType::Pack).map_err(|error| self.error(&error))?.into_iter().collect();
+        let mut present = BTreeSet::new();
+        let progress = rustic.progress_hidden();
+        for index in rustic.stream_files::<IndexFile>().map_err(|error| self.error(&error))? {
+            let (_, index) = index.map_err(|error| self.error(&error))?;
+            for pack in index.packs {
+                let name = pack.id.to_hex().to_string();
+                present.insert(name.clone());
+                let size = sizes.get(&*pack.id).copied();
+                if let Some(why) = wrong_size(&pack, size) {
+                    good.remove(&name);
+                    bad.push((pack, why));
+                } else if good.contains(&name) {
+                    verified.known += 1;
+                } else {
+                    verified.read += 1;
+                    verified.bytes += u64::from(size.unwrap_or(0));
+                    match self.wrong(&pack) {
+                        None => drop(good.insert(name)),
+                        Some(why) => bad.push((pack, why)),
+                    }
+                }
+            }
+        }
+        drop(progress);
+        good.retain(|name| present.contains(name));
+        self.keep_verified_packs(&good)?;
+        if !bad.is_empty() {
+            verified.damage = self.harmed(&bad)?;
+        }
+        Ok(verified)
+    }
+
+    /// What is wrong with a pack, if anything.
+    fn wrong(&self, pack: &IndexPack) -> Option<String> {
+        let data = match self.store.read_full(FileType::Pack, &pack.id) {
+            Ok(data) => data,
+            Err(error) => return Some(format!("pack {} cannot be read: {}", pack.id, super::plain(&error))),
+        };
+        if digest(&data) != *pack.id {
+            return Some(format!("pack {} is not what was written", pack.id));
+        }
+        let unreadable = pack.blobs.iter().find(|blob| {
+            let (start, length) = (blob.location.offset as usize, blob.location.length as usize);
+            let sealed = data.get(start..start + length);
+            let packed = blob.location.uncompressed_length.map(|length| length.get() as usize);
+            sealed.and_then(|sealed| open(&self.crypt, sealed, packed)).is_none_or(|text| digest(&text) != *blob.id)
+        });
+        unreadable.map(|blob| format!("chunk {} in pack {} is not what was written", blob.id, pack.id))
+    }
+
+    /// Which sets need something of these packs.
+    fn harmed(&self, bad: &[(IndexPack, String)]) -> Result<BTreeMap<SetId, Vec<String>>> {
+        let mut harmed: BTreeMap<SetId, Vec<String>> = BTreeMap::new();
+        let view = self.full();
+        for set in self.sets()? {
+            let walked = view
+                .as_ref()
+                .map_err(ToString::to_string)
+                .and_then(|view| self.walk(view, &set).map(|(_, chunks)| chunks).map_err(|error| error.to_string()));
+            let wrong: Vec<String> = match walked {
+                // Its folders cannot be read any more, so it is harmed whatever else it needs.
+                Err(why) => bad.iter().map(|(_, why)| why.clone()).chain([why]).collect(),
+                Ok(chunks) => {
+                    let needed =
+                        |pack: &IndexPack| pack.blobs.iter().any(|blob| chunks.contains(&DataId::from(*blob.id)));
+                    bad.iter().filter(|(pack, _)| needed(pack)).map(|(_, why)| why.clone()).collect()
+                }
+            };
+            if !wrong.is_empty() {
+                harmed.insert(set.id, wrong);
+            }
+        }
+        Ok(harmed)
+    }
+
+    /// Writes a part into a folder, which must be empty or not there yet. Gives what was written.
+    pub(crate) fn restore(&self, set: &StoredSet, part: &str, into: &Path) -> Result<Tally> {
+        let refused = |why: String| Error::Target { path: into.to_owned(), why };
+        super::make_private(into).map_err(|error| refused(error.to_string()))?;
+        let mut inside = std::fs::read_dir(into).map_err(|error| refused(error.to_string()))?;
+        if inside.next().is_some() {
+            return Err(refused("it is not empty, and nothing that is there is ever overwritten".to_owned()));
+        }
+        let view = self.full()?;
+        let damaged = |error: &rustic_core::RusticError| Error::Damaged {
+            place: self.place().to_owned(),
+            why: super::plain(error),
+        };
+        let node = view.node_from_path(set.snapshot.tree, Path::new(part)).map_err(|error| damaged(&error))?;
+        let target = into.display().to_string();
+        let destination = LocalDestination::new(&target, true, false).map_err(|error| refused(super::plain(&error)))?;
+        // Only root can give files away.
+        let options = RestoreOptions::default().no_ownership(!rustix::process::geteuid().is_root());
+        let nodes = view.ls(&node, &LsOptions::default()).map_err(|error| damaged(&error))?;
+        let plan =
+            view.prepare_restore(&options, nodes.clone(), &destination, false).map_err(|error| damaged(&error))?;
+        // It panics on a chunk that cannot be decrypted.
+        let restoring = AssertUnwindSafe(|| view.restore(plan, &options, nodes, &destination));
+        let restored = catch_unwind(restoring).map_err(|_| Error::Damaged {
+            place: self.place().to_owned(),
+            why: format!("{part} has a chunk that is not what was written"),
+        })?;
+        restored.map_err(|error| damaged(&error))?;
+        let written = measure(into).map_err(|error| refused(error.to_string()))?;
+        let (tallies, _) = self.walk(&view, set)?;
+        let wanted = tallies.get(part).copied().unwrap_or_default();
+        if written != wanted {
+            return Err(refused(format!(
+                "{} of {} entries and {} of {} bytes were restored",
+                written.entries, wanted.entries, written.bytes, wanted.bytes
+            )));
+        }
+        Ok(written)
+    }
+}
+
+/// What lies in a folder: entries below it, and the bytes of its files.
+fn measure(folder: &Path) -> std::io::Result<Tally> {
+    let mut tally = Tally::default();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let entry = entry?;
+            let kind = entry.file_type()?;
+            tally.entries += 1;
+            if kind.is_dir() {
+                folders.push(entry.path());
+            } else if kind.is_file() {
+                tally.bytes += entry.metadata()?.len();
+            }
+        }
+    }
+    Ok(tally)
+}
+
+fn stored_set(snapshot: SnapshotFile) -> Option<StoredSet> {
+    if !snapshot.tags.contains(SET) {
+        return None;
+    }
+    let id: SetId = snapshot.tags.iter().find_map(|tag| tag.parse().ok())?;
+    let parts = snapshot.paths.iter().map(|path| path.trim_start_matches('/').to_owned()).collect();
+    Some(StoredSet { id, made: snapshot.time.timestamp(), parts, snapshot })
+}
+
+/// The top of a set as a node.
+fn root(set: &StoredSet) -> Node {
+    let mut node = Node::new_node(OsStr::new(""), NodeType::Dir, rustic_core::repofile::Metadata::default());
+    node.subtree = Some(set.snapshot.tree);
+    node
+}
+
+fn wrong_size(pack: &IndexPack, size: Option<u32>) -> Option<String> {
+    match size {
+        None => Some(format!("pack {} is gone", pack.id)),
+        Some(size) if size != pack.pack_size() => {
+            Some(format!("pack {} has {size} bytes instead of {}", pack.id, pack.pack_size()))
+        }
+        Some(_) => None,
+    }
+}
+
+/// Decrypts and unpacks a chunk.
+fn open(crypt: &Crypt, sealed: &[u8], unpacked: Option<usize>) -> Option<Vec<u8>> {
+    let text = crypt.decrypt(sealed)?;
+    match unpacked {
+        None => Some(text),
+        Some(length) => zstd::bulk::decompress(&text, length).ok(),
+    }
+}

@@ -1,0 +1,56 @@
+//! Receipts and what was verified, in a folder beside restic's own, as JSON that anyone can read.
+
+use super::Repository;
+use super::store::Store;
+use crate::error::{Error, Result};
+use groundskeeper_core::receipt::{Receipt, SetId};
+use object_store::Error as StoreError;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use std::collections::BTreeSet;
+
+const FOLDER: &str = "receipts";
+/// The packs that were read back and found good.
+const VERIFIED: &str = "receipts/verified-packs.json";
+
+impl Repository {
+    pub(crate) fn keep_receipt(&self, receipt: &Receipt) -> Result<()> {
+        keep(&self.store, &path(&receipt.set), receipt)
+    }
+
+    /// None when it was lost or cannot be read: the set is then as good as unproven.
+    pub(crate) fn receipt(&self, set: &SetId) -> Result<Option<Receipt>> {
+        read(&self.store, &path(set))
+    }
+
+    pub(super) fn verified_packs(&self) -> Result<BTreeSet<String>> {
+        Ok(read(&self.store, VERIFIED)?.unwrap_or_default())
+    }
+
+    pub(super) fn keep_verified_packs(&self, packs: &BTreeSet<String>) -> Result<()> {
+        keep(&self.store, VERIFIED, packs)
+    }
+}
+
+fn path(set: &SetId) -> String {
+    format!("{FOLDER}/{set}.json")
+}
+
+fn keep(store: &Store, name: &str, value: &impl Serialize) -> Result<()> {
+    let json = serde_json::to_vec_pretty(value).map_err(|error| Error::Worker(error.to_string()))?;
+    store.put(name, json).map_err(|error| refused(store, &error))
+}
+
+fn read<T: DeserializeOwned>(store: &Store, name: &str) -> Result<Option<T>> {
+    match store.get(name) {
+        Ok(json) => Ok(serde_json::from_slice(&json)
+            .inspect_err(|error| tracing::warn!(%error, name, "a receipt cannot be read and counts as lost"))
+            .ok()),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(refused(store, &error)),
+    }
+}
+
+fn refused(store: &Store, error: &StoreError) -> Error {
+    Error::Place { place: store.place().to_owned(), why: error.to_string() }
+}

@@ -1,0 +1,275 @@
+//! Postgres: its base backup with the WAL that makes it consistent, split into one entry for each file.
+//!
+//! In the set, `data/` is the data directory and `tablespaces/<oid>/` what each tablespace holds. The links in
+//! `pg_tblspc` are left out: they would lead a restored copy to the live files.
+//!
+//! The protocol is read on the runtime, the archives are taken apart on the archiver's thread; a channel of a few
+//! messages lies between them, so that neither is far ahead.
+
+use crate::error::{Error, Result};
+use crate::repository::feed::Feed;
+use crate::vault::PostgresSource;
+use bytes::Bytes;
+use groundskeeper_core::receipt::{Cluster, Lsn, Tablespace};
+use groundskeeper_systems::postgres::facts::cluster_facts;
+use groundskeeper_systems::postgres::walsender::{BaseBackup, Chunk, WalSenderError};
+use jiff::Timestamp;
+use rustic_core::repofile::Metadata;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tar::{Archive, EntryType};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// To connect, and for one question.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Messages under way: 64 of at most 64 KiB.
+const AHEAD: usize = 64;
+/// The folder of tablespaces inside of a data directory.
+const LINKS: &str = "pg_tblspc";
+/// Where the files are in a part.
+pub(crate) const DATA: &str = "data";
+pub(crate) const TABLESPACES: &str = "tablespaces";
+const MANIFEST: &str = "backup_manifest";
+
+/// A backup that has begun.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    backup: BaseBackup,
+    cluster: Cluster,
+    system: String,
+}
+
+/// Asks for a base backup; a fast checkpoint comes first, so this may take a while.
+pub(crate) async fn begin(source: &PostgresSource, label: &str) -> Result<Begun> {
+    let system = source.system.to_string();
+    let broken = |error: WalSenderError| failed(&system, &error);
+    let facts = cluster_facts(&source.endpoint, DEADLINE).await.map_err(|failure| Error::Source {
+        system: system.clone(),
+        why: format!("{}: {}", failure.address, failure.message),
+        retryable: true,
+    })?;
+    let mut sender = source.endpoint.replicate(DEADLINE).await.map_err(broken)?;
+    let identity = sender.identify().await.map_err(broken)?;
+    let backup = sender.base_backup(label).await.map_err(broken)?;
+    let tablespaces = backup
+        .tablespaces
+        .iter()
+        .map(|space| Tablespace { oid: space.oid, location: space.location.clone() })
+        .collect();
+    let cluster = Cluster {
+        version: facts.version,
+        system_identifier: identity.system_identifier,
+        timeline: backup.timeline,
+        start: backup.start,
+        stop: backup.start,
+        tablespaces,
+        superuser: facts.superuser,
+        settings: facts.settings,
+    };
+    Ok(Begun { backup, cluster, system })
+}
+
+fn failed(system: &str, error: &WalSenderError) -> Error {
+    Error::Source { system: system.to_owned(), why: error.to_string(), retryable: error.retryable() }
+}
+
+/// What the runtime hands to the archiver's thread.
+enum Message {
+    Chunk(Chunk),
+    Failed(String, bool),
+}
+
+/// The two ends of a base backup on its way.
+pub(crate) struct Stream {
+    messages: Receiver<Message>,
+    has_tablespaces: bool,
+    cluster: Cluster,
+    system: String,
+}
+
+impl Begun {
+    /// Starts reading, on the runtime.
+    pub(crate) fn stream(self) -> Stream {
+        let (sender, messages) = channel(AHEAD);
+        tokio::spawn(pump(self.backup, sender));
+        Stream { messages, has_tablespaces: false, cluster: self.cluster, system: self.system }
+    }
+}
+
+/// Ends, and with it the backup at the server, as soon as nobody takes the messages any more.
+async fn pump(mut backup: BaseBackup, sender: Sender<Message>) {
+    loop {
+        let message = match backup.next().await {
+            Ok(Some(chunk)) => Message::Chunk(chunk),
+            Ok(None) => break,
+            Err(error) => Message::Failed(error.to_string(), error.retryable()),
+        };
+        let is_last = matches!(message, Message::Failed(..));
+        if sender.send(message).await.is_err() || is_last {
+            break;
+        }
+    }
+    for warning in backup.warnings() {
+        tracing::warn!(%warning, "the server says of its base backup");
+    }
+}
+
+impl Stream {
+    /// Sends every file of the backup. It is whole only when the server has said where it ends.
+    pub(crate) fn send(mut self, feed: &mut Feed) -> Result<Cluster> {
+        let mut next = self.message()?;
+        loop {
+            next = match next {
+                Chunk::Archive { tablespace, .. } => self.archive(feed, tablespace)?,
+                Chunk::Manifest => self.manifest(feed)?,
+                Chunk::Progress(_) | Chunk::Data(_) => self.message()?,
+                Chunk::End { stop, timeline } => return Ok(self.end(stop, timeline)),
+            };
+        }
+    }
+
+    fn end(mut self, stop: Lsn, timeline: u32) -> Cluster {
+        self.cluster.stop = stop;
+        self.cluster.timeline = timeline;
+        self.cluster
+    }
+
+    fn error(&self, why: impl Into<String>, retryable: bool) -> Error {
+        Error::Source { system: self.system.clone(), why: why.into(), retryable }
+    }
+
+    fn message(&mut self) -> Result<Chunk> {
+        match self.messages.blocking_recv() {
+            Some(Message::Chunk(chunk)) => Ok(chunk),
+            Some(Message::Failed(why, retryable)) => Err(self.error(why, retryable)),
+            None => Err(self.error("the base backup ended before it was whole", true)),
+        }
+    }
+
+    /// One tar archive; gives the message after it.
+    fn archive(&mut self, feed: &mut Feed, tablespace: Option<u32>) -> Result<Chunk> {
+        let base = match tablespace {
+            None => PathBuf::from(DATA),
+            Some(oid) => Path::new(TABLESPACES).join(oid.to_string()),
+        };
+        if tablespace.is_some() && !self.has_tablespaces {
+            self.has_tablespaces = true;
+            feed.folder(Path::new(TABLESPACES), private());
+        }
+        feed.folder(&base, private());
+        let mut reader = Data { stream: self, piece: Bytes::new(), after: None, failure: None };
+        let unpacked = unpack(&mut reader, feed, &base);
+        let (after, failure) = (reader.after.take(), reader.failure.take());
+        // What the server said is told before what it did to the archive.
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        unpacked.map_err(|error| self.error(format!("its archive cannot be read: {error}"), false))?;
+        match after {
+            Some(after) => Ok(after),
+            None => self.skip(),
+        }
+    }
+
+    /// What is left of an archive after its last entry is padding.
+    fn skip(&mut self) -> Result<Chunk> {
+        loop {
+            match self.message()? {
+                Chunk::Data(_) | Chunk::Progress(_) => {}
+                other => return Ok(other),
+            }
+        }
+    }
+
+    /// It comes last and is small: one line a file.
+    fn manifest(&mut self, feed: &mut Feed) -> Result<Chunk> {
+        let mut manifest = Vec::new();
+        let after = loop {
+            match self.message()? {
+                Chunk::Data(data) => manifest.extend_from_slice(&data),
+                Chunk::Progress(_) => {}
+                other => break other,
+            }
+        };
+        let meta = Metadata { mode: Some(0o600), ..Metadata::default() };
+        let path = Path::new(DATA).join(MANIFEST);
+        feed.file(&path, manifest.len() as u64, meta, &mut &manifest[..])
+            .map_err(|error| self.error(format!("{MANIFEST}: {error}"), true))?;
+        Ok(after)
+    }
+}
+
+/// The bytes of one archive.
+struct Data<'s> {
+    stream: &'s mut Stream,
+    piece: Bytes,
+    after: Option<Chunk>,
+    failure: Option<Error>,
+}
+
+impl Read for Data<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            if self.after.is_some() {
+                return Ok(0);
+            }
+            match self.stream.message() {
+                Ok(Chunk::Data(data)) => self.piece = data,
+                Ok(Chunk::Progress(_)) => {}
+                Ok(other) => self.after = Some(other),
+                Err(error) => {
+                    let told = io::Error::other(error.to_string());
+                    self.failure = Some(error);
+                    return Err(told);
+                }
+            }
+        }
+        let taken = self.piece.split_to(buffer.len().min(self.piece.len()));
+        buffer[..taken.len()].copy_from_slice(&taken);
+        Ok(taken.len())
+    }
+}
+
+/// Postgres wants its folders for itself.
+fn private() -> Metadata {
+    Metadata { mode: Some(0o700), ..Metadata::default() }
+}
+
+fn unpack(reader: &mut Data<'_>, feed: &mut Feed, base: &Path) -> io::Result<()> {
+    let mut archive = Archive::new(reader);
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        let name = entry.path()?.into_owned();
+        let path = base.join(name.components().collect::<PathBuf>());
+        let header = entry.header();
+        let meta = meta(header)?;
+        match header.entry_type() {
+            EntryType::Directory => feed.folder(&path, meta),
+            EntryType::Regular => {
+                let size = entry.size();
+                feed.file(&path, size, meta, &mut entry)?;
+            }
+            EntryType::Symlink if name.starts_with(LINKS) => {}
+            EntryType::Symlink => {
+                let target = entry.link_name()?.map(|target| target.display().to_string()).unwrap_or_default();
+                feed.link(&path, target, meta);
+            }
+            other => return Err(io::Error::other(format!("{} is of kind {other:?}", name.display()))),
+        }
+    }
+    Ok(())
+}
+
+fn meta(header: &tar::Header) -> io::Result<Metadata> {
+    let name = |name: Option<&str>| name.filter(|name| !name.is_empty()).map(str::to_owned);
+    Ok(Metadata {
+        mode: Some(header.mode()?),
+        mtime: i64::try_from(header.mtime()?).ok().and_then(|seconds| Timestamp::from_second(seconds).ok()),
+        uid: u32::try_from(header.uid()?).ok(),
+        gid: u32::try_from(header.gid()?).ok(),
+        user: name(header.username().ok().flatten()),
+        group: name(header.groupname().ok().flatten()),
+        ..Metadata::default()
+    })
+}

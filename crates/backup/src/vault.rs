@@ -1,0 +1,264 @@
+//! The façade.
+
+use crate::error::{Error, Result};
+use crate::repository::{Lock, Repository, StoredSet};
+use crate::{drill, make, restore, verify};
+use groundskeeper_core::SystemId;
+use groundskeeper_core::receipt::{Receipt, SetId};
+use groundskeeper_systems::postgres::Endpoint;
+use jiff::Timestamp;
+use secrecy::{ExposeSecret, SecretString};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Where sets go, what goes into them, and where they are proven.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The folder of the repository.
+    pub folder: PathBuf,
+    pub key: KeySource,
+    pub postgres: Vec<PostgresSource>,
+    /// Where drills restore to; a folder of our own is made in it and removed.
+    pub scratch: PathBuf,
+    /// Folders with Postgres programs (`pg_ctl`, `pg_verifybackup`); besides them, where packages put them is searched.
+    pub programs: Vec<PathBuf>,
+    /// Whom scratch servers run as when we are root; `postgres` otherwise.
+    pub run_as: String,
+}
+
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    Given(SecretString),
+    /// Its first line.
+    File(PathBuf),
+    /// The first line that this command prints.
+    Command(String),
+}
+
+#[derive(Debug, Clone)]
+pub struct PostgresSource {
+    pub system: SystemId,
+    pub endpoint: Endpoint,
+}
+
+/// Something of the keeper's own that goes into the set's folder `groundskeeper`: the copy of its store, the head of its
+/// audit chain.
+#[derive(Debug, Clone)]
+pub struct Own {
+    pub name: String,
+    pub content: Content,
+}
+
+#[derive(Debug, Clone)]
+pub enum Content {
+    File(PathBuf),
+    Text(String),
+}
+
+/// A key of the repository, without what is secret.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct KeyInfo {
+    pub id: String,
+    pub made: Option<Timestamp>,
+    pub host: Option<String>,
+    /// The one that the configuration gives.
+    pub in_use: bool,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct Restored {
+    pub set: SetId,
+    pub parts: Vec<RestoredPart>,
+    pub took: f64,
+}
+
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct RestoredPart {
+    pub name: String,
+    pub folder: PathBuf,
+    pub entries: u64,
+    pub bytes: u64,
+    /// What a person does next, one sentence each.
+    pub next: Vec<String>,
+}
+
+/// The backups of one installation.
+#[derive(Debug, Clone)]
+pub struct Vault {
+    settings: Arc<Settings>,
+}
+
+impl Vault {
+    pub fn new(settings: Settings) -> Self {
+        Self { settings: Arc::new(settings) }
+    }
+
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Runs work that may block, apart from the runtime.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Settings) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let settings = Arc::clone(&self.settings);
+        let ended = tokio::task::spawn_blocking(move || work(&settings)).await;
+        ended.map_err(|ended| Error::Worker(ended.to_string()))?
+    }
+
+    /// The same with the repository open.
+    async fn opened<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Settings, &Repository) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.blocking(|settings| work(settings, &open(settings)?)).await
+    }
+
+    /// Makes the repository. One that is already there, and opens with our key, is left as it is: then false.
+    pub async fn init(&self) -> Result<bool> {
+        self.blocking(|settings| {
+            let key = settings.key.read()?;
+            if Repository::is_there(&settings.folder)? {
+                Repository::open(&settings.folder, &key)?;
+                return Ok(false);
+            }
+            Repository::init(&settings.folder, &key)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Makes one set of everything and gives its receipt, with rung 1 climbed. A system that could not be read is in
+    /// `missing`; when none could, it is an error and there is no set.
+    pub async fn make(&self, own: Vec<Own>, now: Timestamp) -> Result<Receipt> {
+        self.opened(move |settings, repository| {
+            let _lock = Lock::take(&settings.folder)?;
+            make::make(settings, repository, own, now)
+        })
+        .await
+    }
+
+    /// Every set in the repository, newest first. A set whose receipt is lost has one without climbs.
+    pub async fn receipts(&self) -> Result<Vec<Receipt>> {
+        self.opened(|_, repository| {
+            let sets = repository.sets()?;
+            sets.iter().map(|set| receipt(repository, set)).collect()
+        })
+        .await
+    }
+
+    /// Rungs 1 and 2 of a set (the newest without a name); reads back only packs that were not yet verified.
+    pub async fn verify(&self, set: Option<&SetId>, now: Timestamp) -> Result<Receipt> {
+        let wanted = set.cloned();
+        self.opened(move |settings, repository| {
+            let _lock = Lock::take(&settings.folder)?;
+            verify::verify(repository, wanted.as_ref(), now)
+        })
+        .await
+    }
+
+    /// Rungs 3 and 4: restores every Postgres of the set into the scratch place, boots it, asks it, removes it.
+    /// What is not done within `budget` is not tried.
+    pub async fn drill(&self, set: Option<&SetId>, budget: Duration, now: Timestamp) -> Result<Receipt> {
+        let wanted = set.cloned();
+        self.opened(move |settings, repository| {
+            let _lock = Lock::take(&settings.folder)?;
+            drill::drill(settings, repository, wanted.as_ref(), budget, now)
+        })
+        .await
+    }
+
+    /// Restores a set, or one part of it, into folders of their own inside of `into`. Nothing that is there is touched.
+    pub async fn restore(&self, set: Option<&SetId>, only: Option<&str>, into: &Path) -> Result<Restored> {
+        let (wanted, only, into) = (set.cloned(), only.map(str::to_owned), into.to_owned());
+        self.opened(move |_, repository| restore::restore(repository, wanted.as_ref(), only.as_deref(), &into)).await
+    }
+
+    /// Reads the key and opens the repository with it. Writes nothing.
+    pub async fn try_key(&self) -> Result<()> {
+        self.opened(|_, _| Ok(())).await
+    }
+
+    pub async fn keys(&self) -> Result<Vec<KeyInfo>> {
+        self.opened(|_, repository| repository.keys()).await
+    }
+
+    pub async fn add_key(&self, key: &SecretString) -> Result<KeyInfo> {
+        let key = key.clone();
+        self.opened(move |_, repository| repository.add_key(&key)).await
+    }
+
+    /// By its id or the first digits of it. The key in use is refused, so that one always opens.
+    pub async fn remove_key(&self, id: &str) -> Result<()> {
+        let id = id.to_owned();
+        self.opened(move |_, repository| repository.remove_key(&id)).await
+    }
+
+    /// The disk that the repository lies on.
+    pub async fn space(&self) -> Result<Space> {
+        self.blocking(|settings| {
+            let found = rustix::fs::statvfs(&settings.folder).map_err(|error| Error::Place {
+                place: settings.folder.display().to_string(),
+                why: error.to_string(),
+            })?;
+            Ok(Space { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize })
+        })
+        .await
+    }
+}
+
+fn open(settings: &Settings) -> Result<Repository> {
+    Repository::open(&settings.folder, &settings.key.read()?)
+}
+
+/// What is known of a set.
+pub(crate) fn receipt(repository: &Repository, set: &StoredSet) -> Result<Receipt> {
+    let known = repository.receipt(&set.id)?;
+    Ok(known.unwrap_or_else(|| Receipt {
+        set: set.id.clone(),
+        made: set.made,
+        took: 0.0,
+        parts: Vec::new(),
+        missing: Vec::new(),
+        added: 0,
+        climbs: Vec::new(),
+    }))
+}
+
+impl KeySource {
+    /// Reads the key, now: it may be changed while the keeper runs.
+    pub fn read(&self) -> Result<SecretString> {
+        let text = match self {
+            Self::Given(key) => key.expose_secret().to_owned(),
+            Self::File(path) => {
+                std::fs::read_to_string(path).map_err(|error| Error::Key(format!("{}: {error}", path.display())))?
+            }
+            Self::Command(command) => printed(command)?,
+        };
+        match text.lines().next().map(str::trim_end) {
+            Some(key) if !key.is_empty() => Ok(key.into()),
+            _ => Err(Error::Key("it is empty".to_owned())),
+        }
+    }
+}
+
+/// What a command prints. What it complains of is told, what it prints never is.
+fn printed(command: &str) -> Result<String> {
+    let ran = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output();
+    let ran = ran.map_err(|error| Error::Key(format!("`{command}`: {error}")))?;
+    if !ran.status.success() {
+        let said = String::from_utf8_lossy(&ran.stderr);
+        return Err(Error::Key(format!("`{command}` ended with {}: {}", ran.status, said.trim())));
+    }
+    String::from_utf8(ran.stdout).map_err(|_| Error::Key(format!("`{command}` printed what is no text")))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    pub total: u64,
+    pub free: u64,
+}

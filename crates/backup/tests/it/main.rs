@@ -1,0 +1,6 @@
+//! Backups of real servers, in real repositories.
+
+mod faults;
+mod proof;
+mod scene;
+mod sets;
