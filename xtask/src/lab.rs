@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{Failure, cargo, python, setup};
+use crate::{Failure, cargo, faults, python, setup};
 
 const BINARY: &str = "groundskeeper-lab";
 
@@ -13,6 +13,9 @@ pub(crate) fn run(command: &str, arguments: &[String]) -> Result<(), Failure> {
     let (yes, arguments): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|argument| *argument == "--yes");
     // What only prints text needs no servers.
     let prints = arguments.iter().any(|argument| matches!(argument.as_str(), "--list" | "--help" | "-h"));
+    if command == "faults" && !prints && arguments.iter().any(|area| *area == faults::AREA) {
+        return faults::run(value_of("--only", &arguments), !yes.is_empty());
+    }
     let crash = if prints { None } else { Crash::wanted(command, &arguments)? };
     if let Some(crash) = &crash {
         setup::run(setup::For::Tests, !yes.is_empty())?;

@@ -4,6 +4,7 @@
 //! the fault matrix) is in `crates/lab`; this program builds that and hands over.
 
 mod cargo;
+mod faults;
 mod lab;
 mod packages;
 mod python;
@@ -20,7 +21,8 @@ cargo xtask: builds, tests and shows Groundskeeper
   cargo xtask demo [--once] [--full]    a live stack on this machine: things break, and are found and mended
   cargo xtask test [--yes]              everything that CI checks, with the time of each stage
   cargo xtask bench [AREA | --list]     measures; prints one `bar …` line per target
-  cargo xtask faults [AREA] [--only N]  injects every fault into a live stack and reports what happened
+  cargo xtask faults [AREA] [--only N]  injects every fault into a live stack and reports what happened;
+                                        `faults backup`: the bad days of backups
   cargo xtask sizes [--strict]          files over 400 lines and functions over 40; --strict fails over 800 and 80
   cargo xtask setup [--yes]             installs what tests and demo need: Postgres, Redis, chromium, cargo-nextest …
   cargo xtask help                      this text

@@ -4,6 +4,7 @@
 //! there: a system that hangs delays nobody.
 
 use crate::config::{Endpoint, SystemSettings};
+use groundskeeper_backup::{self as backup, Lookout};
 use groundskeeper_core::observation::{Failure, FailureKind, Observation, Reading};
 use groundskeeper_core::{SystemId, SystemKind};
 use groundskeeper_systems as systems;
@@ -39,6 +40,14 @@ impl Stack {
 
     pub fn get(&self, id: &SystemId) -> Option<&SystemSettings> {
         self.systems.iter().find(|system| system.id == *id)
+    }
+
+    /// The repository of backups, when there is one.
+    pub fn lookout(&self) -> Option<&Lookout> {
+        self.systems.iter().find_map(|system| match &system.endpoint {
+            Endpoint::Backup(lookout) => Some(lookout),
+            _ => None,
+        })
     }
 
     /// Where a system is, without credentials.
@@ -89,6 +98,7 @@ fn address(endpoint: &Endpoint) -> String {
         Endpoint::Http(endpoint) => endpoint.address().to_owned(),
         Endpoint::Host(_) => "this machine".to_owned(),
         Endpoint::Logs(folder) => folder.path().display().to_string(),
+        Endpoint::Backup(lookout) => lookout.folder().display().to_string(),
     }
 }
 
@@ -102,6 +112,7 @@ async fn observe(system: &SystemSettings, now: Timestamp) -> Observation {
         Endpoint::Http(endpoint) => Observation::Http(systems::http::observe(endpoint, now, deadline).await),
         Endpoint::Host(scope) => Observation::Host(systems::host::observe(scope, now, deadline).await),
         Endpoint::Logs(folder) => Observation::Logs(systems::logs::observe(folder, now, deadline).await),
+        Endpoint::Backup(lookout) => Observation::Backup(backup::observe(lookout, now, deadline).await),
     }
 }
 
@@ -115,6 +126,7 @@ fn failed_reading(system: &SystemSettings, kind: FailureKind, message: String, n
         SystemKind::Http => Observation::Http(failed(failure, took, now)),
         SystemKind::Host => Observation::Host(failed(failure, took, now)),
         SystemKind::Logs => Observation::Logs(failed(failure, took, now)),
+        SystemKind::Backup => Observation::Backup(failed(failure, took, now)),
     }
 }
 

@@ -13,8 +13,7 @@ fn program() -> PathBuf {
 #[tokio::test(flavor = "multi_thread")]
 async fn schemathesis_finds_nothing_that_breaks_and_nothing_that_is_not_described() {
     let program = program();
-    let served =
-        Served::start_waiting("[limits]\nrequests_per_minute = 0\nfailed_logins_per_minute = 0\n", 30, 30).await;
+    let served = Served::start_with("[limits]\nrequests_per_minute = 0\nfailed_logins_per_minute = 0\n").await;
     // Something to find, to list and to delete.
     served.ingest("a.txt", "text/plain", "Every page of a heap is 8192 bytes large.").await;
     let mut command = Command::new(program);
@@ -34,8 +33,6 @@ async fn schemathesis_finds_nothing_that_breaks_and_nothing_that_is_not_describe
             "40",
             "--seed",
             "1",
-            "--request-timeout",
-            "60",
             "--workers",
             "2",
         ])

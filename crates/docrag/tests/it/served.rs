@@ -42,18 +42,12 @@ impl Served {
 
     /// `more` are further lines of docrag.toml, beginning with those outside of any table.
     pub(crate) async fn start_with(more: &str) -> Self {
-        Self::start_waiting(more, 2, 5).await
-    }
-
-    /// Waits so many seconds for a connection and for an embedding. Where a 503 is a failure, a busy machine must not be
-    /// one.
-    pub(crate) async fn start_waiting(more: &str, acquire: u32, embed: u32) -> Self {
         let scene = Scene::start().await;
         let folder = tempfile::tempdir().unwrap();
         let (config, address) = (folder.path().join("docrag.toml"), folder.path().join("address"));
         let text = format!(
             "listen = \"127.0.0.1:0\"\n{more}\n[database]\nurl = \"{}\"\nmin_connections = 1\nmax_connections = 8\n\
-             acquire_seconds = {acquire}\n[embedding]\nendpoint = \"{}\"\ndimension = {DIMENSION}\ntimeout_seconds = {embed}\n\
+             acquire_seconds = 2\n[embedding]\nendpoint = \"{}\"\ndimension = {DIMENSION}\ntimeout_seconds = 5\n\
              [sessions]\nsecure_cookie = false\n[index]\nfollow_milliseconds = 100\n",
             scene.postgres.url(),
             scene.endpoint.url()

@@ -3,10 +3,18 @@
 //! A request travels over the daemon's Unix socket as one line of JSON, or straight into [`super::App`] when no daemon
 //! runs; the answer is the same value either way. Times are UTC timestamps; a surface shows them in the zone it likes.
 
+mod backup;
+
+pub use backup::{
+    BackupInitView, BackupListView, BackupStatusView, BackupTryView, BackupView, KeyInfo, LastProof, RestorePlan,
+    RestoreView,
+};
+
 use groundskeeper_core::check::Judgement;
 use groundskeeper_core::finding::{Finding, Fingerprint};
 use groundskeeper_core::plan::{Plan, PlanItem};
 use groundskeeper_core::policy::{Autonomy, Outcome};
+use groundskeeper_core::receipt::Receipt;
 use groundskeeper_core::remedy::{RiskClass, Undo};
 use groundskeeper_core::{Severity, SystemId};
 use jiff::Timestamp;
@@ -50,6 +58,11 @@ pub enum Request {
     NotifyTest { channel: Option<String> },
     /// The newest entries of the audit, newest first, and whether the whole chain holds. -> [`AuditView`]
     Audit { limit: u32 },
+    /// Reads a set's data back (rungs 1 and 2); the newest without a name, which may be the first letters of one.
+    /// -> [`BackupTryView`]
+    BackupVerify { set: Option<String>, by: String },
+    /// Restores a set into the scratch place and boots it (rungs 3 and 4). -> [`BackupTryView`]
+    BackupDrill { set: Option<String>, by: String },
 }
 
 /// How an answer travels: either the value or an error with the exit code that belongs to it.
@@ -78,6 +91,9 @@ pub struct StatusView {
     pub runs: Vec<RunView>,
     pub calendar: Vec<CalendarEntry>,
     pub actions: Vec<ActionView>,
+    /// None when no backup is configured.
+    #[serde(default)]
+    pub backup: Option<BackupView>,
     /// When the watch last finished; none before the first.
     pub watched: Option<Timestamp>,
 }
@@ -167,6 +183,8 @@ pub enum CalendarState {
     /// Switched off in the configuration.
     Disabled,
     Paused,
+    /// What it works on is not in the configuration.
+    NotConfigured,
     /// On the calendar of the design, not in this build.
     NotAvailable,
 }
@@ -208,6 +226,9 @@ pub struct TaskRunView {
     /// What it did or would do, for tasks that act.
     pub plan: Option<Plan>,
     pub actions: Vec<ActionView>,
+    /// The backup set that it made or tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Receipt>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

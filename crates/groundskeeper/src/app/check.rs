@@ -72,6 +72,9 @@ impl Selection {
         let kind_is_there = |kind: SystemKind| stack.ids().any(|id| id.kind == kind);
         for kind in selection.kinds.iter().copied().chain(selection.checks.iter().filter_map(|id| kind_of(id))) {
             if !kind_is_there(kind) {
+                if kind == SystemKind::Backup {
+                    return Err(CallError::usage(super::backup::NOT_CONFIGURED));
+                }
                 return Err(CallError::usage(format!(
                     "no {kind} is configured; add a [{kind}.NAME] table, or give a URL: `groundskeeper check URL`"
                 )));

@@ -206,6 +206,7 @@ impl App {
             details: end.found.details,
             plan: end.found.plan,
             actions: end.found.actions,
+            receipt: end.found.receipt,
         })
     }
 }

@@ -6,9 +6,11 @@
 //! | `daemon` | `run`: the calendar, the page and the socket until it is told to stop |
 //! | `session` | the client's side: the running daemon, or the store itself |
 //! | `socket` | the daemon's side: one line of JSON in, one out |
+//! | [`backup`] | the backups: through the keeper, and without any |
 //! | `view`, `report` | from the record and the present to what is shown |
 
 pub mod api;
+pub mod backup;
 mod check;
 mod daemon;
 mod decide;
@@ -18,6 +20,7 @@ mod socket;
 mod status;
 pub(crate) mod view;
 
+pub use backup::Backups;
 pub use check::check_now;
 pub use daemon::{Daemon, run, start};
 pub use session::Session;
@@ -29,9 +32,10 @@ use crate::present::Present;
 use crate::record::{self, Record, Store};
 use crate::remediation::{Executor, StackActuator};
 use crate::stack::Stack;
-use crate::tasks::{self, Shop, TaskEntry};
+use crate::tasks::{self, Proof, Shop, TaskEntry};
 use api::{Answer, Request};
 use groundskeeper_core::check::catalogue;
+use groundskeeper_core::observation::LastRun;
 use groundskeeper_core::report::DayReport;
 use groundskeeper_core::sample::Sample;
 use serde::Serialize;
@@ -103,7 +107,18 @@ impl App {
             Arc::new(StackActuator(stack.clone())),
             stack.len(),
         );
-        let shop = Arc::new(Shop { settings, stack, record, clock, present, executor, pipeline, heartbeat });
+        remember_last_backup(&stack, &record).await?;
+        let shop = Arc::new(Shop {
+            settings,
+            stack,
+            record,
+            clock,
+            present,
+            executor,
+            pipeline,
+            heartbeat,
+            repository: tokio::sync::Mutex::default(),
+        });
         let entries = tasks::registry(&shop);
         Ok(Self { shop, entries })
     }
@@ -156,6 +171,10 @@ impl App {
             Request::Report { day } => pack(self.report(day).await),
             Request::NotifyTest { channel } => pack(self.notify_test(channel.as_deref()).await),
             Request::Audit { limit } => pack(self.audit(limit).await),
+            Request::BackupVerify { set, by } => pack(self.backup_try(Proof::Verify, set.as_deref(), &by).await),
+            Request::BackupDrill { set, by } => {
+                pack(self.backup_try(Proof::Drill(backup::BY_HAND), set.as_deref(), &by).await)
+            }
         };
         answered.unwrap_or_else(|error| Answer::Refused { message: error.message, exit: error.exit })
     }
@@ -175,6 +194,9 @@ impl App {
         if let Some(entry) = self.entries.iter().find(|entry| entry.name == name) {
             return Ok(entry);
         }
+        if !tasks::is_configured(&self.shop.settings, name) {
+            return Err(CallError::usage(backup::NOT_CONFIGURED));
+        }
         let built: Vec<&str> = self.entries.iter().map(|entry| entry.name).collect();
         if tasks::calendar::NAMES.contains(&name) {
             return Err(CallError::usage(format!(
@@ -184,6 +206,18 @@ impl App {
         }
         Err(CallError::usage(format!("there is no task {name}; available are {}", built.join(", "))))
     }
+}
+
+/// Of a run that made no set only the record knows.
+async fn remember_last_backup(stack: &Stack, record: &Record) -> record::Result<()> {
+    let Some(lookout) = stack.lookout() else { return Ok(()) };
+    let last = record.with(|store| store.last_run("backup")).await?;
+    if let Some(run) = last.filter(|run| run.ended.is_some()) {
+        // A run that made a set and missed something has failed as well; the set is younger than the run's start.
+        let failed = (run.outcome != "ok").then_some(run.summary);
+        lookout.remember(LastRun { at: run.started, failed });
+    }
+    Ok(())
 }
 
 fn pack<T: Serialize>(result: Result<T, CallError>) -> Result<Answer, CallError> {

@@ -1,12 +1,12 @@
 //! The present for the page and `status`, the findings, and the calendar.
 
-use super::api::{CalendarEntry, CalendarState, FindingView, StatusView};
+use super::api::{BackupView, CalendarEntry, CalendarState, FindingView, StatusView};
 use super::{App, CallError, view};
 use crate::present::Seen;
 use crate::record::Store;
-use crate::tasks::{self, calendar};
+use crate::tasks::{self, Shop, calendar};
 use groundskeeper_core::quantity::{after, seconds_between};
-use groundskeeper_core::{Severity, Status, SystemId, UnknownKind};
+use groundskeeper_core::{Severity, Status, SystemId, SystemKind, UnknownKind};
 use jiff::Timestamp;
 
 /// Days of resolved findings in `findings --all`.
@@ -52,6 +52,7 @@ impl App {
             runs: runs.into_iter().map(view::run).collect(),
             calendar,
             actions: self.actions(ACTIONS_SHOWN).await?,
+            backup: backups(shop),
             watched: shop.present.watched(),
         })
     }
@@ -96,6 +97,8 @@ impl App {
             let schedule = tasks::schedule(&shop.settings, line);
             let state = if !line.built {
                 CalendarState::NotAvailable
+            } else if !tasks::is_configured(&shop.settings, line.name) {
+                CalendarState::NotConfigured
             } else if !tasks::is_enabled(&shop.settings, line.name) {
                 CalendarState::Disabled
             } else if pauses.iter().any(|pause| pause.task.as_deref() == Some(line.name)) {
@@ -118,6 +121,13 @@ impl App {
         };
         Ok(calendar::LINES.iter().zip(last).map(entry).collect())
     }
+}
+
+/// What the last reading of the repository tells.
+fn backups(shop: &Shop) -> Option<BackupView> {
+    let system = shop.stack.ids().find(|id| id.kind == SystemKind::Backup)?;
+    let seen = shop.present.get(system);
+    Some(view::backups(shop.stack.address(system), seen.as_ref().and_then(|seen| seen.observation.as_backup())))
 }
 
 fn open_severities(findings: &[FindingView], system: &SystemId) -> Vec<Severity> {

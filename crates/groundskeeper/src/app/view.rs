@@ -1,17 +1,22 @@
 //! From the record and the readings to the values that surfaces show. Nothing here decides anything.
 
 use super::api::{
-    ActionResult, ActionView, FindingState, FindingView, IgnoreView, PauseView, RunView, SystemState, SystemView,
+    ActionResult, ActionView, BackupView, FindingState, FindingView, IgnoreView, LastProof, PauseView, RunView,
+    SystemState, SystemView,
 };
 use crate::present::Seen;
 use crate::record::{Ignored, Pause, Run};
 use crate::remediation::Applied;
 use groundskeeper_core::check::Status;
 use groundskeeper_core::lifecycle::Track;
-use groundskeeper_core::observation::{self, Observation};
-use groundskeeper_core::quantity::{format_bytes, format_count, format_number, format_seconds};
+use groundskeeper_core::observation::{self, Observation, Reading};
+use groundskeeper_core::quantity::{format_bytes, format_count, format_number, format_seconds, seconds_between};
+use groundskeeper_core::receipt::Rung;
 use groundskeeper_core::{Severity, SystemId, Unit};
 use jiff::Timestamp;
+
+/// So many of the newest sets are shown at a glance; `backup list` has them all.
+const SETS_SHOWN: usize = 10;
 
 pub(crate) fn action(applied: Applied) -> ActionView {
     match applied {
@@ -146,6 +151,31 @@ pub(crate) fn facts(observation: &Observation) -> Vec<(String, String)> {
         Observation::Http(reading) => reading.outcome.as_ref().map(http).unwrap_or_default(),
         Observation::Host(reading) => reading.outcome.as_ref().map(host).unwrap_or_default(),
         Observation::Logs(reading) => reading.outcome.as_ref().map(logs).unwrap_or_default(),
+        Observation::Backup(reading) => {
+            reading.outcome.as_ref().map(|seen| backup(seen, reading.at)).unwrap_or_default()
+        }
+    }
+}
+
+/// The backups as last read; `reading` is none before the first look.
+pub(crate) fn backups(repository: String, reading: Option<&Reading<observation::Backup>>) -> BackupView {
+    let seen = reading.and_then(|reading| reading.outcome.as_ref().ok());
+    let failure = reading.and_then(|reading| match &reading.outcome {
+        Ok(seen) => seen.receipts.as_ref().err().map(|gap| gap.reason.clone()),
+        Err(failure) => Some(failure.message.clone()),
+    });
+    let receipts = seen.and_then(|seen| seen.receipts.as_deref().ok()).unwrap_or_default();
+    let proven = observation::last_proven(receipts);
+    BackupView {
+        repository,
+        read: reading.map(|reading| reading.at),
+        failure,
+        sets: receipts.iter().take(SETS_SHOWN).cloned().collect(),
+        last_proof: proven.and_then(|receipt| {
+            let at = receipt.proven_at(Rung::Alive)?;
+            Some(LastProof { set: receipt.set.clone(), at, recovery_seconds: receipt.recovery_time() })
+        }),
+        space: seen.and_then(|seen| seen.space.as_ref().ok()).copied(),
     }
 }
 
@@ -215,4 +245,20 @@ fn logs(seen: &observation::Logs) -> Vec<(String, String)> {
         fact("size", format!("{at_least}{}", format_bytes(seen.bytes as f64))),
         fact("files", format_count(seen.files as f64)),
     ]
+}
+
+fn backup(seen: &observation::Backup, now: Timestamp) -> Vec<(String, String)> {
+    let mut facts = Vec::new();
+    if let Ok(receipts) = &seen.receipts {
+        let ago = |at| format!("{} ago", format_seconds(seconds_between(at, now).max(0.0)));
+        let newest = receipts.first().map_or_else(|| "none yet".to_owned(), |newest| ago(newest.made));
+        facts.push(fact("newest set", newest));
+        let proven = observation::last_proven(receipts).and_then(|receipt| receipt.proven_at(Rung::Alive));
+        facts.push(fact("proven to restore", proven.map_or_else(|| "not yet".to_owned(), ago)));
+    }
+    if let Ok(space) = &seen.space {
+        facts
+            .push(fact("free", format!("{} of {}", format_bytes(space.free as f64), format_bytes(space.total as f64))));
+    }
+    facts
 }

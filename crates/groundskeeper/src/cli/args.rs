@@ -1,5 +1,9 @@
 //! The arguments, their help and their examples.
 
+mod backup;
+
+pub(super) use backup::{BackupArgs, BackupVerb, KeyVerb, PlaceArgs, RestoreArgs};
+
 use crate::config;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
@@ -93,6 +97,8 @@ pub enum Command {
         /// The fingerprint, or the first digits of it
         fingerprint: String,
     },
+    /// Backups that prove themselves: make, list, prove and restore them
+    Backup(BackupArgs),
     /// What a check looks at, what it means when it fails, and what to do
     Explain(ExplainArgs),
     /// The report of a day
@@ -189,14 +195,15 @@ pub struct CheckArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   groundskeeper grants postgres.main | psql -U postgres app
-  groundskeeper grants --for watch --for act --role keeper")]
+  groundskeeper grants --for watch --for act --role keeper
+  groundskeeper grants --for watch --for backup")]
 pub struct GrantsArgs {
     /// A Postgres of the configuration [default: the only one]
     pub system: Option<String>,
     /// The role that Groundskeeper logs in as
     #[arg(long, default_value = "groundskeeper")]
     pub role: String,
-    /// What it is to be able to do; may be given several times
+    /// What it is to be able to do: watch, act, backup, end-sessions or maintain; may be given several times
     #[arg(long = "for", value_name = "PURPOSE", default_value = "watch")]
     pub purposes: Vec<config::Purpose>,
 }

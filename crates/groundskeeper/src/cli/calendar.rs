@@ -12,6 +12,7 @@ pub(super) async fn run(desk: &mut Desk) -> Outcome {
         rows.extend(entries.iter().map(|entry| {
             let next = match (entry.state, entry.next) {
                 (CalendarState::NotAvailable, _) => "not in this version".to_owned(),
+                (CalendarState::NotConfigured, _) => "not configured".to_owned(),
                 (CalendarState::Disabled, _) => "switched off".to_owned(),
                 (CalendarState::Paused, _) => "paused".to_owned(),
                 (CalendarState::Scheduled, Some(at)) => moment(at, &settings),

@@ -2,7 +2,7 @@
 
 use super::{Desk, FINE, Outcome, OutputForm, Stop, UNKNOWN, counted, moment, progress};
 use crate::app::api::{CheckView, Request, StatusView};
-use crate::app::{self, Session};
+use crate::app::{self, Backups, Session};
 use crate::config::{ConfigError, Settings};
 use groundskeeper_core::{Status, UnknownKind};
 use rustix::fs::{Access, access};
@@ -37,6 +37,9 @@ pub(super) async fn run(desk: &mut Desk) -> Outcome {
     signs.push(folder);
     if folder_ok {
         signs.extend(store(&settings).await);
+    }
+    if settings.backup.is_some() {
+        signs.push(repository(&settings).await);
     }
     match progress::shown("reading every system", app::check_now(&settings, &[])).await {
         Ok(view) => signs.extend(reached(&view)),
@@ -86,6 +89,15 @@ async fn store(settings: &Settings) -> Vec<Sign> {
         Ok(_) => {
             vec![sign(true, "store", "opens"), sign(true, "daemon", "does not run; `groundskeeper run` starts it")]
         }
+    }
+}
+
+/// Opens it with the key, which a look at the folder does not show.
+async fn repository(settings: &Settings) -> Sign {
+    let tried = async { Backups::of(settings)?.try_out().await };
+    match progress::shown("opening the backup repository", tried).await {
+        Ok(detail) => sign(true, "backup", detail),
+        Err(error) => sign(false, "backup", error.message),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod args;
 mod audit;
+mod backup;
 mod calendar;
 mod check;
 mod doctor;
@@ -99,6 +100,7 @@ async fn dispatch(desk: &mut Desk, command: Command) -> Outcome {
         Command::Findings { all } => findings::list(desk, all).await,
         Command::Ignore(args) => findings::ignore(desk, args).await,
         Command::Unignore { fingerprint } => findings::unignore(desk, fingerprint).await,
+        Command::Backup(args) => backup::run(desk, args).await,
         Command::Explain(args) => explain::run(desk, &args),
         Command::Report { day } => report::run(desk, day).await,
         Command::Plan => plan::plan(desk).await,

@@ -14,6 +14,8 @@ pub enum Purpose {
     Maintain,
     /// All that any remedy needs.
     Act,
+    /// Base backups.
+    Backup,
 }
 
 impl FromStr for Purpose {
@@ -25,9 +27,10 @@ impl FromStr for Purpose {
             "end-sessions" => Ok(Self::EndSessions),
             "maintain" => Ok(Self::Maintain),
             "act" => Ok(Self::Act),
+            "backup" => Ok(Self::Backup),
             _ => {
-                let hint = did_you_mean(text, ["watch", "act", "end-sessions", "maintain"]);
-                Err(format!("use watch, act, end-sessions or maintain{hint}"))
+                let hint = did_you_mean(text, ["watch", "act", "backup", "end-sessions", "maintain"]);
+                Err(format!("use watch, act, backup, end-sessions or maintain{hint}"))
             }
         }
     }
@@ -41,6 +44,7 @@ impl Purpose {
             Self::EndSessions => vec![Wish::EndSessions],
             Self::Maintain => vec![everywhere()],
             Self::Act => vec![Wish::Watch, Wish::EndSessions, everywhere()],
+            Self::Backup => vec![Wish::BackUp],
         }
     }
 }

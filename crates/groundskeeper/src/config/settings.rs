@@ -1,5 +1,6 @@
 //! The configuration as the program uses it: validated, defaulted, secrets wrapped. Made once, at the edge.
 
+use groundskeeper_backup as backup;
 use groundskeeper_core::check::Tuning;
 use groundskeeper_core::policy::Policy;
 use groundskeeper_core::{Severity, SystemId};
@@ -20,7 +21,9 @@ pub struct Settings {
     pub zone: TimeZone,
     /// The zone's IANA name.
     pub zone_name: String,
+    /// With the repository of backups, when there is one.
     pub systems: Vec<SystemSettings>,
+    pub backup: Option<backup::Settings>,
     pub policy: Policy,
     pub tuning: Tuning,
     /// By task name; only names that the calendar knows.
@@ -46,6 +49,7 @@ pub enum Endpoint {
     Http(systems::http::Endpoint),
     Host(systems::host::Scope),
     Logs(systems::logs::Folder),
+    Backup(backup::Lookout),
 }
 
 /// What a `[tasks.NAME]` table may change; none keeps the calendar's default.

@@ -1,8 +1,8 @@
 //! The audit: who did what, hash-chained, so that a changed entry, or one missing in the middle, shows. That the newest
 //! entries were cut off shows only against a head that was kept elsewhere.
 //!
-//! Each entry's hash is the SHA-256 of the previous hash and of the entry's own fields; the head is what a backup
-//! set will keep. Entries are written in the transaction of the change that they tell of: neither exists without the other.
+//! Each entry's hash is the SHA-256 of the previous hash and of the entry's own fields; the head is in every backup
+//! set. Entries are written in the transaction of the change that they tell of: neither exists without the other.
 
 use super::{Result, Store, millis, moment};
 use jiff::Timestamp;
@@ -76,6 +76,11 @@ impl Store {
             })
         })?;
         rows.map(|row| Ok(row?)).collect()
+    }
+
+    /// The newest entry; its hash stands for all before it. None before the first.
+    pub fn audit_head(&self) -> Result<Option<AuditRow>> {
+        Ok(self.audit_entries(1)?.pop())
     }
 
     /// Recomputes the whole chain. Gives the head, and the first entry that does not fit.

@@ -13,6 +13,7 @@
 
 mod audit;
 mod control;
+mod copy;
 mod findings;
 mod journal;
 mod migrations;
@@ -22,6 +23,7 @@ mod samples;
 
 pub use audit::{AuditRow, Broken};
 pub use control::{Approval, Ignored, Pause};
+pub use copy::Copy;
 pub use journal::{Entry, Intent};
 pub use outbox::{Heard, Message, MessageCounts};
 pub use runs::Run;

@@ -33,6 +33,30 @@ fn a_second_process_is_refused_and_the_lock_dies_with_the_store() {
 }
 
 #[test]
+fn a_copy_is_whole_while_the_store_is_open_and_goes_with_its_owner() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), at(0)).unwrap();
+    for number in 0..100 {
+        store.audit("test", "entry", &format!("number {number}"), at(number)).unwrap();
+    }
+    let head = store.audit_head().unwrap().unwrap();
+    // What a killed keeper left is replaced.
+    fs::write(folder.path().join("record.copy.sqlite"), "half a copy").unwrap();
+    let copy = Copy::make(folder.path()).unwrap();
+    store.audit("test", "entry", "after the copy", at(101)).unwrap();
+    let mode = fs::metadata(copy.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::copy(copy.path(), elsewhere.path().join(FILE)).unwrap();
+    let restored = Store::open(elsewhere.path(), at(200)).unwrap();
+    assert_eq!(restored.verify_audit().unwrap(), (head.hash, None));
+    let path = copy.path().to_owned();
+    drop(copy);
+    assert!(!path.exists());
+}
+
+#[test]
 fn a_newer_store_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     drop(Store::open(folder.path(), at(0)).unwrap());

@@ -126,6 +126,18 @@ impl Executor {
         self.turns.idle().await;
     }
 
+    /// Waits for work that changes no system and may take hours (a backup). None, and the work is dropped, when a stop may
+    /// wait for it no longer.
+    pub async fn unless_ended<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let _under_way = self.turns.begin();
+        let limits = self.turns.limits(LONGEST);
+        tokio::select! {
+            biased;
+            () = limits.halt() => None,
+            done = work => Some(done),
+        }
+    }
+
     /// Begins nothing new, and ends what is still under way after `grace`. Completes when nothing is.
     pub async fn stop(&self, grace: Duration) {
         self.turns.begin_nothing_new();

@@ -26,11 +26,16 @@ const fn line(name: &'static str, when: When, built: bool, what: &'static str) -
 pub static LINES: &[Line] = &[
     line("watch", When::Seconds(30), true, "the cheap checks of every system; opens and resolves findings"),
     line("wal", When::Always, false, "streams WAL into the repository"),
-    line("backup", When::Cron("0 1 * * *"), false, "one backup set of every store"),
+    line("backup", When::Cron("0 1 * * *"), true, "one backup set: every Postgres of [backup], and the keeper itself"),
     line("daily-health", When::Cron("0 9 * * *"), true, "the full sweep and the day's report"),
     line("logs", When::Cron("0 12 * * *"), false, "rotation, compression, retention and error patterns of logs"),
     line("security", When::Cron("0 18 * * *"), false, "certificates, failed logins, rate limits, scan results"),
-    line("backup-verification", When::Cron("0 22 * * *"), false, "climbs the proof ladder for today's set"),
+    line(
+        "backup-verification",
+        When::Cron("0 22 * * *"),
+        true,
+        "reads the newest set back; restores and boots it on Sundays and when that was not proven for 6 days",
+    ),
     line(
         "database-maintenance",
         When::Cron("15 2 * * SUN"),

@@ -79,7 +79,7 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     }
     let ok = could_ask && tally.is_fine();
     let actions = applied.into_iter().map(view::action).collect();
-    Ok(End { ok, summary, found: Found { details, plan: Some(plan), actions } })
+    Ok(End { ok, summary, found: Found { details, plan: Some(plan), actions, receipt: None } })
 }
 
 /// The databases that could not be looked at, and why.

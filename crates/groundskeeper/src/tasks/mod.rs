@@ -2,12 +2,15 @@
 //!
 //! To add a task: one file here, one line in [`registry`], and its line of the calendar marked as built.
 
+mod backup;
+mod backup_verification;
 pub mod calendar;
 mod daily_health;
 mod database_maintenance;
 mod performance_review;
 mod watch;
 
+pub(crate) use backup_verification::{Climbed, Proof, climb};
 pub(crate) use database_maintenance::strict;
 pub(crate) use watch::{Round, failing, judge_now};
 
@@ -22,8 +25,10 @@ use crate::scheduler::{Entry, Job, Schedule};
 use crate::stack::Stack;
 use calendar::When;
 use groundskeeper_core::plan::Plan;
+use groundskeeper_core::receipt::Receipt;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Mutex;
 
 /// What every task may use.
 pub(crate) struct Shop {
@@ -35,6 +40,8 @@ pub(crate) struct Shop {
     pub(crate) executor: Executor,
     pub(crate) pipeline: Pipeline,
     pub(crate) heartbeat: Option<Heartbeat>,
+    /// Held by whoever works on the repository of backups: two would stand in each other's way.
+    pub(crate) repository: Mutex<()>,
 }
 
 /// What a run shows to whoever asked for it by hand.
@@ -43,6 +50,8 @@ pub struct Found {
     pub details: Vec<String>,
     pub plan: Option<Plan>,
     pub actions: Vec<ActionView>,
+    /// The set that was made or tried.
+    pub receipt: Option<Receipt>,
 }
 
 pub type TaskEntry = Entry<Found>;
@@ -53,6 +62,8 @@ pub(crate) fn registry(shop: &Arc<Shop>) -> Vec<TaskEntry> {
         let shop = Arc::clone(shop);
         Some(match name {
             "watch" => Arc::new(watch::Watch(shop)),
+            "backup" => Arc::new(backup::Backup(shop)),
+            "backup-verification" => Arc::new(backup_verification::BackupVerification(shop)),
             "daily-health" => Arc::new(daily_health::DailyHealth(shop)),
             "performance-review" => Arc::new(performance_review::PerformanceReview(shop)),
             "database-maintenance" => Arc::new(database_maintenance::DatabaseMaintenance(shop)),
@@ -61,7 +72,7 @@ pub(crate) fn registry(shop: &Arc<Shop>) -> Vec<TaskEntry> {
     };
     calendar::LINES
         .iter()
-        .filter(|line| line.built)
+        .filter(|line| line.built && is_configured(&shop.settings, line.name))
         .filter_map(|line| Some(Entry::new(line.name, schedule(&shop.settings, line)?, job(line.name)?)))
         .collect()
 }
@@ -69,6 +80,11 @@ pub(crate) fn registry(shop: &Arc<Shop>) -> Vec<TaskEntry> {
 /// Whether the configuration leaves the task switched on.
 pub(crate) fn is_enabled(settings: &Settings, name: &str) -> bool {
     settings.tasks.get(name).and_then(|task| task.enabled).unwrap_or(true)
+}
+
+/// Whether there is what the task works on.
+pub(crate) fn is_configured(settings: &Settings, name: &str) -> bool {
+    settings.backup.is_some() || !matches!(name, "backup" | "backup-verification")
 }
 
 /// The schedule in force: the configured one or the calendar's. None for what has no time of its own.

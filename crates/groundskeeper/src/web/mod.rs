@@ -10,6 +10,7 @@
 //! Rendering is pure: the values of `app` in, text out.
 
 mod assets;
+mod backups;
 mod exposition;
 mod guard;
 mod metrics;

@@ -1,5 +1,6 @@
 //! The page as values for its templates: pure, from what `app` says to text.
 
+use super::backups::Backups;
 use super::moment::{Moment, Present};
 use super::probes::stale;
 use super::sections::{Action, Calendar, Card, Finding, PendingFinding, Run};
@@ -46,6 +47,8 @@ struct Body {
     autonomy_means: &'static str,
     banners: Vec<Banner>,
     cards: Vec<Card>,
+    /// None when no backup is configured.
+    backups: Option<Backups>,
     /// What stands there when nothing is open.
     no_findings: &'static str,
     findings: Vec<Finding>,
@@ -104,6 +107,7 @@ fn body(status: &StatusView) -> Body {
         autonomy_means: autonomy_means(status.autonomy),
         banners: banners(status, &present),
         cards: status.systems.iter().map(|view| Card::new(view, &present)).collect(),
+        backups: status.backup.as_ref().map(|view| Backups::new(view, &present)),
         no_findings: if status.watched.is_some() {
             "Nothing is wrong as far as the checks can tell."
         } else {

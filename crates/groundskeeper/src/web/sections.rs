@@ -289,6 +289,7 @@ impl Coming {
                 CalendarState::Scheduled => "",
                 CalendarState::Disabled => "switched off",
                 CalendarState::Paused => "paused",
+                CalendarState::NotConfigured => "not configured",
                 CalendarState::NotAvailable => "not yet available",
             },
         }

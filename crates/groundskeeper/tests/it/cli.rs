@@ -88,6 +88,7 @@ fn every_verb_has_help() {
         "findings",
         "ignore",
         "unignore",
+        "backup",
         "explain",
         "report",
         "plan",
@@ -119,6 +120,10 @@ fn wrong_usage_gives_2() {
         &["explain"],
         &["explain", "postgres.nothing_like_it"],
         &["grants", "--for", "everything"],
+        &["backup"],
+        &["backup", "restore"],
+        &["backup", "list", "--repository", "/backups"],
+        &["backup", "key", "add", "the-new-key"],
         &["check", "mysql://localhost"],
     ] {
         let said = run(arguments);
@@ -285,6 +290,8 @@ fn the_grants_of_a_configured_postgres_are_printed() {
     assert!(!said.out.contains("pg_signal_backend"));
     let said = place.run(&["grants", "main", "--for", "act"]);
     assert!(said.out.contains("pg_signal_backend"), "{}", said.out);
+    let said = place.run(&["grants", "main", "--for", "backup", "--role", "keeper"]);
+    assert!(said.out.contains("ALTER ROLE \"keeper\" REPLICATION;"), "{}", said.out);
 }
 
 #[test]

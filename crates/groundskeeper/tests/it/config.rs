@@ -1,6 +1,7 @@
 //! The configuration: every mistake gets one clear sentence, and no secret gets out.
 
 use groundskeeper::config::{self, ConfigError, Environment, Settings, WebhookForm};
+use groundskeeper_backup::vault::KeySource;
 use groundskeeper_core::check::catalogue;
 use groundskeeper_core::policy::Autonomy;
 use groundskeeper_core::{Severity, SystemId, SystemKind, Unit};
@@ -145,6 +146,62 @@ fn problem(text: &str) -> String {
     "[http.api]\nurl = \"http://localhost/\"\nexpect_status = [2000]",
     "groundskeeper.toml:3: `expect_status` in [http.api] must be a list of HTTP status codes, such as [200], not a list"
 )]
+#[case::backup_without_a_repository(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nkey_file = \"/etc/k\"\n",
+    "groundskeeper.toml:3: [backup] needs `repository`, such as repository = \"/var/backups/groundskeeper\""
+)]
+#[case::backup_elsewhere(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"s3://bucket/backups\"\nkey_file = \"/etc/k\"\n",
+    "groundskeeper.toml:4: `repository` in [backup]: this version stores in a folder only; write a whole path such as \"/var/backups/groundskeeper\""
+)]
+#[case::backup_in_a_relative_folder(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"backups\"\nkey_file = \"/etc/k\"\n",
+    "groundskeeper.toml:4: `repository` in [backup]: `backups` must be a whole path such as \"/var/backups/groundskeeper\""
+)]
+#[case::backup_without_a_key(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\n",
+    "groundskeeper.toml:3: [backup] needs `key_file`, such as key_file = \"/etc/groundskeeper/backup.key\", or `key_command`, or `key`"
+)]
+#[case::backup_with_two_keys(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nkey_command = \"pass backup\"",
+    "groundskeeper.toml:3: [backup] has both `key_file` and `key_command`; keep one"
+)]
+#[case::backup_with_an_empty_key(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey = \"${BACKUP_KEY:-}\"",
+    "groundskeeper.toml:5: `key` in [backup] is empty"
+)]
+#[case::backup_with_an_unset_key(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey = \"${BACKUP_KEY}\"",
+    "groundskeeper.toml:5: `key` in [backup]: the environment variable BACKUP_KEY is not set; set it, or write `${BACKUP_KEY:-default}`"
+)]
+#[case::backup_of_an_unknown_system(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = [\"postgres.man\"]",
+    "groundskeeper.toml:6: `systems` in [backup]: there is no `postgres.man`; did you mean `postgres.main`?"
+)]
+#[case::backup_of_a_redis(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = [\"redis.cache\"]",
+    "groundskeeper.toml:6: `systems` in [backup]: `redis.cache` cannot be backed up by this version; it backs up Postgres"
+)]
+#[case::backup_of_no_system(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = []",
+    "groundskeeper.toml:3: [backup] has an empty `systems`; leave it out to back up every Postgres"
+)]
+#[case::backup_with_an_unknown_key(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nscrach = \"/tmp\"",
+    "groundskeeper.toml:6: unknown key `scrach` in [backup]; did you mean `scratch`?"
+)]
+#[case::backup_with_a_relative_scratch(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nscratch = \"tmp\"",
+    "groundskeeper.toml:6: `scratch` in [backup]: `tmp` must be a whole path such as \"/var/tmp/groundskeeper\""
+)]
+#[case::backup_with_relative_programs(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nprograms = [\"bin\"]",
+    "groundskeeper.toml:6: `programs` in [backup]: `bin` must be a whole path such as \"/usr/lib/postgresql/16/bin\""
+)]
+#[case::backup_without_a_postgres(
+    "[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\n",
+    "groundskeeper.toml:1: [backup] has nothing to back up: this version backs up Postgres, and none is configured; add a [postgres.main] section"
+)]
 fn each_mistake_gets_one_clear_sentence(#[case] text: &str, #[case] expected: &str) {
     assert_eq!(problem(text), expected);
 }
@@ -247,6 +304,7 @@ fn everything() -> Settings {
         ("PINGS", "hunter2"),
         ("SMTP_PASSWORD", "hunter2"),
         ("REDIS_PASSWORD", "hunter2"),
+        ("BACKUP_KEY", "hunter2"),
     ]);
     parse_with(EVERYTHING, &environment).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -255,7 +313,10 @@ fn everything() -> Settings {
 fn a_file_with_everything_loads() {
     let settings = everything();
     let ids: Vec<String> = settings.systems.iter().map(|system| system.id.to_string()).collect();
-    assert_eq!(ids, ["postgres.main", "postgres.reporting", "redis.cache", "http.api", "host.local", "logs.api"]);
+    assert_eq!(
+        ids,
+        ["postgres.main", "postgres.reporting", "redis.cache", "http.api", "host.local", "logs.api", "backup.main"]
+    );
     assert_eq!(settings.systems[1].deadline, Duration::from_secs(3));
     assert_eq!(settings.systems[2].id, SystemId::new(SystemKind::Redis, "cache"));
     assert_eq!(settings.systems[2].deadline, Duration::from_secs(5));
@@ -268,6 +329,13 @@ fn a_file_with_everything_loads() {
     assert_eq!(settings.tasks["daily-health"].cron.as_deref(), Some("30 8 * * *"));
     assert_eq!(settings.tasks["watch"].every, Some(Duration::from_secs(15)));
     assert_eq!(settings.tasks["backup"].enabled, Some(false));
+    let backup = settings.backup.unwrap();
+    assert_eq!(backup.folder, Path::new("/var/backups/groundskeeper"));
+    assert!(matches!(&backup.key, KeySource::Given(key) if key.expose_secret() == "hunter2"));
+    assert_eq!(backup.postgres.len(), 1);
+    assert_eq!(backup.postgres[0].system, SystemId::new(SystemKind::Postgres, "main"));
+    assert_eq!(backup.scratch, Path::new("/srv/scratch"));
+    assert_eq!((backup.programs.len(), backup.run_as.as_str()), (1, "pg"));
     let webhook = &settings.notify.webhooks[0];
     assert_eq!((webhook.form, webhook.minimum), (WebhookForm::Slack, Severity::Critical));
     assert_eq!(webhook.url.expose_secret(), "https://hooks.example.com/hunter2");
@@ -294,6 +362,27 @@ fn no_secret_shows_in_a_debug() {
 fn no_secret_shows_in_an_error(#[case] text: &str) {
     let error = parse(text).expect_err("this must be refused");
     assert!(!error.to_string().contains("hunter2") && !format!("{error:?}").contains("hunter2"), "{error}");
+}
+
+#[test]
+fn backups_are_of_every_postgres_unless_some_are_named() {
+    let text = "[postgres.a]\nurl = \"postgres://localhost/a\"\n[postgres.b]\nurl = \"postgres://localhost/b\"\n\
+                [redis.cache]\nurl = \"redis://localhost\"\n[backup]\nrepository = \"/var/backups\"\n";
+    let names = |more: &str| -> Vec<String> {
+        let settings = parse(&format!("{text}{more}")).unwrap_or_else(|error| panic!("{error}"));
+        settings.backup.unwrap().postgres.iter().map(|source| source.system.to_string()).collect()
+    };
+    assert_eq!(names("key_command = \"pass backup\""), ["postgres.a", "postgres.b"]);
+    let twice = "systems = [\"postgres.b\", \"postgres.b\"]";
+    assert_eq!(names(&format!("key_command = \"pass backup\"\n{twice}")), ["postgres.b"]);
+    let file = parse(&format!("{text}key_file = \"backup.key\"")).unwrap().backup.unwrap();
+    assert!(matches!(&file.key, KeySource::File(path) if path == Path::new("backup.key")), "beside the configuration");
+    assert!(parse("").unwrap().backup.is_none());
+    // A mistake in the Postgres is one mistake.
+    let message = problem(
+        "[postgres.a]\nurl = \"mysql://x\"\n[backup]\nrepository = \"/b\"\nkey = \"k\"\nsystems = [\"postgres.a\"]",
+    );
+    assert!(message.starts_with("groundskeeper.toml:2: `url` in [postgres.a]"), "{message}");
 }
 
 #[test]

@@ -103,17 +103,27 @@ async fn a_system_that_hangs_delays_no_other_systems_finding() {
 }
 
 #[tokio::test]
-async fn a_task_that_is_not_built_says_so() {
+async fn a_task_that_is_not_built_or_not_configured_says_so() {
     let place = Place::new(GONE);
-    let said = place.run(&["task", "run", "backup"]).await;
-    assert_eq!(said.code, 2);
-    assert!(said.err.starts_with("error: the task backup is not yet available in this version"), "{}", said.err);
-    let calendar: Vec<CalendarEntry> = place.json(&["calendar"]).await;
-    let backup = calendar.iter().find(|entry| entry.task == "backup").unwrap();
-    assert_eq!((backup.state, backup.next), (CalendarState::NotAvailable, None));
-    let shown = place.run(&["calendar"]).await.out;
-    let line = shown.lines().find(|line| line.starts_with("backup ")).unwrap();
-    assert!(line.contains("not in this version"), "{line}");
+    for (task, why, state, shown) in [
+        (
+            "wal",
+            "the task wal is not yet available in this version",
+            CalendarState::NotAvailable,
+            "not in this version",
+        ),
+        ("backup", "no backup is configured; add a [backup] table", CalendarState::NotConfigured, "not configured"),
+    ] {
+        let said = place.run(&["task", "run", task]).await;
+        assert_eq!(said.code, 2);
+        assert!(said.err.starts_with(&format!("error: {why}")), "{}", said.err);
+        let calendar: Vec<CalendarEntry> = place.json(&["calendar"]).await;
+        let entry = calendar.iter().find(|entry| entry.task == task).unwrap();
+        assert_eq!((entry.state, entry.next), (state, None));
+        let listed = place.run(&["calendar"]).await.out;
+        let line = listed.lines().find(|line| line.starts_with(&format!("{task} "))).unwrap();
+        assert!(line.contains(shown), "{line}");
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,8 @@
 
 mod acting;
 mod announcing;
+mod backup;
+mod backup_killed;
 mod cli;
 mod config;
 mod init;

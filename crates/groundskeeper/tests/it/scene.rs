@@ -68,6 +68,11 @@ impl Place {
         std::fs::write(self.file(), text).unwrap();
     }
 
+    /// Where the configuration and the commands are.
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
     fn file(&self) -> PathBuf {
         self.folder.path().join("groundskeeper.toml")
     }
@@ -128,6 +133,17 @@ impl Place {
             err: String::from_utf8(output.stderr).unwrap(),
             code: output.status.code().unwrap_or(-1),
         }
+    }
+
+    /// Starts a command and kills it (`kill -9`) after a while. Whether it was still at work.
+    pub(crate) async fn killed_after(&self, arguments: &[&str], after: Duration) -> bool {
+        let mut child =
+            self.command(PROGRAM).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let ended = tokio::time::timeout(after, child.wait()).await;
+        if ended.is_err() {
+            child.kill().await.unwrap();
+        }
+        ended.is_err()
     }
 
     /// What a command tells programs.

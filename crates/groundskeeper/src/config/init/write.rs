@@ -60,6 +60,12 @@ const TAIL: &str = "\
 # warning = 70
 # for = \"2m\"
 
+# Backups that prove themselves; docs/backup.md tells how. Then `groundskeeper backup init` makes the repository. Keep a
+# copy of the key elsewhere: nobody can read the backups without it.
+# [backup]
+# repository = \"/var/backups/groundskeeper\"
+# key_file = \"/etc/groundskeeper/backup.key\"
+
 # When tasks run; `groundskeeper calendar` lists them.
 # [tasks.daily-health]
 # cron = \"0 9 * * *\"

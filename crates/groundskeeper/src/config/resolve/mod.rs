@@ -1,6 +1,7 @@
 //! From the file as written to [`Settings`]: defaults filled in, names checked against what exists, nothing left to
 //! doubt. One file a group of sections.
 
+mod backup;
 mod checks;
 mod notify;
 mod systems;
@@ -29,7 +30,7 @@ const REPEAT: Duration = Duration::from_hours(4);
 const HEARTBEAT: Duration = Duration::from_mins(1);
 
 /// Sections of the plan that this build does not have, so that the answer is better than "unknown".
-const NOT_YET: [&str; 5] = ["kubernetes", "qdrant", "prometheus", "ai", "backup"];
+const NOT_YET: [&str; 4] = ["kubernetes", "qdrant", "prometheus", "ai"];
 
 /// Reads the text of a file. `file` is for messages and for relative paths in it.
 pub(super) fn settings(text: &str, file: &Path, environment: &Environment) -> Result<Settings, ConfigError> {
@@ -63,6 +64,7 @@ pub(super) fn defaults(environment: &Environment) -> Settings {
         zone: TimeZone::UTC,
         zone_name: "UTC".to_owned(),
         systems: Vec::new(),
+        backup: None,
         policy: Policy { windows: default_windows(), ..Policy::default() },
         tuning: Tuning::default(),
         tasks: std::collections::BTreeMap::default(),
@@ -85,6 +87,8 @@ fn whole(top: Section<'_>, environment: &Environment) -> Settings {
     }
     settings.policy = policy(&top, settings.zone.clone());
     settings.systems = systems::all(&top, &settings.policy.never_end);
+    settings.backup = backup::settings(&top, &settings);
+    settings.systems.extend(settings.backup.clone().map(backup::system));
     settings.tuning = checks::tuning(&top);
     settings.tasks = tasks::all(&top);
     settings.notify = notify::all(&top);

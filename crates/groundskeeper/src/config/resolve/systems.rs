@@ -14,17 +14,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// For one whole reading.
-fn default_deadline(kind: SystemKind) -> Duration {
+pub(super) fn default_deadline(kind: SystemKind) -> Duration {
     match kind {
         SystemKind::Redis => Duration::from_secs(5),
-        SystemKind::Postgres | SystemKind::Http | SystemKind::Host | SystemKind::Logs => Duration::from_secs(10),
+        _ => Duration::from_secs(10),
     }
 }
 
 /// In the order of the kinds, then of the names. `never_end` are applications and roles whose sessions are left alone.
+/// The repository of backups has a table of another form, and is added by who reads that.
 pub(super) fn all(top: &Section<'_>, never_end: &[String]) -> Vec<SystemSettings> {
     let mut found = Vec::new();
-    for kind in SystemKind::ALL {
+    for kind in SystemKind::ALL.into_iter().filter(|kind| *kind != SystemKind::Backup) {
         let example = if kind == SystemKind::Host { "local" } else { "main" };
         for (name, section) in top.named_sections(kind.as_str(), example) {
             let deadline = section.duration("deadline").unwrap_or(default_deadline(kind));
@@ -34,6 +35,7 @@ pub(super) fn all(top: &Section<'_>, never_end: &[String]) -> Vec<SystemSettings
                 SystemKind::Http => http(&section),
                 SystemKind::Host => Some(host(&section)),
                 SystemKind::Logs => logs(&section),
+                SystemKind::Backup => None,
             };
             section.finish();
             found.extend(endpoint.map(|endpoint| SystemSettings { id: SystemId::new(kind, name), deadline, endpoint }));

@@ -2,12 +2,14 @@
 
 use groundskeeper::app::CallError;
 use groundskeeper::app::api::{
-    ActionResult, ActionView, CalendarEntry, CalendarState, FindingState, FindingView, IgnoreView, PauseView, RunView,
-    StatusView, SystemState, SystemView,
+    ActionResult, ActionView, BackupView, CalendarEntry, CalendarState, FindingState, FindingView, IgnoreView,
+    LastProof, PauseView, RunView, StatusView, SystemState, SystemView,
 };
 use groundskeeper::web::Source;
 use groundskeeper_core::finding::{Draft, Finding, Offender, Target};
+use groundskeeper_core::observation::Space;
 use groundskeeper_core::policy::{Autonomy, Outcome};
+use groundskeeper_core::receipt::{Climb, ClimbOutcome, Missing, Part, Receipt, Rung, SetId};
 use groundskeeper_core::remedy::RiskClass;
 use groundskeeper_core::report::DayReport;
 use groundskeeper_core::sample::Sample;
@@ -45,7 +47,7 @@ impl Source for Fixture {
             runs: Vec::new(),
             notifications_sent: 0,
             notifications_failed: 0,
-            not_available: vec!["backup".into(), "wal".into()],
+            not_available: vec!["wal".into()],
         })
     }
 
@@ -120,7 +122,7 @@ fn calendar() -> Vec<CalendarEntry> {
             Scheduled,
         ),
         entry("wal", "always", "streams WAL into the repository", None, NotAvailable),
-        entry("backup", "0 1 * * *", "one backup set of every store", None, NotAvailable),
+        entry("backup", "0 1 * * *", "one backup set", Some(78_475), Scheduled),
         entry("daily-health", "0 9 * * *", "the full sweep and the day's report", Some(20_875), Scheduled),
         entry("logs", "0 12 * * *", "rotation, compression, retention and error patterns of logs", None, NotAvailable),
         entry(
@@ -180,7 +182,43 @@ pub(crate) fn healthy() -> StatusView {
         ],
         calendar: calendar(),
         actions: vec![action(521_100, Some(Outcome::Helped))],
+        backup: Some(backups()),
         watched: Some(ago(12)),
+    }
+}
+
+fn set(hours_ago: i64, climbs: Vec<Climb>) -> Receipt {
+    let made = ago(hours_ago * 3_600);
+    let part = |name: &str, bytes| Part { name: name.into(), entries: 1_234, bytes, postgres: None };
+    Receipt {
+        set: SetId::new(made, 0x3fa2_b1c9),
+        made,
+        took: 12.0,
+        parts: vec![part("postgres.main", 2 << 30), part("groundskeeper", 1 << 20)],
+        missing: Vec::new(),
+        added: 35 << 20,
+        climbs,
+    }
+}
+
+fn climb(rung: Rung, outcome: ClimbOutcome) -> Climb {
+    Climb { rung, at: ago(15_000), took: 20.0, outcome }
+}
+
+fn proven(rung: Rung) -> Climb {
+    climb(rung, ClimbOutcome::Proven { shown: "all 1,234 files".into(), not_covered: Vec::new() })
+}
+
+/// A set of this night, and one of the night before that was proven to the top.
+fn backups() -> BackupView {
+    let sets = vec![set(1, vec![proven(Rung::Stored)]), set(25, Rung::ALL.map(proven).into())];
+    BackupView {
+        repository: "/var/backups/groundskeeper".into(),
+        read: Some(ago(12)),
+        failure: None,
+        last_proof: Some(LastProof { set: sets[1].set.clone(), at: ago(15_000), recovery_seconds: Some(40.0) }),
+        sets,
+        space: Some(Space { total: 200 << 30, free: 120 << 30 }),
     }
 }
 
@@ -307,6 +345,14 @@ pub(crate) fn sick() -> StatusView {
     status.runs.insert(0, run("daily-health", 3, "running", ""));
     status.runs.push(run("performance-review", 600_000, "failed", "postgres.main did not answer"));
     status.actions = vec![action(300, None), action(9_100, Some(Outcome::DidNotHelp))];
+    let backup = status.backup.as_mut().unwrap();
+    backup.last_proof = None;
+    backup.sets.truncate(1);
+    backup.sets[0].missing = vec![Missing { system: id("postgres.reports"), why: "no <b>answer</b>".into() }];
+    backup.sets[0].climbs.extend([
+        climb(Rung::Intact, ClimbOutcome::Failed { why: "1 of 40 packs is damaged".into() }),
+        climb(Rung::Restored, ClimbOutcome::NotTried { why: "no room".into() }),
+    ]);
     status
 }
 
@@ -317,6 +363,7 @@ pub(crate) fn empty() -> StatusView {
         runs: Vec::new(),
         calendar: Vec::new(),
         actions: Vec::new(),
+        backup: None,
         watched: None,
         autonomy: Autonomy::Observe,
         ..healthy()
@@ -338,5 +385,8 @@ pub(crate) fn samples() -> Vec<Sample> {
         sample(SystemKind::Postgres, "main", "database_size", "od\"d\\na\nme", 8e6, Unit::Bytes),
         sample(SystemKind::Postgres, "main", "cache_hit_rate", "", 99.3, Unit::Percent),
         sample(SystemKind::Http, "api", "response_time", "", 0.038, Unit::Seconds),
+        sample(SystemKind::Backup, "main", "set_age", "", 3_600.0, Unit::Seconds),
+        sample(SystemKind::Backup, "main", "recovery_time", "", 40.0, Unit::Seconds),
+        sample(SystemKind::Backup, "main", "repository_free", "", 1.2e11, Unit::Bytes),
     ]
 }

@@ -59,7 +59,7 @@ async fn a_fine_day_says_so_in_one_sentence() {
         "10.0.0.5:5432/docrag",
         "24 checks are fine",
         "Autonomy <strong>assist</strong>",
-        "Not yet available in this version: 3",
+        "Not yet available in this version: 2",
         "in 5 h",
         "switched off",
     ] {
@@ -110,9 +110,37 @@ async fn an_empty_keeper_has_a_sentence_everywhere() {
         "Nothing is on the calendar.",
         "Nothing has been changed.",
         "No task but the watch has run yet.",
+        "No backup is configured.",
     ] {
         assert!(text.contains(part), "{part:?} is missing in {text}");
     }
+}
+
+#[tokio::test]
+async fn backups_are_shown_with_their_ladder_in_marks_and_in_words() {
+    let text = page(healthy()).await;
+    for part in [
+        "120 GiB free of 200 GiB",
+        "recovery took 40 s",
+        "postgres.main, 2 GiB at the source, 35 MiB added in 12 s; restored and answering in 40 s",
+        "<span class=\"heard\"> stored: proven 4 h ago: all 1,234 files</span>",
+        "<span class=\"heard\"> intact: not tried yet</span>",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in {text}");
+    }
+    let text = page(sick()).await;
+    for part in [
+        "postgres.reports is missing: no &#60;b&#62;answer&#60;/b&#62;",
+        "rung 2 (intact) failed: 1 of 40 packs is damaged",
+        "<span class=\"heard\"> restored: could not be tried 4 h ago: no room</span>",
+        "Never shown to restore yet.",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in {text}");
+    }
+    let mut unread = healthy();
+    let backup = unread.backup.as_mut().unwrap();
+    (backup.sets, backup.failure) = (Vec::new(), Some("the key cannot be read".into()));
+    assert!(page(unread).await.contains("The sets are not known: the key cannot be read"));
 }
 
 #[tokio::test]
@@ -178,6 +206,9 @@ async fn metrics_are_well_formed_and_complete() {
         ("groundskeeper_postgres_database_size_bytes{subject=od\"d\\na\nme,system=postgres.main}", 8e6),
         ("groundskeeper_postgres_cache_hit_rate_percent{subject=,system=postgres.main}", 99.3),
         ("groundskeeper_http_response_time_seconds{subject=,system=http.api}", 0.038),
+        ("groundskeeper_backup_set_age_seconds{subject=,system=backup.main}", 3_600.0),
+        ("groundskeeper_backup_recovery_time_seconds{subject=,system=backup.main}", 40.0),
+        ("groundskeeper_backup_repository_free_bytes{subject=,system=backup.main}", 1.2e11),
         ("groundskeeper_task_last_run_ok{task=daily-health}", 1.0),
         ("groundskeeper_watch_age_seconds", 12.0),
         ("groundskeeper_paused{scope=actions}", 1.0),

@@ -1,0 +1,313 @@
+//! The backups: tried through the keeper, and looked at, restored and unlocked without any.
+//!
+//! After a disaster there is no store, no daemon and perhaps no configuration: [`Backups`] needs a repository and its key.
+
+use super::api::{BackupInitView, BackupListView, BackupStatusView, BackupTryView, KeyInfo, RestorePlan, RestoreView};
+use super::{App, CallError, view};
+use crate::clock::Clock;
+use crate::config::{Settings, did_you_mean};
+use crate::stack::Stack;
+use crate::tasks::{self, Climbed, Proof};
+use groundskeeper_backup::vault::KeySource;
+use groundskeeper_backup::{self as backup, Error, Vault};
+use groundskeeper_core::SystemKind;
+use groundskeeper_core::check::judge_all;
+use groundskeeper_core::quantity::{format_bytes, format_seconds, seconds_between};
+use groundskeeper_core::receipt::{Climb, ClimbOutcome, Part, Receipt, Rung};
+use secrecy::SecretString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub(crate) const NOT_CONFIGURED: &str = "no backup is configured; add a [backup] table with `repository` and \
+                                         `key_file`, and start the keeper anew if it runs";
+
+/// Who drills by hand waits for it.
+pub(super) const BY_HAND: Duration = Duration::from_hours(24);
+
+impl From<Error> for CallError {
+    fn from(error: Error) -> Self {
+        let exit = match &error {
+            Error::Damaged { .. } | Error::Source { .. } => 1,
+            Error::NoRepository { .. }
+            | Error::WrongKey { .. }
+            | Error::Key(_)
+            | Error::NoSet(_)
+            | Error::Target { .. } => 2,
+            Error::Place { .. } | Error::Busy(_) | Error::Scratch(_) | Error::Worker(_) => 3,
+        };
+        Self { message: error.to_string(), exit }
+    }
+}
+
+/// `postgres.main (1 GiB) and the keeper itself; 30 MiB added in 12 s`
+pub(crate) fn made(receipt: &Receipt) -> String {
+    let sized = |part: &Part| format!("{} ({})", part.name, format_bytes(part.bytes as f64));
+    let systems: Vec<String> = receipt.parts.iter().filter(|part| part.name != KEEPER).map(sized).collect();
+    let keeper = if systems.len() < receipt.parts.len() { " and the keeper itself" } else { "" };
+    let (added, took) = (format_bytes(receipt.added as f64), format_seconds(receipt.took));
+    format!("{}{keeper}; {added} added in {took}", systems.join(", "))
+}
+
+/// The folder of the keeper's own part in a set.
+pub(crate) const KEEPER: &str = "groundskeeper";
+
+/// `is proven up to rung 2 (intact)`
+pub(crate) fn proven(receipt: &Receipt) -> String {
+    receipt.proven().map_or_else(
+        || "is not proven at all".to_owned(),
+        |rung| format!("is proven up to rung {} ({rung})", rung.number()),
+    )
+}
+
+/// `rung 2 (intact): failed: 1 of 40 packs is damaged`
+pub(crate) fn climbed(climb: &Climb) -> String {
+    let outcome = match &climb.outcome {
+        ClimbOutcome::Proven { shown, .. } => format!("proven in {}: {shown}", format_seconds(climb.took)),
+        ClimbOutcome::Failed { why } => format!("failed: {why}"),
+        ClimbOutcome::NotTried { why } => format!("could not be tried: {why}"),
+    };
+    format!("rung {} ({}): {outcome}", climb.rung.number(), climb.rung)
+}
+
+impl App {
+    pub(super) async fn backup_try(
+        &self,
+        proof: Proof,
+        set: Option<&str>,
+        by: &str,
+    ) -> Result<BackupTryView, CallError> {
+        let lookout = self.shop.stack.lookout().ok_or_else(|| CallError::usage(NOT_CONFIGURED))?;
+        let receipts = lookout.vault().receipts().await?;
+        let chosen = chosen(&receipts, set)?.set.clone();
+        let Climbed { receipt, climbs } = tasks::climb(&self.shop, proof, Some(&chosen), by).await?;
+        Ok(BackupTryView { receipt, tried: climbs })
+    }
+}
+
+/// The set whose name begins so; the newest without a name.
+fn chosen<'a>(receipts: &'a [Receipt], set: Option<&str>) -> Result<&'a Receipt, CallError> {
+    let Some(prefix) = set else {
+        return receipts
+            .first()
+            .ok_or_else(|| CallError::usage("there is no set yet; `groundskeeper backup run` makes one"));
+    };
+    let found: Vec<&Receipt> =
+        receipts.iter().filter(|receipt| receipt.set.as_str().starts_with(prefix) && !prefix.is_empty()).collect();
+    match found.as_slice() {
+        [one] => Ok(one),
+        [] => Err(Error::NoSet(format!("`{prefix}`")).into()),
+        several => Err(CallError::usage(format!("{} sets begin with `{prefix}`; give more letters", several.len()))),
+    }
+}
+
+/// The repository and its key, and nothing else.
+#[derive(Debug)]
+pub struct Backups {
+    vault: Vault,
+    clock: Clock,
+}
+
+impl Backups {
+    /// Those of a configuration.
+    pub fn of(settings: &Settings) -> Result<Self, CallError> {
+        let backup = settings.backup.clone().ok_or_else(|| CallError::usage(NOT_CONFIGURED))?;
+        Ok(Self { vault: Vault::new(backup), clock: Clock::wall() })
+    }
+
+    /// Those in a folder, where nothing but the key is left.
+    pub fn at(folder: &Path, key_file: &Path) -> Self {
+        let vault = Vault::new(backup::Settings {
+            folder: folder.to_owned(),
+            key: KeySource::File(key_file.to_owned()),
+            postgres: Vec::new(),
+            scratch: std::env::temp_dir(),
+            programs: Vec::new(),
+            run_as: "postgres".to_owned(),
+        });
+        Self { vault, clock: Clock::wall() }
+    }
+
+    fn repository(&self) -> String {
+        self.vault.settings().folder.display().to_string()
+    }
+
+    pub async fn init(&self) -> Result<BackupInitView, CallError> {
+        Ok(BackupInitView { made: self.vault.init().await?, repository: self.repository() })
+    }
+
+    pub async fn list(&self) -> Result<BackupListView, CallError> {
+        let sets = self.vault.receipts().await?;
+        Ok(BackupListView { now: self.clock.now(), repository: self.repository(), sets })
+    }
+
+    /// What a restore would do; nothing is written.
+    pub async fn plan_restore(
+        &self,
+        set: Option<&str>,
+        only: Option<&str>,
+        into: &Path,
+    ) -> Result<RestorePlan, CallError> {
+        let receipts = self.vault.receipts().await?;
+        let receipt = chosen(&receipts, set)?;
+        let into =
+            std::path::absolute(into).map_err(|error| CallError::usage(format!("{}: {error}", into.display())))?;
+        let plan = RestorePlan {
+            set: receipt.set.clone(),
+            made: receipt.made,
+            age_seconds: seconds_between(receipt.made, self.clock.now()).max(0.0),
+            systems: parts(receipt, only)?,
+            only: only.map(str::to_owned),
+            free: free(&into),
+            into,
+            warnings: warnings(receipt, &receipts),
+        };
+        match plan.free {
+            Some(free) if free < plan.bytes() => Err(CallError::usage(format!(
+                "{} has {} free, and {} are needed; choose a folder on a larger disk, or one system with --only",
+                plan.into.display(),
+                format_bytes(free as f64),
+                format_bytes(plan.bytes() as f64)
+            ))),
+            _ => Ok(plan),
+        }
+    }
+
+    pub async fn restore(&self, plan: RestorePlan) -> Result<RestoreView, CallError> {
+        let restored = self.vault.restore(Some(&plan.set), plan.only.as_deref(), &plan.into).await?;
+        Ok(RestoreView { plan, restored })
+    }
+
+    pub async fn keys(&self) -> Result<Vec<KeyInfo>, CallError> {
+        Ok(self.vault.keys().await?)
+    }
+
+    pub async fn add_key(&self, key: &SecretString) -> Result<KeyInfo, CallError> {
+        Ok(self.vault.add_key(key).await?)
+    }
+
+    pub async fn remove_key(&self, id: &str) -> Result<(), CallError> {
+        Ok(self.vault.remove_key(id).await?)
+    }
+
+    /// Opens the repository with the key and says in a few words what is there.
+    pub async fn try_out(&self) -> Result<String, CallError> {
+        let sets = self.vault.receipts().await?;
+        let newest = sets.first().map_or_else(
+            || "no set yet; `groundskeeper backup run` makes one".to_owned(),
+            |newest| format!("{} sets, the newest {}", sets.len(), newest.set),
+        );
+        Ok(format!("{} opens with the key: {newest}", self.repository()))
+    }
+}
+
+/// Looks at the repository now and judges it, recording nothing.
+pub async fn status_now(settings: &Settings) -> Result<BackupStatusView, CallError> {
+    let stack = Stack::new(settings.systems.clone());
+    let now = Clock::wall().now();
+    let mut readings = stack.observe(now, |system| system.kind == SystemKind::Backup);
+    let read = readings.join_next().await.ok_or_else(|| CallError::usage(NOT_CONFIGURED))?;
+    let (system, observation) =
+        read.map_err(|panic| CallError::unanswered(format!("the reading ended in a bug: {panic}")))?;
+    let judgements = judge_all(&system, &observation, None, &settings.tuning, now);
+    Ok(BackupStatusView { now, backup: view::backups(stack.address(&system), observation.as_backup()), judgements })
+}
+
+/// What of a set is restored.
+fn parts(receipt: &Receipt, only: Option<&str>) -> Result<Vec<(String, u64)>, CallError> {
+    let sized = |part: &Part| (part.name.clone(), part.bytes);
+    let Some(only) = only else { return Ok(receipt.parts.iter().map(sized).collect()) };
+    if let Some(part) = receipt.parts.iter().find(|part| part.name == only) {
+        return Ok(vec![sized(part)]);
+    }
+    if let Some(missing) = receipt.missing.iter().find(|missing| missing.system.to_string() == only) {
+        return Err(CallError::usage(format!("{only} is missing in the set {}: {}", receipt.set, missing.why)));
+    }
+    let names: Vec<&str> = receipt.parts.iter().map(|part| part.name.as_str()).collect();
+    let hint = did_you_mean(only, names.iter().copied());
+    Err(CallError::usage(format!("the set {} holds {}, and no `{only}`{hint}", receipt.set, names.join(", "))))
+}
+
+/// What speaks against this set.
+fn warnings(receipt: &Receipt, all: &[Receipt]) -> Vec<String> {
+    let missing = receipt.missing.iter().map(|missing| format!("{} is not in it: {}", missing.system, missing.why));
+    let failed = receipt.failed().map(|(rung, why)| format!("it failed rung {} ({rung}): {why}", rung.number()));
+    let mut warnings: Vec<String> = missing.chain(failed).collect();
+    if receipt.proven() < Some(Rung::Alive) {
+        let better = all.iter().find(|other| other.proven() >= Some(Rung::Alive));
+        let better = better.map_or_else(
+            || "no set was".to_owned(),
+            |better| format!("the newest that was is {} (--set chooses it)", better.set),
+        );
+        warnings.push(format!("it was not shown to restore; {better}"));
+    }
+    warnings
+}
+
+/// Free bytes of the disk on which a folder is, or will be made.
+fn free(folder: &Path) -> Option<u64> {
+    let existing: PathBuf = folder.ancestors().find(|folder| folder.is_dir())?.to_owned();
+    let disk = rustix::fs::statvfs(&existing).ok()?;
+    Some(disk.f_bavail * disk.f_frsize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use groundskeeper_core::quantity::after;
+    use groundskeeper_core::receipt::{Missing, SetId};
+    use jiff::Timestamp;
+
+    fn set(hours: f64, random: u32) -> Receipt {
+        let made = after("2026-03-02T09:00:00Z".parse::<Timestamp>().unwrap(), hours * -3_600.0);
+        let part = |name: &str, bytes| Part { name: name.into(), entries: 9, bytes, postgres: None };
+        let parts = vec![part("postgres.main", 1 << 30), part(KEEPER, 4096)];
+        Receipt { set: SetId::new(made, random), made, took: 12.0, parts, missing: vec![], added: 0, climbs: vec![] }
+    }
+
+    #[test]
+    fn a_set_is_found_by_the_first_letters_of_its_name() {
+        let sets = [set(0.0, 1), set(0.0, 2), set(24.0, 3)];
+        assert_eq!(chosen(&sets, None).unwrap().set, sets[0].set);
+        assert_eq!(chosen(&sets, Some("20260301")).unwrap().set, sets[2].set);
+        assert_eq!(chosen(&sets, Some(sets[1].set.as_str())).unwrap().set, sets[1].set);
+        for (prefix, said) in [
+            (Some("20260302"), "2 sets begin with `20260302`; give more letters"),
+            (Some("2025"), "there is no set `2025`; `groundskeeper backup list` shows them"),
+            (Some(""), "there is no set ``; `groundskeeper backup list` shows them"),
+        ] {
+            let error = chosen(&sets, prefix).unwrap_err();
+            assert_eq!((error.message.as_str(), error.exit), (said, 2));
+        }
+        assert!(chosen(&[], None).unwrap_err().message.contains("`groundskeeper backup run`"));
+    }
+
+    #[test]
+    fn a_person_hears_what_speaks_against_a_set_before_restoring_it() {
+        let mut sets = [set(1.0, 1), set(24.0, 2)];
+        sets[0].missing.push(Missing { system: "postgres.reports".parse().unwrap(), why: "no answer".into() });
+        let proven = ClimbOutcome::Proven { shown: "all".into(), not_covered: Vec::new() };
+        let climb = |rung, outcome| Climb { rung, at: Timestamp::UNIX_EPOCH, took: 1.0, outcome };
+        sets[0].climbs = vec![climb(Rung::Stored, ClimbOutcome::Failed { why: "9 bytes are missing".into() })];
+        sets[1].climbs = Rung::ALL.map(|rung| climb(rung, proven.clone())).into();
+        assert_eq!(
+            warnings(&sets[0], &sets),
+            [
+                "postgres.reports is not in it: no answer".to_owned(),
+                "it failed rung 1 (stored): 9 bytes are missing".to_owned(),
+                format!("it was not shown to restore; the newest that was is {} (--set chooses it)", sets[1].set),
+            ]
+        );
+        assert_eq!(warnings(&sets[1], &sets), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_system_that_is_not_in_the_set_is_named_with_the_nearest() {
+        let mut sought = set(1.0, 1);
+        sought.missing.push(Missing { system: "postgres.reports".parse().unwrap(), why: "no answer".into() });
+        assert_eq!(parts(&sought, Some("postgres.main")).unwrap(), [("postgres.main".to_owned(), 1 << 30)]);
+        let said = |only| parts(&sought, Some(only)).unwrap_err().message;
+        assert!(said("postgres.man").ends_with("did you mean `postgres.main`?"));
+        assert!(said("postgres.reports").ends_with("no answer"));
+        assert_eq!(parts(&sought, None).unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,107 @@
+//! The arguments of `backup`.
+
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Exit codes:
+  0  fine
+  1  it failed, a set is not whole, or a proof failed
+  2  wrong usage or configuration
+  3  it could not be found out, or could not be tried
+
+Examples:
+  groundskeeper backup init                           make the repository of [backup]
+  groundskeeper backup run                            make a set now
+  groundskeeper backup list                           every set, and how far each is proven
+  groundskeeper backup drill                          restore the newest set into the scratch place and boot it
+  groundskeeper backup restore --into /srv/restored   get everything back")]
+pub struct BackupArgs {
+    #[command(subcommand)]
+    pub verb: BackupVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BackupVerb {
+    /// Make the repository; one that is there is left as it is
+    Init,
+    /// Make a set now and wait for its end
+    Run,
+    /// Every set, the newest first, and how far each is proven
+    #[command(after_help = "Without a configuration, as after a disaster:
+  groundskeeper backup list --repository /mnt/backups --key-file ./backup.key")]
+    List(PlaceArgs),
+    /// What is wrong, the newest set with its ladder, the last proof and the measured recovery time
+    Status,
+    /// Read a set's data back from the repository (rungs 1 and 2)
+    Verify(SetArgs),
+    /// Restore a set into the scratch place, boot it and ask it (rungs 3 and 4)
+    Drill(SetArgs),
+    /// Restore a set, or one system of it, into an empty or new folder
+    Restore(RestoreArgs),
+    /// The keys that open the repository
+    #[command(after_help = "Examples:
+  groundskeeper backup key list
+  groundskeeper backup key add                        asks for the new key on the terminal
+  groundskeeper backup key add --new-key-file ./next.key
+  groundskeeper backup key remove 3fa2b1c9")]
+    Key {
+        #[command(subcommand)]
+        verb: KeyVerb,
+    },
+}
+
+/// A repository without a configuration.
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    /// The repository's folder, instead of the configuration
+    #[arg(long, value_name = "DIR", requires = "key_file")]
+    pub repository: Option<PathBuf>,
+    /// A file whose first line opens that repository
+    #[arg(long, value_name = "FILE", requires = "repository")]
+    pub key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct SetArgs {
+    /// The set, or the first letters of its name [default: the newest]
+    #[arg(long, value_name = "ID")]
+    pub set: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  groundskeeper backup restore --into /srv/restored
+  groundskeeper backup restore --set 20261122 --only postgres.main --into /srv/restored
+  groundskeeper backup restore --repository /mnt/backups --key-file ./backup.key --into /srv/restored
+
+Nothing that exists is overwritten. Plain restic restores as well: docs/backup.md has it step by step.")]
+pub struct RestoreArgs {
+    #[command(flatten)]
+    pub set: SetArgs,
+    /// One system of the set, such as postgres.main, or groundskeeper for the keeper's own part [default: all]
+    #[arg(long, value_name = "SYSTEM")]
+    pub only: Option<String>,
+    /// The folder to restore into; it is made, or must be empty
+    #[arg(long, value_name = "DIR")]
+    pub into: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyVerb {
+    /// Every key, without what is secret
+    List,
+    /// Let another key open the repository as well
+    Add {
+        /// A file whose first line is the new key [default: asks on the terminal]
+        #[arg(long, value_name = "FILE")]
+        new_key_file: Option<PathBuf>,
+    },
+    /// Take a key away; the one in use and the last one stay
+    Remove {
+        /// Its id, or the first digits of it
+        id: String,
+    },
+}

@@ -1,0 +1,150 @@
+//! `backup`: make, look at, prove and restore sets.
+
+mod key;
+mod render;
+
+use super::args::{BackupArgs, BackupVerb, PlaceArgs, RestoreArgs};
+use super::{Desk, FINDINGS, FINE, Outcome, Stop, UNKNOWN, person, progress};
+use crate::app::api::{
+    BackupInitView, BackupListView, BackupStatusView, BackupTryView, Request, RestoreView, TaskRunView,
+};
+use crate::app::{Backups, backup};
+use crate::config::Settings;
+use groundskeeper_core::receipt::{Climb, ClimbOutcome};
+use groundskeeper_core::{Severity, Status};
+use jiff::tz::TimeZone;
+
+pub(super) async fn run(desk: &mut Desk, args: BackupArgs) -> Outcome {
+    match args.verb {
+        BackupVerb::Init => init(desk).await,
+        BackupVerb::Run => make(desk).await,
+        BackupVerb::List(place) => list(desk, &place).await,
+        BackupVerb::Status => status(desk).await,
+        BackupVerb::Verify(args) => {
+            let request = Request::BackupVerify { set: args.set, by: person::name() };
+            prove(desk, "reading the set back", request).await
+        }
+        BackupVerb::Drill(args) => {
+            let request = Request::BackupDrill { set: args.set, by: person::name() };
+            prove(desk, "restoring the set into the scratch place", request).await
+        }
+        BackupVerb::Restore(args) => restore(desk, args).await,
+        BackupVerb::Key { verb } => key::run(desk, verb).await,
+    }
+}
+
+/// The settings, which must have backups: asking the keeper would say the same later and in other words.
+fn settings(desk: &Desk) -> Result<Settings, Stop> {
+    let settings = desk.settings()?;
+    Backups::of(&settings)?;
+    Ok(settings)
+}
+
+/// The repository that is meant, and the zone to show times in.
+fn place(desk: &Desk, place: &PlaceArgs) -> Result<(Backups, TimeZone), Stop> {
+    if let (Some(folder), Some(key)) = (&place.repository, &place.key_file) {
+        return Ok((Backups::at(folder, key), TimeZone::system()));
+    }
+    let settings = desk.settings()?;
+    Ok((Backups::of(&settings)?, settings.zone))
+}
+
+async fn init(desk: &mut Desk) -> Outcome {
+    let backups = Backups::of(&desk.settings()?)?;
+    let view: BackupInitView = progress::shown("making the repository", backups.init()).await?;
+    desk.show(&view, |paint| render::init(&view, *paint))?;
+    Ok(FINE)
+}
+
+/// The task itself, so that the calendar knows of it.
+async fn make(desk: &mut Desk) -> Outcome {
+    let settings = settings(desk)?;
+    let request = Request::TaskRun { name: "backup".to_owned(), dry_run: false, by: person::name() };
+    let run: TaskRunView = desk.ask(&settings, "making a set", request).await?;
+    desk.show(&run, |paint| render::run(&run, *paint))?;
+    Ok(if run.ok { FINE } else { FINDINGS })
+}
+
+async fn list(desk: &mut Desk, args: &PlaceArgs) -> Outcome {
+    let (backups, zone) = place(desk, args)?;
+    let view: BackupListView = progress::shown("reading the repository", backups.list()).await?;
+    desk.show(&view, |paint| render::list(&view, &zone, *paint))?;
+    Ok(FINE)
+}
+
+async fn status(desk: &mut Desk) -> Outcome {
+    let settings = settings(desk)?;
+    let view = progress::shown("reading the repository", backup::status_now(&settings)).await?;
+    let verbose = desk.verbose;
+    desk.show(&view, |paint| render::status(&view, &settings.zone, *paint, verbose))?;
+    Ok(judged(&view))
+}
+
+/// As `check` has it: a warning or worse is 1, and no answer at all is 3.
+fn judged(view: &BackupStatusView) -> u8 {
+    let statuses = || view.judgements.iter().map(|judgement| &judgement.status);
+    let wrong = statuses().any(|status| match status {
+        Status::Failing { findings } => findings.iter().any(|finding| finding.severity >= Severity::Warning),
+        _ => false,
+    });
+    let blind = statuses().any(|status| matches!(status, Status::Unknown(unknown) if unknown.kind.is_trouble()));
+    match (wrong, blind) {
+        (true, _) => FINDINGS,
+        (false, true) => UNKNOWN,
+        (false, false) => FINE,
+    }
+}
+
+async fn prove(desk: &mut Desk, doing: &str, request: Request) -> Outcome {
+    let settings = settings(desk)?;
+    let view: BackupTryView = desk.ask(&settings, doing, request).await?;
+    desk.show(&view, |paint| render::tried(&view, &settings.zone, *paint))?;
+    Ok(verdict(&view.tried))
+}
+
+fn verdict(tried: &[Climb]) -> u8 {
+    let any = |wanted: fn(&ClimbOutcome) -> bool| tried.iter().any(|climb| wanted(&climb.outcome));
+    if any(|outcome| matches!(outcome, ClimbOutcome::Failed { .. })) {
+        FINDINGS
+    } else if tried.is_empty() || any(|outcome| matches!(outcome, ClimbOutcome::NotTried { .. })) {
+        UNKNOWN
+    } else {
+        FINE
+    }
+}
+
+/// Says what it will do before it begins: a restore takes long, and a wrong one costs the time twice.
+async fn restore(desk: &mut Desk, args: RestoreArgs) -> Outcome {
+    let (backups, zone) = place(desk, &args.place)?;
+    let planning = backups.plan_restore(args.set.set.as_deref(), args.only.as_deref(), &args.into);
+    let plan = progress::shown("reading the repository", planning).await?;
+    if desk.form == super::OutputForm::Text {
+        let paint = desk.paint;
+        desk.out.text(&render::restore_plan(&plan, &zone, paint))?;
+        desk.out.flush()?;
+    }
+    let doing = format!("restoring into {}", plan.into.display());
+    let view: RestoreView = progress::shown(&doing, backups.restore(plan)).await?;
+    desk.show(&view, |paint| render::restored(&view, *paint))?;
+    Ok(FINE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use groundskeeper_core::receipt::Rung;
+    use jiff::Timestamp;
+
+    #[test]
+    fn a_failed_rung_is_1_and_one_that_could_not_be_tried_is_3() {
+        let climb = |outcome| Climb { rung: Rung::Alive, at: Timestamp::UNIX_EPOCH, took: 1.0, outcome };
+        let proven = || climb(ClimbOutcome::Proven { shown: String::new(), not_covered: Vec::new() });
+        let failed = || climb(ClimbOutcome::Failed { why: String::new() });
+        let not_tried = || climb(ClimbOutcome::NotTried { why: String::new() });
+        assert_eq!(verdict(&[proven(), proven()]), FINE);
+        assert_eq!(verdict(&[proven(), failed()]), FINDINGS);
+        assert_eq!(verdict(&[not_tried(), failed()]), FINDINGS);
+        assert_eq!(verdict(&[proven(), not_tried()]), UNKNOWN);
+        assert_eq!(verdict(&[]), UNKNOWN, "nothing was shown");
+    }
+}
