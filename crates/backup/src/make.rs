@@ -64,7 +64,11 @@ fn add(writer: &mut SetWriter<'_>, source: &PostgresSource, set: &SetId) -> Resu
     let begun = runtime.block_on(postgres::begin(source, &format!("groundskeeper {set}")))?;
     let stream = begun.stream();
     let name = source.system.to_string();
-    let stored = writer.add(&name, |feed| stream.send(feed))?;
+    let stored = writer.add(&name, |feed| {
+        let cluster = stream.send(feed)?;
+        runtime.block_on(postgres::must_have_every_tablespace(source, &cluster))?;
+        Ok(cluster)
+    })?;
     Ok(Part { name, entries: stored.entries, bytes: stored.bytes, postgres: Some(stored.told) })
 }
 

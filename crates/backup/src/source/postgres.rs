@@ -11,7 +11,7 @@ use crate::repository::feed::Feed;
 use crate::vault::PostgresSource;
 use bytes::Bytes;
 use groundskeeper_core::receipt::{Cluster, Lsn, Tablespace};
-use groundskeeper_systems::postgres::facts::cluster_facts;
+use groundskeeper_systems::postgres::facts::{Facts, cluster_facts};
 use groundskeeper_systems::postgres::walsender::{BaseBackup, Chunk, WalSenderError};
 use jiff::Timestamp;
 use rustic_core::repofile::Metadata;
@@ -44,11 +44,7 @@ pub(crate) struct Begun {
 pub(crate) async fn begin(source: &PostgresSource, label: &str) -> Result<Begun> {
     let system = source.system.to_string();
     let broken = |error: WalSenderError| failed(&system, &error);
-    let facts = cluster_facts(&source.endpoint, DEADLINE).await.map_err(|failure| Error::Source {
-        system: system.clone(),
-        why: format!("{}: {}", failure.address, failure.message),
-        retryable: true,
-    })?;
+    let facts = facts(source).await?;
     let mut sender = source.endpoint.replicate(DEADLINE).await.map_err(broken)?;
     let identity = sender.identify().await.map_err(broken)?;
     let backup = sender.base_backup(label).await.map_err(broken)?;
@@ -68,6 +64,28 @@ pub(crate) async fn begin(source: &PostgresSource, label: &str) -> Result<Begun>
         settings: facts.settings,
     };
     Ok(Begun { backup, cluster, system })
+}
+
+async fn facts(source: &PostgresSource) -> Result<Facts> {
+    cluster_facts(&source.endpoint, DEADLINE).await.map_err(|failure| Error::Source {
+        system: source.system.to_string(),
+        why: format!("{}: {}", failure.address, failure.message),
+        retryable: true,
+    })
+}
+
+/// Refuses a backup during which a tablespace was made: its files are not in it, and whoever replays its WAL makes the
+/// tablespace anew where the live one lies.
+pub(crate) async fn must_have_every_tablespace(source: &PostgresSource, cluster: &Cluster) -> Result<()> {
+    let now = facts(source).await?.tablespaces;
+    match now.iter().find(|oid| cluster.tablespaces.iter().all(|known| known.oid != **oid)) {
+        None => Ok(()),
+        Some(oid) => Err(Error::Source {
+            system: source.system.to_string(),
+            why: format!("the tablespace with the oid {oid} was made while the backup ran; run the backup again"),
+            retryable: true,
+        }),
+    }
 }
 
 fn failed(system: &str, error: &WalSenderError) -> Error {

@@ -1,6 +1,6 @@
 //! Bad days: each is really caused, is an error or a rung that fails, and leaves no set behind that is not whole.
 
-use crate::scene::{BUDGET, KEY, Scene, now, settings};
+use crate::scene::{BUDGET, KEY, Scene, make_space, now, settings};
 use groundskeeper_backup::{Error, Vault};
 use groundskeeper_core::receipt::{ClimbOutcome, Receipt, Rung};
 use groundskeeper_testing::{PostgresOptions, SmallDisk};
@@ -40,6 +40,27 @@ async fn a_server_that_ends_the_backup_leaves_no_set() {
     let error = scene.vault.make(Vec::new(), now()).await.unwrap_err();
     ended.await.unwrap();
     assert!(matches!(&error, Error::Source { system, .. } if system == "postgres.main"), "{error}");
+    nothing_is_half_made(&scene).await;
+}
+
+/// Its files are in no archive, and replaying the WAL would make it anew over the live one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tablespace_that_is_made_during_the_backup_leaves_no_set() {
+    let scene = Scene::new().await;
+    fill(&scene).await;
+    let space = scene.server.data_dir().parent().unwrap().join("space");
+    make_space(&space, &scene.server.data_dir());
+    let client = scene.server.client().await;
+    let made = tokio::spawn(async move {
+        let runs = "SELECT count(*) FROM pg_stat_replication WHERE state = 'backup'";
+        while client.query_one(runs, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+        client.batch_execute(&format!("CREATE TABLESPACE late LOCATION '{}'", space.display())).await.unwrap();
+    });
+    let error = scene.vault.make(Vec::new(), now()).await.unwrap_err();
+    made.await.unwrap();
+    assert!(error.to_string().contains("was made while the backup ran; run the backup again"), "{error}");
     nothing_is_half_made(&scene).await;
 }
 

@@ -106,3 +106,11 @@ pub(crate) fn files(folder: &Path) -> Vec<PathBuf> {
     found.sort();
     found
 }
+
+/// A folder for a tablespace, of the user that the server runs as.
+pub(crate) fn make_space(space: &Path, data: &Path) {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::create_dir(space).unwrap();
+    let owner = std::fs::metadata(data).unwrap();
+    std::os::unix::fs::chown(space, Some(owner.uid()), Some(owner.gid())).unwrap();
+}

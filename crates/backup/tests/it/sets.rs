@@ -1,6 +1,6 @@
 //! Sets are made, climb, and come back.
 
-use crate::scene::{BUDGET, KEY, Scene, files, now};
+use crate::scene::{BUDGET, KEY, Scene, files, make_space, now};
 use groundskeeper_backup::Error;
 use groundskeeper_backup::programs::Programs;
 use groundskeeper_backup::scratch::{DataFolder, ScratchPlace, ScratchServer};
@@ -135,14 +135,6 @@ async fn tablespaces_come_along_and_the_live_ones_are_left_alone() {
     let map = std::fs::read_to_string(into.join("postgres.main/data/tablespace_map")).unwrap();
     assert!(map.contains("restored/postgres.main/tablespaces/"), "{map}");
     assert!(!into.join("groundskeeper").exists());
-}
-
-/// A folder for a tablespace, of the user that the server runs as.
-fn make_space(space: &Path, data: &Path) {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::create_dir(space).unwrap();
-    let owner = std::fs::metadata(data).unwrap();
-    std::os::unix::fs::chown(space, Some(owner.uid()), Some(owner.gid())).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,7 +6,7 @@
 use super::client::{APPLICATION_NAME, Endpoint, reading_settings};
 use crate::deadline::timed_out;
 use groundskeeper_core::observation::{Failure, FailureKind};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::{ToSql, Type};
@@ -20,6 +20,8 @@ pub struct Facts {
     pub version: u32,
     /// The name of the role that `initdb` made: a superuser that is always there.
     pub superuser: String,
+    /// The tablespaces that lie outside of the data directory.
+    pub tablespaces: BTreeSet<u32>,
     /// What the copy's configuration must repeat: [`REPEATED`].
     pub settings: BTreeMap<String, String>,
     /// What the other machine and its programs must be able to do; no configuration sets it there: [`GIVEN`].
@@ -77,6 +79,8 @@ const CLUSTER: &str = "
 SELECT current_setting('server_version_num')::int8 AS version,
        (SELECT rolname::text FROM pg_roles WHERE oid = 10) AS superuser";
 
+const TABLESPACES: &str = "SELECT oid FROM pg_tablespace WHERE pg_tablespace_location(oid) <> ''";
+
 const SETTINGS: &str = "SELECT name, setting FROM pg_settings WHERE name = ANY ($1::text[]) AND setting IS NOT NULL";
 
 /// Reads them over an ordinary connection.
@@ -107,7 +111,9 @@ async fn read(client: &Client) -> Result<Option<Facts>, Error> {
     let hidden = HIDDEN_FROM_MOST.iter().filter(|name| !is_shown(name)).map(|name| (*name).to_owned()).collect();
     let version = u32::try_from(cluster.try_get::<_, i64>("version")?).unwrap_or(0);
     let superuser: Option<String> = cluster.try_get("superuser")?;
-    Ok(superuser.map(|superuser| Facts { version, superuser, settings, given, hidden }))
+    let tablespaces = client.query_typed(TABLESPACES, &[]).await?;
+    let tablespaces = tablespaces.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    Ok(superuser.map(|superuser| Facts { version, superuser, tablespaces, settings, given, hidden }))
 }
 
 async fn chosen(client: &Client, names: &[&str]) -> Result<BTreeMap<String, String>, Error> {
