@@ -2,7 +2,7 @@
 //!
 //! | module | command | what it does |
 //! |---|---|---|
-//! | [`demo`] | `cargo xtask demo` | one day of the calendar, compressed, on a stack under load |
+//! | [`demo`] | `cargo xtask demo` | one day of the calendar, compressed, on a stack under load; `recovery`: its backups |
 //! | [`bench`] | `cargo xtask bench` | measures, beside peers, and prints one `bar` line per target |
 //! | [`faults`] | `cargo xtask faults` | really causes each fault and looks at what the keeper makes of it |
 //! | [`stack`], [`docrag`], [`workload`] | | the private Postgres and Redis, the document service on them, its users |
@@ -14,5 +14,6 @@ pub mod bench;
 pub mod demo;
 pub mod docrag;
 pub mod faults;
+mod recovery;
 pub mod stack;
 pub mod workload;

@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result};
 use groundskeeper_testing::{PostgresOptions, PostgresServer, RedisServer};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -27,6 +28,8 @@ impl Stack {
         let postgres = PostgresServer::start_with(options).await?;
         let redis = RedisServer::start_with(&["--maxmemory", "64mb", "--maxmemory-policy", "allkeys-lru"]).await?;
         let folder = tempfile::tempdir()?;
+        // The user that scratch servers run as has to get at what is proven in it.
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o711))?;
         std::fs::create_dir(folder.path().join("logs"))?;
         let stack = Self { postgres, redis, folder };
         stack.prepare().await.context("preparing the stack's database")?;
@@ -39,7 +42,8 @@ impl Stack {
         admin
             .batch_execute(&format!(
                 "CREATE ROLE app LOGIN PASSWORD '{APP_PASSWORD}';
-                 CREATE ROLE groundskeeper LOGIN PASSWORD '{KEEPER_PASSWORD}' CONNECTION LIMIT 5;
+                 CREATE ROLE groundskeeper LOGIN PASSWORD '{KEEPER_PASSWORD}' REPLICATION
+                   CONNECTION LIMIT 8;
                  GRANT pg_monitor, pg_signal_backend TO groundskeeper;
                  GRANT app TO groundskeeper;"
             ))

