@@ -38,7 +38,9 @@ pub(crate) fn drill(
         let left = budget.saturating_sub(started.elapsed());
         let live: Vec<&Cluster> = clusters.iter().map(|(_, cluster)| *cluster).collect();
         let drill = Drill { settings, repository, set: &set, part, cluster, live: &live };
-        climbs.push((part.name.clone(), drill.run(left, later(now, started))?));
+        // What was shown of the others is kept, whatever happens to this one.
+        let at = later(now, started);
+        climbs.push((part.name.clone(), drill.run(left, at).unwrap_or_else(|why| not_tried(&why.to_string(), at))));
     }
     if climbs.is_empty() {
         let why = "it has no Postgres, or its receipt was lost: there is nothing to boot";
@@ -77,8 +79,8 @@ impl Drill<'_> {
         let folder = place.path().join(&self.part.name);
         match self.repository.restore(self.set, &self.part.name, &folder).and_then(|_| link_tablespaces(&folder)) {
             Ok(_) => {}
-            Err(error @ (Error::Damaged { .. } | Error::Target { .. })) => {
-                let outcome = ClimbOutcome::Failed { why: error.to_string() };
+            Err(Error::Damaged { why, .. }) => {
+                let outcome = ClimbOutcome::Failed { why };
                 let took = started.elapsed().as_secs_f64();
                 return Ok(vec![Climb { rung: Rung::Restored, at: later(now, started), took, outcome }]);
             }
@@ -92,7 +94,9 @@ impl Drill<'_> {
         for climb in climbs.iter_mut().filter(|climb| climb.rung == Rung::Restored) {
             climb.took += restoring.as_secs_f64();
         }
-        runtime.block_on(place.remove())?;
+        if let Err(error) = runtime.block_on(place.remove()) {
+            tracing::warn!(%error, "after a drill; the next one tries again");
+        }
         Ok(climbs)
     }
 }

@@ -21,9 +21,10 @@ struct Manifest<'a> {
 
 pub(crate) fn make(settings: &Settings, repository: &Repository, own: Vec<Own>, now: Timestamp) -> Result<Receipt> {
     let started = Instant::now();
-    let now = after_the_newest(repository, now)?;
-    let set = new_id(now)?;
-    let mut writer = repository.begin(now)?;
+    // The order of sets, ours and restic's, is that of their names and snapshots; the receipt has the time as it is.
+    let ordered = after_the_newest(repository, now)?;
+    let set = new_id(ordered)?;
+    let mut writer = repository.begin(ordered)?;
     let (mut parts, mut missing) = (Vec::new(), Vec::new());
     let mut first = None;
     for source in &settings.postgres {
@@ -43,20 +44,23 @@ pub(crate) fn make(settings: &Settings, repository: &Repository, own: Vec<Own>, 
     }
     parts.push(add_own(&mut writer, own, &Manifest { set: &set, made: now, parts: &parts, missing: &missing })?);
     let stored = Instant::now();
-    let added = writer.finish(&set, &parts)?;
-    let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
-    let entries: u64 = parts.iter().map(|part| part.entries).sum();
-    let shown = format!("{entries} entries with {bytes} bytes, as the sources sent them");
-    let climb = Climb {
-        rung: Rung::Stored,
-        at: later(now, started),
-        took: stored.elapsed().as_secs_f64(),
-        outcome: ClimbOutcome::Proven { shown, not_covered: Vec::new() },
-    };
-    let took = started.elapsed().as_secs_f64();
-    let receipt = Receipt { set, made: now, took, parts, missing, added, climbs: vec![climb] };
-    repository.keep_receipt(&receipt)?;
-    Ok(receipt)
+    // The receipt first: a set without one could not be drilled, and nobody would know what is missing in it.
+    let kept = parts.clone();
+    writer.finish(&set.clone(), &kept, |added| {
+        let bytes: u64 = parts.iter().map(|part| part.bytes).sum();
+        let entries: u64 = parts.iter().map(|part| part.entries).sum();
+        let shown = format!("{entries} entries with {bytes} bytes, as the sources sent them");
+        let climb = Climb {
+            rung: Rung::Stored,
+            at: later(now, started),
+            took: stored.elapsed().as_secs_f64(),
+            outcome: ClimbOutcome::Proven { shown, not_covered: Vec::new() },
+        };
+        let took = started.elapsed().as_secs_f64();
+        let receipt = Receipt { set, made: now, took, parts, missing, added, climbs: vec![climb] };
+        repository.keep_receipt(&receipt)?;
+        Ok(receipt)
+    })
 }
 
 fn add(writer: &mut SetWriter<'_>, source: &PostgresSource, set: &SetId) -> Result<Part> {

@@ -1,7 +1,7 @@
 //! Restoring for real: into folders of their own, never over anything.
 
 use crate::error::{Error, Result};
-use crate::repository::Repository;
+use crate::repository::{Repository, StoredSet, Tally};
 use crate::source::postgres::{DATA, TABLESPACES};
 use crate::vault::{Restored, RestoredPart, receipt};
 use groundskeeper_core::receipt::{Cluster, Part, SetId};
@@ -26,22 +26,56 @@ pub(crate) fn restore(
         return Err(Error::NoSet(format!("{} with {what} in it (it has {})", set.id, set.parts.join(", "))));
     }
     let into = std::path::absolute(into).map_err(|error| refused(into, &error))?;
+    must_be_empty(&into)?;
     let mut parts = Vec::new();
     for name in names {
         let folder = into.join(name);
-        let tally = repository.restore(&set, name, &folder)?;
+        let tally = restore_whole(repository, &set, name, &folder)?;
         let cluster = known.parts.iter().find(|part| part.name == *name).and_then(|part: &Part| part.postgres.as_ref());
-        let next = match cluster {
-            Some(cluster) => {
-                let spaces = link_tablespaces(&folder)?;
-                remap(&folder.join(DATA), &spaces).map_err(|error| refused(&folder, &error))?;
-                steps(&folder.join(DATA), cluster)
-            }
-            None => Vec::new(),
-        };
+        let mut next = Vec::new();
+        // What is there decides, not the receipt, which may be lost: a Postgres must never find its way to the folders of
+        // the one that it was copied from.
+        if folder.join(DATA).join("PG_VERSION").exists() {
+            let spaces = link_tablespaces(&folder)?;
+            remap(&folder.join(DATA), &spaces)?;
+            next = steps(&folder.join(DATA), cluster.map(Cluster::major));
+        }
         parts.push(RestoredPart { name: name.clone(), folder, entries: tally.entries, bytes: tally.bytes, next });
     }
     Ok(Restored { set: set.id, parts, took: started.elapsed().as_secs_f64() })
+}
+
+/// `lost+found` is in every fresh file system.
+fn must_be_empty(folder: &Path) -> Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(|error| refused(folder, &error))?,
+    };
+    for entry in entries {
+        let name = entry.map_err(|error| refused(folder, &error))?.file_name();
+        if name != "lost+found" {
+            let why = format!(
+                "it is not empty ({} is in it), and nothing that is there is ever overwritten; name a new folder",
+                name.display()
+            );
+            return Err(Error::Target { path: folder.to_owned(), why });
+        }
+    }
+    Ok(())
+}
+
+/// Under a name that says so until everything is there and on the disk: files have their full length before their
+/// content, and a restore that was cut off must not look like one that was not.
+fn restore_whole(repository: &Repository, set: &StoredSet, name: &str, folder: &Path) -> Result<Tally> {
+    let partial = folder.with_file_name(format!("{name}.partial"));
+    let tally = repository.restore(set, name, &partial)?;
+    let settled = || -> io::Result<()> {
+        rustix::fs::syncfs(fs::File::open(&partial)?)?;
+        fs::rename(&partial, folder)?;
+        fs::File::open(folder.parent().unwrap_or(folder))?.sync_all()
+    };
+    settled().map_err(|error| refused(&partial, &error))?;
+    Ok(tally)
 }
 
 fn refused(path: &Path, error: &io::Error) -> Error {
@@ -69,19 +103,27 @@ pub(crate) fn link_tablespaces(folder: &Path) -> Result<Vec<(String, PathBuf)>> 
 }
 
 /// Postgres makes the links anew from this file when it recovers; it must not lead to where the live tablespaces are.
-pub(crate) fn remap(data: &Path, spaces: &[(String, PathBuf)]) -> io::Result<()> {
+pub(crate) fn remap(data: &Path, spaces: &[(String, PathBuf)]) -> Result<()> {
     let map = data.join("tablespace_map");
     if spaces.is_empty() {
-        return Ok(());
+        let names = fs::read_to_string(&map).unwrap_or_default();
+        if names.trim().is_empty() {
+            return Ok(());
+        }
+        let why = format!(
+            "it names tablespaces that are not in the set; starting Postgres would use the live ones:\n{names}"
+        );
+        return Err(Error::Target { path: map, why });
     }
     let escaped = |path: &Path| path.display().to_string().replace('\\', "\\\\").replace('\n', "\\\n");
     let lines: Vec<String> = spaces.iter().map(|(oid, path)| format!("{oid} {}", escaped(path))).collect();
-    fs::write(map, lines.join("\n") + "\n")
+    fs::write(&map, lines.join("\n") + "\n").map_err(|error| refused(&map, &error))
 }
 
 /// What a person does with a restored data directory.
-fn steps(data: &Path, cluster: &Cluster) -> Vec<String> {
-    let (major, data) = (cluster.major(), data.display());
+fn steps(data: &Path, major: Option<u32>) -> Vec<String> {
+    let major = major.map_or_else(|| "of the major version in PG_VERSION".to_owned(), |major| major.to_string());
+    let data = data.display();
     vec![
         format!("Give it to the user that Postgres runs as: chown -R postgres:postgres {data}"),
         format!(

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::repository::{Lock, Repository, StoredSet};
 use crate::{drill, make, restore, verify};
 use groundskeeper_core::SystemId;
-use groundskeeper_core::receipt::{Receipt, SetId};
+use groundskeeper_core::receipt::{Climb, ClimbOutcome, Receipt, Rung, SetId};
 use groundskeeper_systems::postgres::Endpoint;
 use jiff::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
@@ -144,11 +144,27 @@ impl Vault {
         .await
     }
 
-    /// Every set in the repository, newest first. A set whose receipt is lost has one without climbs.
+    /// Every set in the repository, newest first. A set whose receipt is lost has one without climbs; one whose snapshot is
+    /// damaged, and cannot be restored, has failed the first rung.
     pub async fn receipts(&self) -> Result<Vec<Receipt>> {
         self.opened(|_, repository| {
             let sets = repository.sets()?;
-            sets.iter().map(|set| receipt(repository, set)).collect()
+            let mut receipts: Vec<Receipt> = sets.iter().map(|set| receipt(repository, set)).collect::<Result<_>>()?;
+            for (lost, why) in repository.lost()? {
+                let Some(mut theirs) = repository.receipt(&lost)? else { continue };
+                if theirs.failed().all(|(rung, _)| rung != Rung::Stored) {
+                    let at = theirs.made;
+                    theirs.climbs.push(Climb {
+                        rung: Rung::Stored,
+                        at,
+                        took: 0.0,
+                        outcome: ClimbOutcome::Failed { why },
+                    });
+                }
+                receipts.push(theirs);
+            }
+            receipts.sort_by(|one, other| other.set.cmp(&one.set));
+            Ok(receipts)
         })
         .await
     }
@@ -164,12 +180,18 @@ impl Vault {
     }
 
     /// Rungs 3 and 4: restores every Postgres of the set into the scratch place, boots it, asks it, removes it.
-    /// What is not done within `budget` is not tried.
+    /// What is not done within `budget` is not tried. The rungs below come first when nobody has tried them: a ladder
+    /// that lacks one is not climbed.
     pub async fn drill(&self, set: Option<&SetId>, budget: Duration, now: Timestamp) -> Result<Receipt> {
         let wanted = set.cloned();
         self.opened(move |settings, repository| {
             let _lock = Lock::take(&settings.folder)?;
-            drill::drill(settings, repository, wanted.as_ref(), budget, now)
+            let set = repository.set(wanted.as_ref())?;
+            let known = receipt(repository, &set)?;
+            if [Rung::Stored, Rung::Intact].into_iter().any(|rung| known.last(rung).is_none()) {
+                verify::verify(repository, Some(&set.id), now)?;
+            }
+            drill::drill(settings, repository, Some(&set.id), budget, now)
         })
         .await
     }

@@ -1,6 +1,6 @@
 //! Rungs 1 and 2: is everything there, and is it still what was written?
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::make::later;
 use crate::repository::Repository;
 use crate::vault::receipt;
@@ -27,11 +27,23 @@ pub(crate) fn verify(repository: &Repository, wanted: Option<&SetId>, now: Times
             shown: "every entry, byte and chunk that the sources sent is there".to_owned(),
             not_covered: Vec::new(),
         },
-        Err(error) => ClimbOutcome::Failed { why: error.to_string() },
+        Err(Error::Damaged { why, .. }) => ClimbOutcome::Failed { why },
+        // A place that does not answer says nothing of the set.
+        Err(error) => return Err(error),
     };
     kept.climbs.push(climb(Rung::Stored, started, outcome));
+    // Kept at once: what follows takes long, and may end otherwise.
+    repository.keep_receipt(&kept)?;
     let reading = Instant::now();
-    let read = repository.read_back()?;
+    let read = match repository.read_back() {
+        Ok(read) => read,
+        Err(Error::Damaged { why, .. }) => {
+            kept.climbs.push(climb(Rung::Intact, reading, ClimbOutcome::Failed { why }));
+            repository.keep_receipt(&kept)?;
+            return Ok(kept);
+        }
+        Err(error) => return Err(error),
+    };
     let outcome = match read.damage.get(&set.id) {
         Some(wrong) => ClimbOutcome::Failed { why: shortened(wrong) },
         None => ClimbOutcome::Proven {
@@ -44,6 +56,11 @@ pub(crate) fn verify(repository: &Repository, wanted: Option<&SetId>, now: Times
     };
     kept.climbs.push(climb(Rung::Intact, reading, outcome));
     repository.keep_receipt(&kept)?;
+    for (lost, why) in repository.lost()? {
+        let Some(mut theirs) = repository.receipt(&lost)? else { continue };
+        theirs.climbs.push(climb(Rung::Stored, reading, ClimbOutcome::Failed { why }));
+        repository.keep_receipt(&theirs)?;
+    }
     // The same packs may be needed by other sets: what was believed of those is not true any more.
     for (other, wrong) in read.damage.iter().filter(|(id, _)| **id != set.id) {
         let other = repository.set(Some(other))?;

@@ -228,9 +228,9 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// Whether every system that should be in it is.
+    /// Whether every system that should be in it is. Of a set whose receipt was lost nobody knows.
     pub fn is_whole(&self) -> bool {
-        self.missing.is_empty()
+        !self.parts.is_empty() && self.missing.is_empty()
     }
 
     /// Bytes at the sources.

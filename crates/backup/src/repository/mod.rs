@@ -22,7 +22,7 @@ mod tree;
 mod writer;
 
 pub(crate) use lock::Lock;
-pub(crate) use reader::StoredSet;
+pub(crate) use reader::{StoredSet, Tally};
 pub(crate) use writer::SetWriter;
 
 use crate::error::{Error, Result};
@@ -35,6 +35,7 @@ use rustic_core::{
     RusticError,
 };
 use secrecy::{ExposeSecret, SecretString};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use store::Store;
@@ -202,8 +203,22 @@ fn make_private(folder: &Path) -> std::io::Result<()> {
 }
 
 fn store_error(store: &Store, error: &RusticError) -> Error {
-    let why = plain(error);
-    Error::Place { place: store.place().to_owned(), why }
+    let (place, why) = (store.place().to_owned(), plain(error));
+    if is_damage(error) { Error::Damaged { place, why } } else { Error::Place { place, why } }
+}
+
+/// What `rustic_core` calls its errors when what it has read makes no sense. It shows the kind of an error in its text
+/// only.
+const DAMAGE: [&str; 5] =
+    ["cryptographic operations", "internal operations", "unsupported operations", "verification", "a key"];
+
+/// Whether the bytes are at fault, and not the place that should have given or taken them.
+fn is_damage(error: &RusticError) -> bool {
+    let mut causes = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
+    let is_of_the_place =
+        |cause: &(dyn std::error::Error + 'static)| cause.is::<object_store::Error>() || cause.is::<io::Error>();
+    let text = error.display_log();
+    !causes.any(is_of_the_place) && DAMAGE.iter().any(|kind| text.contains(&format!("(kind: related to {kind}")))
 }
 
 /// What `rustic_core` says, without its advice to report a bug to its makers.

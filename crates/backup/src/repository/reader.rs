@@ -8,8 +8,10 @@ use groundskeeper_core::receipt::{Part, SetId};
 use jiff::Timestamp;
 use rustic_core::repofile::{IndexFile, IndexPack, Node, NodeType, SnapshotFile};
 use rustic_core::{DataId, FileType, Id, IndexedFull, LocalDestination, LsOptions, ReadBackend, RestoreOptions};
+use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
+use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -42,12 +44,61 @@ pub(crate) struct Tally {
 }
 
 impl Repository {
-    /// Newest first.
+    /// Newest first. A set whose snapshot cannot be read any more is not among them: see [`Self::lost`].
     pub(crate) fn sets(&self) -> Result<Vec<StoredSet>> {
-        let snapshots = self.rustic()?.get_all_snapshots().map_err(|error| self.error(&error))?;
-        let mut sets: Vec<StoredSet> = snapshots.into_iter().filter_map(stored_set).collect();
+        let mut sets: Vec<StoredSet> = self.snapshots()?.0.into_iter().filter_map(stored_set).collect();
         sets.sort_by(|one, other| other.id.cmp(&one.id));
         Ok(sets)
+    }
+
+    /// Sets that have a receipt and no readable snapshot, with what is wrong. Only where a snapshot is damaged: the
+    /// receipt of a set that never came about, or was removed, is none of a lost one.
+    pub(crate) fn lost(&self) -> Result<Vec<(SetId, String)>> {
+        let (readable, damaged) = self.snapshots()?;
+        if damaged.is_empty() {
+            return Ok(Vec::new());
+        }
+        let there: BTreeSet<SetId> = readable.into_iter().filter_map(stored_set).map(|set| set.id).collect();
+        let why = format!("its snapshot cannot be found, and of the snapshots {} is damaged", damaged.join(", "));
+        let told = self.receipt_names()?.into_iter().filter(|set| !there.contains(set));
+        Ok(told.map(|set| (set, why.clone())).collect())
+    }
+
+    /// The snapshots, and the names of those that are not what was written. One by one: a bad one must not hide the
+    /// others, and one that its writer removes meanwhile is no trouble.
+    pub(super) fn snapshots(&self) -> Result<(Vec<SnapshotFile>, Vec<String>)> {
+        let (mut snapshots, mut damaged) = (Vec::new(), Vec::new());
+        for (id, _) in self.store.list_with_size(FileType::Snapshot).map_err(|error| self.error(&error))? {
+            let name = super::store::name(FileType::Snapshot, &id);
+            let sealed = match self.store.get(&name) {
+                Ok(sealed) => sealed,
+                Err(object_store::Error::NotFound { .. }) => continue,
+                Err(error) => return Err(Error::Place { place: self.place().to_owned(), why: error.to_string() }),
+            };
+            match self.snapshot(&id, &sealed) {
+                Some(snapshot) => snapshots.push(snapshot),
+                None => damaged.push(name),
+            }
+        }
+        if !damaged.is_empty() {
+            tracing::error!(?damaged, "snapshots are not what was written");
+        }
+        Ok((snapshots, damaged))
+    }
+
+    fn snapshot(&self, id: &Id, sealed: &[u8]) -> Option<SnapshotFile> {
+        if digest(sealed) != *id {
+            return None;
+        }
+        let text = self.crypt.decrypt(sealed)?;
+        // A first byte of 2 says that what follows is compressed.
+        let text = match text.first() {
+            Some(2) => zstd::decode_all(&text[1..]).ok()?,
+            _ => text,
+        };
+        let mut snapshot: SnapshotFile = serde_json::from_slice(&text).ok()?;
+        snapshot.id = (*id).into();
+        Some(snapshot)
     }
 
     /// The named set, or the newest.
@@ -65,6 +116,7 @@ impl Repository {
     pub(crate) fn stored(&self, set: &StoredSet, parts: &[Part]) -> Result<Vec<String>> {
         let view = self.full()?;
         let (tallies, chunks) = self.walk(&view, set)?;
+        let sizes = self.pack_sizes()?;
         let mut wrong: Vec<String> = parts
             .iter()
             .filter_map(|part| {
@@ -78,11 +130,31 @@ impl Repository {
                 })
             })
             .collect();
-        let absent = chunks.iter().filter(|chunk| view.get_index_entry(*chunk).is_err()).count();
+        let (mut absent, mut packs) = (0, BTreeSet::new());
+        for chunk in &chunks {
+            let Ok(entry) = view.get_index_entry(chunk) else {
+                absent += 1;
+                continue;
+            };
+            let end = u64::from(entry.location.offset) + u64::from(entry.location.length);
+            if sizes.get(&*entry.pack).is_none_or(|size| end > u64::from(*size)) {
+                absent += 1;
+                packs.insert(entry.pack.to_hex().to_string());
+            }
+        }
         if absent > 0 {
-            wrong.push(format!("{absent} of {} chunks are in no pack", chunks.len()));
+            let mut why = format!("{absent} of {} chunks are in no pack", chunks.len());
+            if let Some(pack) = packs.first() {
+                let _ = write!(why, "; gone or too short: {} packs, such as {pack}", packs.len());
+            }
+            wrong.push(why);
         }
         Ok(wrong)
+    }
+
+    fn pack_sizes(&self) -> Result<BTreeMap<Id, u32>> {
+        let listed = self.store.list_with_size(FileType::Pack).map_err(|error| self.error(&error))?;
+        Ok(listed.into_iter().collect())
     }
 
     fn full(&self) -> Result<Rustic<rustic_core::IndexedFullStatus>> {
@@ -128,8 +200,7 @@ impl Repository {
         let rustic = self.rustic()?;
         let mut good = self.verified_packs()?;
         let mut bad: Vec<(IndexPack, String)> = Vec::new();
-        let sizes: BTreeMap<Id, u32> =
-            self.store.list_with_size(FileType::Pack).map_err(|error| self.error(&error))?.into_iter().collect();
+        let sizes = self.pack_sizes()?;
         let mut present = BTreeSet::new();
         let progress = rustic.progress_hidden();
         for index in rustic.stream_files::<IndexFile>().map_err(|error| self.error(&error))? {
@@ -214,36 +285,78 @@ impl Repository {
             return Err(refused("it is not empty, and nothing that is there is ever overwritten".to_owned()));
         }
         let view = self.full()?;
-        let damaged = |error: &rustic_core::RusticError| Error::Damaged {
-            place: self.place().to_owned(),
-            why: super::plain(error),
-        };
-        let node = view.node_from_path(set.snapshot.tree, Path::new(part)).map_err(|error| damaged(&error))?;
+        let harmed = |error: &rustic_core::RusticError| self.harm(into, error);
+        let node = view.node_from_path(set.snapshot.tree, Path::new(part)).map_err(|error| self.error(&error))?;
         let target = into.display().to_string();
         let destination = LocalDestination::new(&target, true, false).map_err(|error| refused(super::plain(&error)))?;
         // Only root can give files away.
         let options = RestoreOptions::default().no_ownership(!rustix::process::geteuid().is_root());
-        let nodes = view.ls(&node, &LsOptions::default()).map_err(|error| damaged(&error))?;
+        let nodes = view.ls(&node, &LsOptions::default()).map_err(|error| self.error(&error))?;
         let plan =
-            view.prepare_restore(&options, nodes.clone(), &destination, false).map_err(|error| damaged(&error))?;
-        // It panics on a chunk that cannot be decrypted.
+            view.prepare_restore(&options, nodes.clone(), &destination, false).map_err(|error| harmed(&error))?;
+        // It panics on whatever goes wrong while chunks are read and written.
         let restoring = AssertUnwindSafe(|| view.restore(plan, &options, nodes, &destination));
-        let restored = catch_unwind(restoring).map_err(|_| Error::Damaged {
-            place: self.place().to_owned(),
-            why: format!("{part} has a chunk that is not what was written"),
-        })?;
-        restored.map_err(|error| damaged(&error))?;
+        let restored = catch_unwind(restoring).map_err(|panic| self.panicked(into, part, panic.as_ref()))?;
+        restored.map_err(|error| harmed(&error))?;
         let written = measure(into).map_err(|error| refused(error.to_string()))?;
         let (tallies, _) = self.walk(&view, set)?;
         let wanted = tallies.get(part).copied().unwrap_or_default();
         if written != wanted {
-            return Err(refused(format!(
-                "{} of {} entries and {} of {} bytes were restored",
+            let why = format!(
+                "{} of {} entries and {} of {} bytes of {part} were restored",
                 written.entries, wanted.entries, written.bytes, wanted.bytes
-            )));
+            );
+            return Err(Error::Damaged { place: self.place().to_owned(), why });
         }
         Ok(written)
     }
+
+    /// Who is at fault for an error of a restore: the folder that is written to, the repository's place, or its bytes.
+    fn harm(&self, into: &Path, error: &rustic_core::RusticError) -> Error {
+        let mut causes =
+            std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
+        match causes.find_map(|cause| cause.downcast_ref::<std::io::Error>()) {
+            Some(why) => Error::Target { path: into.to_owned(), why: why.to_string() },
+            None => self.error(error),
+        }
+    }
+
+    /// The same for a panic, which has the error in its text.
+    fn panicked(&self, into: &Path, part: &str, panic: &(dyn Any + Send)) -> Error {
+        let text = panic.downcast_ref::<String>().map_or("", String::as_str);
+        let place = || self.place().to_owned();
+        match blamed(text) {
+            Blame::Target(why) => Error::Target { path: into.to_owned(), why },
+            Blame::Place => {
+                Error::Place { place: place(), why: format!("{part} could not be read: {}", first_line(text)) }
+            }
+            Blame::Bytes => {
+                Error::Damaged { place: place(), why: format!("{part} has a chunk that is not what was written") }
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Blame {
+    Target(String),
+    Place,
+    Bytes,
+}
+
+/// Whom the text of a panic in `rustic_core`'s restore accuses: it shows the error as Rust's `Debug` does.
+fn blamed(text: &str) -> Blame {
+    if text.contains("object_store") || text.contains("kind: Backend") {
+        return Blame::Place;
+    }
+    match text.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"')) {
+        Some((why, _)) if text.contains("Os {") => Blame::Target(why.to_owned()),
+        _ => Blame::Bytes,
+    }
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default()
 }
 
 /// What lies in a folder: entries below it, and the bytes of its files.

@@ -23,6 +23,12 @@ impl Repository {
         read(&self.store, &path(set))
     }
 
+    /// The sets that a receipt speaks of.
+    pub(super) fn receipt_names(&self) -> Result<Vec<SetId>> {
+        let listed = self.store.names(FOLDER).map_err(|error| refused(&self.store, &error))?;
+        Ok(listed.iter().filter_map(|(name, _)| name.strip_suffix(".json")?.parse().ok()).collect())
+    }
+
     pub(super) fn verified_packs(&self) -> Result<BTreeSet<String>> {
         Ok(read(&self.store, VERIFIED)?.unwrap_or_default())
     }

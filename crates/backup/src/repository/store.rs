@@ -54,7 +54,7 @@ impl Store {
         self.wait(self.objects.put(&Key::from(name), content.into())).map(|_| ())
     }
 
-    fn list(&self, folder: &str) -> Result<Vec<(String, u64)>, StoreError> {
+    pub(super) fn names(&self, folder: &str) -> Result<Vec<(String, u64)>, StoreError> {
         let key = Key::from(folder);
         let objects: Vec<_> = self.wait(self.objects.list(Some(&key)).try_collect())?;
         let named =
@@ -98,7 +98,7 @@ impl ReadBackend for Store {
             let found = self.exists("config").map_err(|error| self.failure("looking for", "config", error))?;
             return Ok(if found { vec![(Id::default(), 0)] } else { Vec::new() });
         }
-        let listed = self.list(tpe.dirname()).map_err(|error| self.failure("listing", tpe.dirname(), error))?;
+        let listed = self.names(tpe.dirname()).map_err(|error| self.failure("listing", tpe.dirname(), error))?;
         // Whatever else lies there (a half-written file of a dead process) is none of the repository's.
         let ids = listed.into_iter().filter_map(|(name, size)| Some((name.parse().ok()?, u32::try_from(size).ok()?)));
         Ok(ids.collect())
@@ -118,7 +118,7 @@ impl ReadBackend for Store {
         if read.len() == length as usize {
             return Ok(read);
         }
-        let short = RusticError::new(ErrorKind::Backend, "`{name}` in `{place}` is shorter than it was written");
+        let short = RusticError::new(ErrorKind::Verification, "`{name}` in `{place}` is shorter than it was written");
         Err(short.attach_context("name", name).attach_context("place", self.place.clone()))
     }
 

@@ -37,8 +37,7 @@ pub(crate) struct Stored<T> {
 impl Repository {
     /// Begins a set. Whoever calls holds the lock, so what is pending belongs to a process that is dead.
     pub(crate) fn begin(&self, made: Timestamp) -> Result<SetWriter<'_>> {
-        let rustic = self.rustic()?;
-        let snapshots = rustic.get_all_snapshots().map_err(|error| self.error(&error))?;
+        let (snapshots, _) = self.snapshots()?;
         let left: Vec<SnapshotId> = snapshots
             .into_iter()
             .filter(|snapshot| snapshot.tags.contains(PENDING))
@@ -49,7 +48,7 @@ impl Repository {
                 count = left.len(),
                 "an earlier backup ended in the middle; what it left belongs to no set and goes"
             );
-            rustic.delete_snapshots(&left).map_err(|error| self.error(&error))?;
+            self.rustic()?.delete_snapshots(&left).map_err(|error| self.error(&error))?;
         }
         Ok(SetWriter {
             repository: self,
@@ -154,8 +153,8 @@ impl SetWriter<'_> {
     }
 
     /// Writes the folders, looks whether everything of these parts is there (rung 1), and only then writes the one snapshot
-    /// that makes this a set. Gives the bytes that were added.
-    pub(crate) fn finish(mut self, set: &SetId, parts: &[Part]) -> Result<u64> {
+    /// that makes this a set. `before` is told the bytes that were added, and keeps what must be there when the set is.
+    pub(crate) fn finish<T>(mut self, set: &SetId, parts: &[Part], before: impl FnOnce(u64) -> Result<T>) -> Result<T> {
         let repository = self.repository;
         let view = repository.rustic()?.to_indexed_ids().map_err(|error| repository.error(&error))?;
         let is_there = |id: &rustic_core::TreeId| view.get_tree(id).is_ok();
@@ -172,8 +171,9 @@ impl SetWriter<'_> {
         if !wrong.is_empty() {
             return Err(Error::Damaged { place: repository.place().to_owned(), why: wrong.join("; ") });
         }
+        let kept = before(self.added)?;
         view.save_snapshots(vec![made.snapshot]).map_err(|error| repository.error(&error))?;
-        Ok(self.added)
+        Ok(kept)
     }
 }
 

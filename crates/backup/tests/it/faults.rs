@@ -52,7 +52,8 @@ async fn a_tablespace_that_is_made_during_the_backup_leaves_no_set() {
     make_space(&space, &scene.server.data_dir());
     let client = scene.server.client().await;
     let made = tokio::spawn(async move {
-        let runs = "SELECT count(*) FROM pg_stat_replication WHERE state = 'backup'";
+        // From here on the list of tablespaces is made.
+        let runs = "SELECT count(*) FROM pg_stat_progress_basebackup WHERE phase LIKE 'streaming%'";
         while client.query_one(runs, &[]).await.unwrap().get::<_, i64>(0) == 0 {
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;
         }
@@ -182,6 +183,63 @@ async fn one_bit_in_a_file_that_leads_to_the_data_is_noticed(#[case] kind: &str,
     harm(&file);
     let noticed = passes(&scene).await.unwrap_err();
     assert!(!noticed.is_empty());
+}
+
+/// What was proven before does not count any more: the receipt says so, and not only the command.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_index_takes_the_proof_away() {
+    let scene = Scene::new().await;
+    scene.make().await;
+    assert_eq!(scene.vault.drill(None, BUDGET, now()).await.unwrap().proven(), Some(Rung::Alive));
+    flip(&scene.files("index")[0]);
+    let verified = scene.vault.verify(None, now()).await.unwrap();
+    assert!(verified.failed().count() > 0 && verified.proven() < Some(Rung::Intact), "{verified:?}");
+    assert_eq!(scene.vault.receipts().await.unwrap()[0].proven(), verified.proven());
+    let error = scene.vault.restore(None, None, &scene.folder.path().join("out")).await.unwrap_err();
+    assert!(matches!(error, Error::Damaged { .. }), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_snapshot_harms_its_own_set_and_no_other() {
+    let scene = Scene::new().await;
+    let first = scene.make().await;
+    let of_first = scene.files("snapshots");
+    let second = scene.make().await;
+    let of_second = scene.files("snapshots").into_iter().find(|file| !of_first.contains(file)).unwrap();
+    flip(&of_second);
+    let known = scene.vault.receipts().await.unwrap();
+    assert_eq!((&known[0].set, &known[1].set), (&second.set, &first.set));
+    assert!(known[0].failed().next().unwrap().1.contains("is damaged"), "{:?}", known[0]);
+    scene.vault.verify(Some(&first.set), now()).await.unwrap();
+    let out = scene.folder.path().join("out");
+    assert_eq!(scene.vault.restore(None, None, &out).await.unwrap().set, first.set, "the newest that is there");
+    let third = scene.make().await;
+    assert_eq!(scene.vault.verify(None, now()).await.unwrap().proven(), Some(Rung::Intact), "{third:?}");
+}
+
+/// A backup that deduplicates against a pack that is gone must not say that everything is stored.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_over_a_lost_pack_is_no_set() {
+    let scene = Scene::new().await;
+    scene.make().await;
+    let largest = scene.files("data").into_iter().max_by_key(|file| std::fs::metadata(file).unwrap().len()).unwrap();
+    remove(&largest);
+    let error = scene.vault.make(Vec::new(), now()).await.unwrap_err();
+    assert!(matches!(&error, Error::Damaged { why, .. } if why.contains("in no pack")), "{error:?}");
+    assert_eq!(scene.vault.receipts().await.unwrap().len(), 1);
+}
+
+/// The folder is at fault and not the set; and what was written does not look like a whole one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_onto_a_disk_that_fills_up_blames_the_disk() {
+    let scene = Scene::new().await;
+    scene.make().await;
+    let disk = SmallDisk::mount(12).unwrap();
+    let into = disk.path().join("restored");
+    let error = scene.vault.restore(None, Some("postgres.main"), &into).await.unwrap_err();
+    assert!(matches!(&error, Error::Target { .. }), "{error:?}");
+    assert!(error.to_string().contains("No space left"), "{error}");
+    assert!(!into.join("postgres.main").exists());
 }
 
 #[rstest]

@@ -8,6 +8,7 @@ use groundskeeper_backup::vault::{Content, Own};
 use groundskeeper_core::receipt::{ClimbOutcome, Rung, SetId};
 use groundskeeper_testing::PostgresOptions;
 use groundskeeper_testing::scratch::Scratch;
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,7 @@ async fn a_set_climbs_to_alive_and_leaves_nothing_behind() {
     let drilled = scene.vault.drill(Some(&made.set), BUDGET, now()).await.unwrap();
     assert_eq!(drilled.proven(), Some(Rung::Alive), "{:?}", drilled.climbs);
     assert!(drilled.recovery_time().unwrap() > 0.0);
-    assert_eq!(scene.vault.receipts().await.unwrap(), [drilled]);
+    assert_eq!(scene.vault.receipts().await.unwrap(), [drilled], "also what was measured");
     assert_eq!(std::fs::read_dir(scene.scratch()).unwrap().count(), 0, "the drill takes its place away");
 }
 
@@ -107,9 +108,9 @@ async fn a_second_set_adds_only_what_changed_and_each_comes_back_by_its_name() {
 async fn a_set_made_after_the_clock_went_back_is_still_the_newest() {
     let scene = Scene::new().await;
     let first = scene.make().await;
-    let earlier = "2026-11-21T01:00:00Z".parse().unwrap();
+    let earlier: Timestamp = "2026-11-21T01:00:00Z".parse().unwrap();
     let second = scene.vault.make(Vec::new(), earlier).await.unwrap();
-    assert!(second.set > first.set && second.made > first.made, "{first:?} {second:?}");
+    assert!(second.set > first.set && second.made == earlier, "{first:?} {second:?}");
     assert_eq!(scene.vault.receipts().await.unwrap()[0].set, second.set);
 }
 
@@ -136,6 +137,36 @@ async fn tablespaces_come_along_and_the_live_ones_are_left_alone() {
     let map = std::fs::read_to_string(into.join("postgres.main/data/tablespace_map")).unwrap();
     assert!(map.contains("restored/postgres.main/tablespaces/"), "{map}");
     assert!(!into.join("groundskeeper").exists());
+}
+
+/// Without it nobody knows that there is a Postgres in the set, and its tablespaces must not lead to the live ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_set_without_its_receipt_is_not_whole_and_comes_back_away_from_the_live_tablespaces() {
+    let scene = Scene::new().await;
+    let space = scene.server.data_dir().parent().unwrap().join("space");
+    make_space(&space, &scene.server.data_dir());
+    let client = scene.server.client().await;
+    client.batch_execute(&format!("CREATE TABLESPACE fast LOCATION '{}'", space.display())).await.unwrap();
+    client.batch_execute("CREATE TABLE placed (id int) TABLESPACE fast").await.unwrap();
+    let made = scene.make().await;
+    std::fs::remove_file(scene.repository().join(format!("receipts/{}.json", made.set))).unwrap();
+    assert!(!scene.vault.receipts().await.unwrap()[0].is_whole());
+    let into = scene.folder.path().join("restored");
+    let restored = scene.vault.restore(None, None, &into).await.unwrap();
+    let data = into.join("postgres.main/data");
+    let map = std::fs::read_to_string(data.join("tablespace_map")).unwrap();
+    assert!(map.contains("restored/postgres.main/tablespaces/") && !map.contains(space.to_str().unwrap()), "{map}");
+    let link = std::fs::read_dir(data.join("pg_tblspc")).unwrap().next().unwrap().unwrap().path();
+    assert!(std::fs::read_link(link).unwrap().starts_with(into));
+    assert!(restored.parts.iter().any(|part| !part.next.is_empty()), "{restored:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_of_a_set_that_nobody_verified_climbs_the_lower_rungs_first() {
+    let scene = Scene::new().await;
+    scene.make().await;
+    let drilled = scene.vault.drill(None, BUDGET, now()).await.unwrap();
+    assert_eq!(drilled.proven(), Some(Rung::Alive), "{:?}", drilled.climbs);
 }
 
 #[tokio::test(flavor = "multi_thread")]

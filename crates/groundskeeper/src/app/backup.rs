@@ -87,8 +87,12 @@ impl App {
 /// The set whose name begins so; the newest without a name.
 fn chosen<'a>(receipts: &'a [Receipt], set: Option<&str>) -> Result<&'a Receipt, CallError> {
     let Some(prefix) = set else {
+        // One whose snapshot is damaged cannot be restored.
+        let is_there = |receipt: &&Receipt| receipt.failed().all(|(rung, _)| rung != Rung::Stored);
         return receipts
-            .first()
+            .iter()
+            .find(is_there)
+            .or(receipts.first())
             .ok_or_else(|| CallError::usage("there is no set yet; `groundskeeper backup run` makes one"));
     };
     let found: Vec<&Receipt> =
@@ -216,6 +220,10 @@ pub async fn status_now(settings: &Settings) -> Result<BackupStatusView, CallErr
 /// What of a set is restored.
 fn parts(receipt: &Receipt, only: Option<&str>) -> Result<Vec<(String, u64)>, CallError> {
     let sized = |part: &Part| (part.name.clone(), part.bytes);
+    // Its receipt was lost; the snapshot knows what is in it, and the restore looks there.
+    if receipt.parts.is_empty() {
+        return Ok(Vec::new());
+    }
     let Some(only) = only else { return Ok(receipt.parts.iter().map(sized).collect()) };
     if let Some(part) = receipt.parts.iter().find(|part| part.name == only) {
         return Ok(vec![sized(part)]);
@@ -233,6 +241,9 @@ fn warnings(receipt: &Receipt, all: &[Receipt]) -> Vec<String> {
     let missing = receipt.missing.iter().map(|missing| format!("{} is not in it: {}", missing.system, missing.why));
     let failed = receipt.failed().map(|(rung, why)| format!("it failed rung {} ({rung}): {why}", rung.number()));
     let mut warnings: Vec<String> = missing.chain(failed).collect();
+    if receipt.parts.is_empty() {
+        warnings.push("its receipt was lost: nobody knows what should be in it, nor how much room it needs".to_owned());
+    }
     if receipt.proven() < Some(Rung::Alive) {
         let better = all.iter().find(|other| other.proven() >= Some(Rung::Alive));
         let better = better.map_or_else(

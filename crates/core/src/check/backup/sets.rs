@@ -37,8 +37,19 @@ pub static SET_MISSING: Check = Check {
     judge: Judge::Backup(set_missing),
 };
 
+/// Seconds that two clocks may differ.
+const SKEW: f64 = 300.0;
+
 fn set_missing(sight: &Sight<'_, Backup>) -> Judged {
     let receipts = sight.seen.receipts.as_ref()?;
+    // A clock that was ahead once must not make a set look young for years.
+    let is_future = |receipt: &&Receipt| seconds_between(sight.now, receipt.made) > SKEW;
+    if let Some(future) = receipts.iter().find(|receipt| receipt.is_whole()).filter(is_future) {
+        let (summary, what) = ("The newest backup set claims to be made in the future", "it claims to be made at");
+        let draft = Draft::new(Severity::Warning, summary).saw(what, Value::Time { at: future.made }, source(future));
+        let fix = "look at the clock of this machine (timedatectl), then groundskeeper backup run";
+        return Ok(vec![with_failure(draft, failed_since(sight.seen, None)).fix(fix)]);
+    }
     let whole = receipts.iter().find(|receipt| receipt.is_whole());
     // Where none was ever whole, the time counts from the first attempt.
     let Some(reference) = whole.or(receipts.last()) else {
@@ -146,6 +157,13 @@ mod tests {
         assert_eq!(failing(&judged(with(whole_for(25.9)))), []);
         assert_eq!(failing(&judged(with(whole_for(26.0)))), one("backup.set_missing", Severity::Warning));
         assert_eq!(failing(&judged(with(whole_for(50.0)))), one("backup.set_missing", Severity::Critical));
+    }
+
+    #[test]
+    fn a_set_from_the_future_is_told_and_not_young() {
+        let future = |hours| with(vec![set(hours), set(30.0)]);
+        assert_eq!(failing(&judged(future(-24.0))), one("backup.set_missing", Severity::Warning));
+        assert_eq!(failing(&judged(future(-0.05))), []);
     }
 
     #[test]
