@@ -3,7 +3,7 @@
 use super::coverage::{self, Coverage};
 use super::shortened;
 use crate::programs::Programs;
-use crate::scratch::{DataFolder, ScratchServer, Setback, said};
+use crate::scratch::{DATA_DIRECTORY, DataFolder, PRELOADED, ScratchServer, Setback, said};
 use groundskeeper_core::quantity::format_seconds;
 use groundskeeper_core::receipt::{ClimbOutcome, Cluster, Lsn};
 use std::time::{Duration, Instant};
@@ -65,7 +65,7 @@ async fn ask(
         let client = server.enter().await.map_err(|error| refused(server, "the first database", &error))?;
         let found = identity(server, &client, cluster).await?;
         let databases = databases(&client).await.map_err(|error| refused(server, "the list of databases", &error))?;
-        let coverage = coverage(server, &databases, cluster.major()).await?;
+        let coverage = coverage(server, &databases, cluster).await?;
         Ok::<_, Setback>((found, databases, coverage))
     });
     let ((version, recovered), databases, coverage) = tokio::time::timeout(left(), entering).await.map_err(late)??;
@@ -118,8 +118,13 @@ async fn databases(client: &Client) -> Result<Vec<Database>, tokio_postgres::Err
     rows.iter().map(|row| Ok(Database { name: row.try_get(0)?, open: row.try_get(1)? })).collect()
 }
 
-async fn coverage(server: &ScratchServer<'_>, databases: &[Database], major: u32) -> Result<Coverage, Setback> {
-    let mut coverage = Coverage::default();
+async fn coverage(
+    server: &ScratchServer<'_>,
+    databases: &[Database],
+    cluster: &Cluster,
+) -> Result<Coverage, Setback> {
+    let (mut coverage, major) = (Coverage::default(), cluster.major());
+    unsaid(cluster, &mut coverage);
     for library in server.left_out() {
         coverage.doubt(format!("the library {library}: it is not installed here, and was not loaded"));
     }
@@ -136,6 +141,23 @@ async fn coverage(server: &ScratchServer<'_>, databases: &[Database], major: u32
         }
     }
     Ok(coverage)
+}
+
+/// What the receipt does not say, because the role that made the set may not see it.
+fn unsaid(cluster: &Cluster, coverage: &mut Coverage) {
+    let unsaid = |name: &str| !cluster.settings.contains_key(name);
+    if unsaid(PRELOADED) {
+        coverage.doubt(format!(
+            "the libraries of `{PRELOADED}`: which they are was hidden from the role that makes backups, and none was \
+             loaded; GRANT pg_monitor to it"
+        ));
+    }
+    if unsaid(DATA_DIRECTORY) {
+        coverage.not_covered.push(format!(
+            "that the scratch folder is not around the live data directory: the receipt does not say where that is \
+             (`{DATA_DIRECTORY}` is hidden from a role without pg_monitor)"
+        ));
+    }
 }
 
 fn no_amcheck(major: u32) -> String {

@@ -8,6 +8,7 @@
 
 use crate::error::{Error, Result};
 use crate::repository::feed::Feed;
+use crate::scratch::DATA_DIRECTORY;
 use crate::vault::PostgresSource;
 use bytes::Bytes;
 use groundskeeper_core::receipt::{Cluster, Lsn, Tablespace};
@@ -15,6 +16,7 @@ use groundskeeper_systems::postgres::facts::{Facts, cluster_facts};
 use groundskeeper_systems::postgres::walsender::{BaseBackup, Chunk, WalSenderError};
 use jiff::Timestamp;
 use rustic_core::repofile::Metadata;
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,6 +55,10 @@ pub(crate) async fn begin(source: &PostgresSource, label: &str) -> Result<Begun>
         .iter()
         .map(|space| Tablespace { oid: space.oid, location: space.location.clone() })
         .collect();
+    if !facts.hidden.is_empty() {
+        let hidden = facts.hidden.join(", ");
+        tracing::warn!(system, hidden, "settings are hidden from the role; `GRANT pg_monitor` shows them");
+    }
     let cluster = Cluster {
         version: facts.version,
         system_identifier: identity.system_identifier,
@@ -61,9 +67,16 @@ pub(crate) async fn begin(source: &PostgresSource, label: &str) -> Result<Begun>
         stop: backup.start,
         tablespaces,
         superuser: facts.superuser,
-        settings: facts.settings,
+        settings: with_place(facts.settings, &facts.given),
     };
     Ok(Begun { backup, cluster, system })
+}
+
+/// What a copy repeats, and where the original lies, of which no drill may come near. What is hidden is not in it.
+fn with_place(mut settings: BTreeMap<String, String>, given: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let place = given.get(DATA_DIRECTORY).map(|place| (DATA_DIRECTORY.to_owned(), place.clone()));
+    settings.extend(place);
+    settings
 }
 
 async fn facts(source: &PostgresSource) -> Result<Facts> {

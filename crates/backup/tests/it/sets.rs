@@ -162,3 +162,42 @@ async fn several_keys_open_it_and_a_removed_one_does_not() {
     let refused = groundskeeper_backup::Vault::new(settings).try_key().await.unwrap_err();
     assert!(matches!(&refused, Error::Key(why) if why.contains("no")), "{refused}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_around_the_live_data_directory_is_not_tried() {
+    let scene = Scene::new().await;
+    let made = scene.make().await;
+    let data = scene.server.data_dir();
+    let cluster = made.parts[0].postgres.as_ref().unwrap();
+    assert_eq!(cluster.settings["data_directory"], data.display().to_string());
+    let mut settings = scene.vault.settings().clone();
+    settings.scratch = data.parent().unwrap().to_owned();
+    let before = std::fs::read_dir(&settings.scratch).unwrap().count();
+    let around = settings.scratch.clone();
+    let drilled = groundskeeper_backup::Vault::new(settings).drill(None, BUDGET, now()).await.unwrap();
+    for climb in &drilled.climbs[drilled.climbs.len() - 2..] {
+        let ClimbOutcome::NotTried { why } = &climb.outcome else { panic!("{climb:?}") };
+        assert!(why.contains("a folder of a live Postgres, in it; set `scratch`"), "{why}");
+    }
+    assert_eq!(std::fs::read_dir(around).unwrap().count(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hidden_from_the_role_is_named_with_the_proof() {
+    let scene = Scene::with(PostgresOptions::default().set("max_replication_slots", "23")).await;
+    let client = scene.server.client().await;
+    client.batch_execute("CREATE ROLE bare LOGIN REPLICATION PASSWORD 'CHANGE-ME'").await.unwrap();
+    let url = scene.server.url_for("bare", "CHANGE-ME", "postgres");
+    let vault = groundskeeper_backup::Vault::new(crate::scene::settings(&url, scene.folder.path()));
+    let made = vault.make(Vec::new(), now()).await.unwrap();
+    let settings = &made.parts[0].postgres.as_ref().unwrap().settings;
+    assert_eq!(settings["max_replication_slots"], "23");
+    assert!(!settings.contains_key("data_directory"), "else this shows nothing: {settings:?}");
+    let drilled = vault.drill(None, BUDGET, now()).await.unwrap();
+    let ClimbOutcome::Proven { not_covered, .. } = &drilled.last(Rung::Alive).unwrap().outcome else {
+        panic!("{drilled:?}")
+    };
+    for hidden in ["the libraries of `shared_preload_libraries`", "not around the live data directory"] {
+        assert!(not_covered.iter().any(|line| line.contains(hidden)), "{not_covered:?}");
+    }
+}
