@@ -7,11 +7,12 @@ use groundskeeper_core::SystemId;
 use groundskeeper_core::receipt::{Receipt, SetId};
 use groundskeeper_systems::postgres::Endpoint;
 use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use crate::key::KeySource;
 
 /// Where sets go, what goes into them, and where they are proven.
 #[derive(Debug, Clone)]
@@ -28,15 +29,6 @@ pub struct Settings {
     pub programs: Vec<PathBuf>,
     /// Whom scratch servers run as when we are root; `postgres` otherwise.
     pub run_as: String,
-}
-
-#[derive(Debug, Clone)]
-pub enum KeySource {
-    Given(SecretString),
-    /// Its first line.
-    File(PathBuf),
-    /// The first line that this command prints.
-    Command(String),
 }
 
 #[derive(Debug, Clone)]
@@ -229,34 +221,6 @@ pub(crate) fn receipt(repository: &Repository, set: &StoredSet) -> Result<Receip
         added: 0,
         climbs: Vec::new(),
     }))
-}
-
-impl KeySource {
-    /// Reads the key, now: it may be changed while the keeper runs.
-    pub fn read(&self) -> Result<SecretString> {
-        let text = match self {
-            Self::Given(key) => key.expose_secret().to_owned(),
-            Self::File(path) => {
-                std::fs::read_to_string(path).map_err(|error| Error::Key(format!("{}: {error}", path.display())))?
-            }
-            Self::Command(command) => printed(command)?,
-        };
-        match text.lines().next().map(str::trim_end) {
-            Some(key) if !key.is_empty() => Ok(key.into()),
-            _ => Err(Error::Key("it is empty".to_owned())),
-        }
-    }
-}
-
-/// What a command prints. What it complains of is told, what it prints never is.
-fn printed(command: &str) -> Result<String> {
-    let ran = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output();
-    let ran = ran.map_err(|error| Error::Key(format!("`{command}`: {error}")))?;
-    if !ran.status.success() {
-        let said = String::from_utf8_lossy(&ran.stderr);
-        return Err(Error::Key(format!("`{command}` ended with {}: {}", ran.status, said.trim())));
-    }
-    String::from_utf8(ran.stdout).map_err(|_| Error::Key(format!("`{command}` printed what is no text")))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -118,11 +118,7 @@ async fn databases(client: &Client) -> Result<Vec<Database>, tokio_postgres::Err
     rows.iter().map(|row| Ok(Database { name: row.try_get(0)?, open: row.try_get(1)? })).collect()
 }
 
-async fn coverage(
-    server: &ScratchServer<'_>,
-    databases: &[Database],
-    cluster: &Cluster,
-) -> Result<Coverage, Setback> {
+async fn coverage(server: &ScratchServer<'_>, databases: &[Database], cluster: &Cluster) -> Result<Coverage, Setback> {
     let (mut coverage, major) = (Coverage::default(), cluster.major());
     unsaid(cluster, &mut coverage);
     for library in server.left_out() {
