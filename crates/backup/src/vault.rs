@@ -120,8 +120,7 @@ impl Vault {
                 Repository::open(&settings.folder, &key)?;
                 return Ok(false);
             }
-            Repository::init(&settings.folder, &key)?;
-            Ok(true)
+            Repository::init(&settings.folder, &key)
         })
         .await
     }

@@ -201,3 +201,53 @@ async fn what_is_hidden_from_the_role_is_named_with_the_proof() {
         assert!(not_covered.iter().any(|line| line.contains(hidden)), "{not_covered:?}");
     }
 }
+
+/// A vault without a server, over a folder that is not there yet.
+fn bare_vault(folder: &Path) -> groundskeeper_backup::Vault {
+    groundskeeper_backup::Vault::new(crate::scene::settings("postgres://a:b@127.0.0.1:1/x", folder))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_make_the_repository_at_once_one_does() {
+    let folder = Scratch::new("init").unwrap();
+    let vaults: Vec<_> = (0..4).map(|_| bare_vault(folder.path())).collect();
+    let made = vaults.into_iter().map(|vault| tokio::spawn(async move { vault.init().await }));
+    let (mut made_by, mut others) = (0, 0);
+    for ended in made.collect::<Vec<_>>() {
+        match ended.await.unwrap() {
+            Ok(true) => made_by += 1,
+            Ok(false) | Err(Error::Busy(_)) => others += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((made_by, others), (1, 3));
+    assert_eq!(files(&folder.path().join("repository/keys")).len(), 1, "each key opens it");
+    bare_vault(folder.path()).try_key().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_was_half_made_is_made_again_and_a_strangers_folder_is_left_alone() {
+    let folder = Scratch::new("init").unwrap();
+    let (vault, repository) = (bare_vault(folder.path()), folder.path().join("repository"));
+    vault.init().await.unwrap();
+    let old_key = files(&repository.join("keys")).remove(0);
+    // As an end by force between the key and the configuration leaves it, on a disk of its own.
+    std::fs::rename(repository.join("config"), repository.join("config#1")).unwrap();
+    std::fs::copy(&old_key, repository.join(format!("keys/{}#1", "0".repeat(64)))).unwrap();
+    std::fs::create_dir(repository.join("lost+found")).unwrap();
+    assert!(vault.init().await.unwrap());
+    let keys = files(&repository.join("keys"));
+    assert!(keys.len() == 1 && keys[0] != old_key, "the old one is a key of nothing: {keys:?}");
+    assert!(repository.join("lost+found").exists() && !repository.join("config#1").exists());
+    vault.try_key().await.unwrap();
+
+    for strange in ["notes.txt", "keys/id_ed25519"] {
+        let other = Scratch::new("strange").unwrap();
+        let file = other.path().join("repository").join(strange);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "mine").unwrap();
+        let refused = bare_vault(other.path()).init().await.unwrap_err();
+        assert!(matches!(&refused, Error::Place { why, .. } if why.contains("is not empty")), "{refused}");
+        assert_eq!(files(other.path()).iter().filter(|file| !file.ends_with("in-use")).count(), 1, "not even our lock");
+    }
+}
