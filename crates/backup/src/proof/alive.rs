@@ -129,14 +129,36 @@ async fn coverage(server: &ScratchServer<'_>, databases: &[Database], cluster: &
             coverage.not_covered.push(format!("database {name}: it allows no connections"));
             continue;
         }
-        let visit = async { coverage::visit(&server.connect(name).await?, name, major, &mut coverage).await };
-        match visit.await {
+        let refused = |error| refused(server, &format!("database {name}"), &error);
+        let client = server.connect(name).await.map_err(refused)?;
+        if major < EVENT_TRIGGERS_OFF {
+            disarm(&client).await.map_err(|error| {
+                let why = said(&error);
+                Setback::NotTried(format!(
+                    "database {name}: its event triggers, which would act, cannot be disabled: {why}"
+                ))
+            })?;
+        }
+        match coverage::visit(&client, name, major, &mut coverage).await {
             Ok(true) => {}
             Ok(false) => return Err(Setback::NotTried(no_amcheck(major))),
-            Err(error) => return Err(refused(server, &format!("database {name}"), &error)),
+            Err(error) => return Err(refused(error)),
         }
     }
     Ok(coverage)
+}
+
+/// From this version on there is a setting for it, which every session of ours has.
+const EVENT_TRIGGERS_OFF: u32 = 17;
+
+/// An event trigger that is always enabled, or on replicas, fires in our sessions as well, at the first DDL: that is
+/// what installs amcheck. To disable one fires none.
+async fn disarm(client: &Client) -> Result<(), tokio_postgres::Error> {
+    let sql = "SELECT format('ALTER EVENT TRIGGER %I DISABLE', evtname) FROM pg_event_trigger WHERE evtenabled <> 'D'";
+    for row in client.query(sql, &[]).await? {
+        client.batch_execute(row.try_get(0)?).await?;
+    }
+    Ok(())
 }
 
 /// What the receipt does not say, because the role that made the set may not see it.
