@@ -168,7 +168,10 @@ impl Vault {
     /// Restores a set, or one part of it, into folders of their own inside of `into`. Nothing that is there is touched.
     pub async fn restore(&self, set: Option<&SetId>, only: Option<&str>, into: &Path) -> Result<Restored> {
         let (wanted, only, into) = (set.cloned(), only.map(str::to_owned), into.to_owned());
-        self.opened(move |_, repository| restore::restore(repository, wanted.as_ref(), only.as_deref(), &into)).await
+        self.opened(move |settings, repository| {
+            restore::restore(repository, &settings.programs, wanted.as_ref(), only.as_deref(), &into)
+        })
+        .await
     }
 
     /// Reads the key and opens the repository with it. Writes nothing.
