@@ -146,10 +146,15 @@ impl Vault {
 
     /// Rungs 1 and 2 of a set (the newest without a name); reads back only packs that were not yet verified.
     pub async fn verify(&self, set: Option<&SetId>, now: Timestamp) -> Result<Receipt> {
+        self.verify_within(set, Duration::MAX, now).await
+    }
+
+    /// The same; what is not read back within `budget` is not tried, and the next time goes on with it.
+    pub async fn verify_within(&self, set: Option<&SetId>, budget: Duration, now: Timestamp) -> Result<Receipt> {
         let wanted = set.cloned();
         self.opened(move |settings, repository| {
             let _lock = Lock::take(&settings.folder)?;
-            verify::verify(repository, wanted.as_ref(), now)
+            verify::verify(repository, wanted.as_ref(), budget, now)
         })
         .await
     }

@@ -5,7 +5,7 @@ use groundskeeper_backup::Error;
 use groundskeeper_backup::programs::Programs;
 use groundskeeper_backup::scratch::{DataFolder, Room, ScratchPlace, ScratchServer};
 use groundskeeper_backup::vault::{Content, Own};
-use groundskeeper_core::receipt::{ClimbOutcome, Rung, SetId};
+use groundskeeper_core::receipt::{ClimbOutcome, Receipt, Rung, SetId};
 use groundskeeper_testing::PostgresOptions;
 use groundskeeper_testing::scratch::Scratch;
 use std::collections::BTreeMap;
@@ -250,4 +250,31 @@ async fn a_repository_that_was_half_made_is_made_again_and_a_strangers_folder_is
         assert!(matches!(&refused, Error::Place { why, .. } if why.contains("is not empty")), "{refused}");
         assert_eq!(files(other.path()).iter().filter(|file| !file.ends_with("in-use")).count(), 1, "not even our lock");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_read_back_in_time_is_not_tried_and_read_the_next_time() {
+    let scene = Scene::new().await;
+    scene.make().await;
+    let packs = scene.files("data").len();
+    let intact =
+        |receipt: &Receipt| receipt.climbs.iter().rfind(|climb| climb.rung == Rung::Intact).unwrap().outcome.clone();
+    let late = scene.vault.verify_within(None, std::time::Duration::ZERO, now()).await.unwrap();
+    assert_eq!(late.proven(), Some(Rung::Stored));
+    let ClimbOutcome::NotTried { why } = intact(&late) else { panic!("{late:?}") };
+    assert!(why.starts_with(&format!("{packs} of {packs} packs were not read back")), "{why}");
+    let whole = scene.vault.verify(None, now()).await.unwrap();
+    let ClimbOutcome::Proven { shown, .. } = intact(&whole) else { panic!("{whole:?}") };
+    assert!(shown.starts_with(&format!("{packs} packs")), "{shown}");
+
+    // Only what is new is left over, and a pack that is gone is noticed without reading.
+    scene.server.client().await.batch_execute("UPDATE documents SET body = 'changed' WHERE id <= 10").await.unwrap();
+    scene.make().await;
+    let late = scene.vault.verify_within(None, std::time::Duration::ZERO, now()).await.unwrap();
+    let ClimbOutcome::NotTried { why } = intact(&late) else { panic!("{late:?}") };
+    assert!(!why.starts_with(&format!("{} of", scene.files("data").len())), "{why}");
+    let largest = scene.files("data").into_iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    std::fs::remove_file(largest).unwrap();
+    let harmed = scene.vault.verify_within(None, std::time::Duration::ZERO, now()).await.unwrap();
+    assert!(matches!(intact(&harmed), ClimbOutcome::Failed { .. }), "{harmed:?}");
 }
