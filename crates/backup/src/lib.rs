@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`vault`] | the façade: make a set, list, verify, drill, restore |
 //! | [`observe`] | what the watch looks at, at the cost of a few system calls |
+//! | `key` | where the repository's key comes from |
 //! | `make`, `verify`, `drill`, `restore` | one file for each thing that the façade does |
 //! | `repository` | the restic format through `rustic_core`, over `object_store` |
 //! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, files |
@@ -21,6 +22,7 @@ pub mod scratch;
 pub mod vault;
 
 mod drill;
+mod key;
 mod make;
 mod repository;
 mod restore;

@@ -1,10 +1,12 @@
 //! Restoring for real: into folders of their own, never over anything.
 
 use crate::error::{Error, Result};
+use crate::programs::Programs;
 use crate::repository::{Repository, StoredSet, Tally};
+use crate::scratch::User;
 use crate::source::postgres::{DATA, TABLESPACES};
-use crate::vault::{Restored, RestoredPart, receipt};
-use groundskeeper_core::receipt::{Cluster, Part, SetId};
+use crate::vault::{Restored, RestoredPart};
+use groundskeeper_core::receipt::SetId;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -13,13 +15,13 @@ use std::time::Instant;
 
 pub(crate) fn restore(
     repository: &Repository,
+    programs: &[PathBuf],
     wanted: Option<&SetId>,
     only: Option<&str>,
     into: &Path,
 ) -> Result<Restored> {
     let started = Instant::now();
     let set = repository.set(wanted)?;
-    let known = receipt(repository, &set)?;
     let names: Vec<&String> = set.parts.iter().filter(|name| only.is_none_or(|only| only == **name)).collect();
     if names.is_empty() {
         let what = only.unwrap_or("nothing");
@@ -31,14 +33,13 @@ pub(crate) fn restore(
     for name in names {
         let folder = into.join(name);
         let tally = restore_whole(repository, &set, name, &folder)?;
-        let cluster = known.parts.iter().find(|part| part.name == *name).and_then(|part: &Part| part.postgres.as_ref());
         let mut next = Vec::new();
         // What is there decides, not the receipt, which may be lost: a Postgres must never find its way to the folders of
         // the one that it was copied from.
         if folder.join(DATA).join("PG_VERSION").exists() {
             let spaces = link_tablespaces(&folder)?;
             remap(&folder.join(DATA), &spaces)?;
-            next = steps(&folder.join(DATA), cluster.map(Cluster::major));
+            next = steps(&folder, programs);
         }
         parts.push(RestoredPart { name: name.clone(), folder, entries: tally.entries, bytes: tally.bytes, next });
     }
@@ -120,16 +121,72 @@ pub(crate) fn remap(data: &Path, spaces: &[(String, PathBuf)]) -> Result<()> {
     fs::write(&map, lines.join("\n") + "\n").map_err(|error| refused(&map, &error))
 }
 
-/// What a person does with a restored data directory.
-fn steps(data: &Path, major: Option<u32>) -> Vec<String> {
-    let major = major.map_or_else(|| "of the major version in PG_VERSION".to_owned(), |major| major.to_string());
-    let data = data.display();
-    vec![
-        format!("Give it to the user that Postgres runs as: chown -R postgres:postgres {data}"),
-        format!(
-            "Look at {data}/postgresql.conf, postgresql.auto.conf and pg_hba.conf (Debian keeps them in \
-             /etc/postgresql, which is not in this backup): paths, port, archive_command."
-        ),
-        format!("Start Postgres {major} on it: pg_ctl -D {data} -l /tmp/restored.log start"),
-    ]
+/// Whose Postgres a restored one becomes when we are root.
+const OWNER: &str = "postgres";
+
+/// What a person does with a restored Postgres, a command at the end where there is one.
+fn steps(folder: &Path, programs: &[PathBuf]) -> Vec<String> {
+    let data = folder.join(DATA);
+    let version = fs::read_to_string(data.join("PG_VERSION")).unwrap_or_default();
+    let major = version.trim();
+    let programs = major
+        .parse()
+        .ok()
+        .and_then(|major| Programs::find(major, programs).ok())
+        .filter(|programs| programs.has("pg_ctl"));
+    let pg_ctl = programs.map_or_else(|| "pg_ctl".to_owned(), |programs| quoted(&programs.path("pg_ctl")));
+    let (whole, log) = (quoted(folder), quoted(&folder.join("server.log")));
+    let mut steps = Vec::new();
+    let mut as_owner = String::new();
+    if rustix::process::geteuid().is_root() {
+        steps.push(format!("Give all of it to the user that Postgres runs as: chown -R {OWNER}:{OWNER} {whole}"));
+        let closed: Vec<String> = closed_above(folder).iter().map(|folder| quoted(folder)).collect();
+        if !closed.is_empty() {
+            steps.push(format!(
+                "Let that user through to it, or restore to where it may go: chmod o+x {}",
+                closed.join(" ")
+            ));
+        }
+        as_owner = format!("runuser -u {OWNER} -- ");
+    } else {
+        steps.push(format!(
+            "It is yours, and Postgres runs as nobody else: start it yourself, or let root give {whole} away."
+        ));
+    }
+    steps.push(format!(
+        "Look at postgresql.conf, postgresql.auto.conf and pg_hba.conf in {} (Debian keeps them in /etc/postgresql, \
+         which is not in this backup): paths, archive_command.",
+        data.display()
+    ));
+    steps.push(format!(
+        "Start Postgres {major} on it, on another port than a server that still runs: \
+         {as_owner}{pg_ctl} -D {} -o '-p 5433' -l {log} -w start",
+        quoted(&data)
+    ));
+    steps
+}
+
+/// Folders on the way to this one that the owner of a Postgres may not enter; what a restore makes is for us only.
+fn closed_above(folder: &Path) -> Vec<PathBuf> {
+    let Ok(Some(user)) = User::to_run_as(OWNER) else { return Vec::new() };
+    let above: Vec<&Path> = folder.ancestors().skip(1).collect();
+    above.into_iter().rev().filter(|above| !user.may_enter(above).unwrap_or(true)).map(Path::to_owned).collect()
+}
+
+/// For a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+:@".contains(&byte));
+    if is_plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_with_a_blank_or_a_quote_is_one_word_of_the_shell() {
+        assert_eq!(quoted(Path::new("/srv/restored/postgres.main")), "/srv/restored/postgres.main");
+        assert_eq!(quoted(Path::new("/srv/it's here")), "'/srv/it'\\''s here'");
+    }
 }

@@ -7,11 +7,12 @@ use groundskeeper_core::SystemId;
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Receipt, Rung, SetId};
 use groundskeeper_systems::postgres::Endpoint;
 use jiff::Timestamp;
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use crate::key::KeySource;
 
 /// Where sets go, what goes into them, and where they are proven.
 #[derive(Debug, Clone)]
@@ -28,15 +29,6 @@ pub struct Settings {
     pub programs: Vec<PathBuf>,
     /// Whom scratch servers run as when we are root; `postgres` otherwise.
     pub run_as: String,
-}
-
-#[derive(Debug, Clone)]
-pub enum KeySource {
-    Given(SecretString),
-    /// Its first line.
-    File(PathBuf),
-    /// The first line that this command prints.
-    Command(String),
 }
 
 #[derive(Debug, Clone)]
@@ -128,8 +120,7 @@ impl Vault {
                 Repository::open(&settings.folder, &key)?;
                 return Ok(false);
             }
-            Repository::init(&settings.folder, &key)?;
-            Ok(true)
+            Repository::init(&settings.folder, &key)
         })
         .await
     }
@@ -171,10 +162,15 @@ impl Vault {
 
     /// Rungs 1 and 2 of a set (the newest without a name); reads back only packs that were not yet verified.
     pub async fn verify(&self, set: Option<&SetId>, now: Timestamp) -> Result<Receipt> {
+        self.verify_within(set, Duration::MAX, now).await
+    }
+
+    /// The same; what is not read back within `budget` is not tried, and the next time goes on with it.
+    pub async fn verify_within(&self, set: Option<&SetId>, budget: Duration, now: Timestamp) -> Result<Receipt> {
         let wanted = set.cloned();
         self.opened(move |settings, repository| {
             let _lock = Lock::take(&settings.folder)?;
-            verify::verify(repository, wanted.as_ref(), now)
+            verify::verify(repository, wanted.as_ref(), budget, now)
         })
         .await
     }
@@ -189,7 +185,7 @@ impl Vault {
             let set = repository.set(wanted.as_ref())?;
             let known = receipt(repository, &set)?;
             if [Rung::Stored, Rung::Intact].into_iter().any(|rung| known.last(rung).is_none()) {
-                verify::verify(repository, Some(&set.id), now)?;
+                verify::verify(repository, Some(&set.id), budget, now)?;
             }
             drill::drill(settings, repository, Some(&set.id), budget, now)
         })
@@ -199,7 +195,10 @@ impl Vault {
     /// Restores a set, or one part of it, into folders of their own inside of `into`. Nothing that is there is touched.
     pub async fn restore(&self, set: Option<&SetId>, only: Option<&str>, into: &Path) -> Result<Restored> {
         let (wanted, only, into) = (set.cloned(), only.map(str::to_owned), into.to_owned());
-        self.opened(move |_, repository| restore::restore(repository, wanted.as_ref(), only.as_deref(), &into)).await
+        self.opened(move |settings, repository| {
+            restore::restore(repository, &settings.programs, wanted.as_ref(), only.as_deref(), &into)
+        })
+        .await
     }
 
     /// Reads the key and opens the repository with it. Writes nothing.
@@ -251,34 +250,6 @@ pub(crate) fn receipt(repository: &Repository, set: &StoredSet) -> Result<Receip
         added: 0,
         climbs: Vec::new(),
     }))
-}
-
-impl KeySource {
-    /// Reads the key, now: it may be changed while the keeper runs.
-    pub fn read(&self) -> Result<SecretString> {
-        let text = match self {
-            Self::Given(key) => key.expose_secret().to_owned(),
-            Self::File(path) => {
-                std::fs::read_to_string(path).map_err(|error| Error::Key(format!("{}: {error}", path.display())))?
-            }
-            Self::Command(command) => printed(command)?,
-        };
-        match text.lines().next().map(str::trim_end) {
-            Some(key) if !key.is_empty() => Ok(key.into()),
-            _ => Err(Error::Key("it is empty".to_owned())),
-        }
-    }
-}
-
-/// What a command prints. What it complains of is told, what it prints never is.
-fn printed(command: &str) -> Result<String> {
-    let ran = Command::new("sh").args(["-c", command]).stdin(Stdio::null()).output();
-    let ran = ran.map_err(|error| Error::Key(format!("`{command}`: {error}")))?;
-    if !ran.status.success() {
-        let said = String::from_utf8_lossy(&ran.stderr);
-        return Err(Error::Key(format!("`{command}` ended with {}: {}", ran.status, said.trim())));
-    }
-    String::from_utf8(ran.stdout).map_err(|_| Error::Key(format!("`{command}` printed what is no text")))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use super::coverage::{self, Coverage};
 use super::shortened;
 use crate::programs::Programs;
-use crate::scratch::{DataFolder, ScratchServer, Setback, said};
+use crate::scratch::{DATA_DIRECTORY, DataFolder, PRELOADED, ScratchServer, Setback, said};
 use groundskeeper_core::quantity::format_seconds;
 use groundskeeper_core::receipt::{ClimbOutcome, Cluster, Lsn};
 use std::time::{Duration, Instant};
@@ -65,7 +65,7 @@ async fn ask(
         let client = server.enter().await.map_err(|error| refused(server, "the first database", &error))?;
         let found = identity(server, &client, cluster).await?;
         let databases = databases(&client).await.map_err(|error| refused(server, "the list of databases", &error))?;
-        let coverage = coverage(server, &databases, cluster.major()).await?;
+        let coverage = coverage(server, &databases, cluster).await?;
         Ok::<_, Setback>((found, databases, coverage))
     });
     let ((version, recovered), databases, coverage) = tokio::time::timeout(left(), entering).await.map_err(late)??;
@@ -118,8 +118,9 @@ async fn databases(client: &Client) -> Result<Vec<Database>, tokio_postgres::Err
     rows.iter().map(|row| Ok(Database { name: row.try_get(0)?, open: row.try_get(1)? })).collect()
 }
 
-async fn coverage(server: &ScratchServer<'_>, databases: &[Database], major: u32) -> Result<Coverage, Setback> {
-    let mut coverage = Coverage::default();
+async fn coverage(server: &ScratchServer<'_>, databases: &[Database], cluster: &Cluster) -> Result<Coverage, Setback> {
+    let (mut coverage, major) = (Coverage::default(), cluster.major());
+    unsaid(cluster, &mut coverage);
     for library in server.left_out() {
         coverage.doubt(format!("the library {library}: it is not installed here, and was not loaded"));
     }
@@ -128,14 +129,53 @@ async fn coverage(server: &ScratchServer<'_>, databases: &[Database], major: u32
             coverage.not_covered.push(format!("database {name}: it allows no connections"));
             continue;
         }
-        let visit = async { coverage::visit(&server.connect(name).await?, name, major, &mut coverage).await };
-        match visit.await {
+        let refused = |error| refused(server, &format!("database {name}"), &error);
+        let client = server.connect(name).await.map_err(refused)?;
+        if major < EVENT_TRIGGERS_OFF {
+            disarm(&client).await.map_err(|error| {
+                let why = said(&error);
+                Setback::NotTried(format!(
+                    "database {name}: its event triggers, which would act, cannot be disabled: {why}"
+                ))
+            })?;
+        }
+        match coverage::visit(&client, name, major, &mut coverage).await {
             Ok(true) => {}
             Ok(false) => return Err(Setback::NotTried(no_amcheck(major))),
-            Err(error) => return Err(refused(server, &format!("database {name}"), &error)),
+            Err(error) => return Err(refused(error)),
         }
     }
     Ok(coverage)
+}
+
+/// From this version on there is a setting for it, which every session of ours has.
+const EVENT_TRIGGERS_OFF: u32 = 17;
+
+/// An event trigger that is always enabled, or on replicas, fires in our sessions as well, at the first DDL: that is
+/// what installs amcheck. To disable one fires none.
+async fn disarm(client: &Client) -> Result<(), tokio_postgres::Error> {
+    let sql = "SELECT format('ALTER EVENT TRIGGER %I DISABLE', evtname) FROM pg_event_trigger WHERE evtenabled <> 'D'";
+    for row in client.query(sql, &[]).await? {
+        client.batch_execute(row.try_get(0)?).await?;
+    }
+    Ok(())
+}
+
+/// What the receipt does not say, because the role that made the set may not see it.
+fn unsaid(cluster: &Cluster, coverage: &mut Coverage) {
+    let unsaid = |name: &str| !cluster.settings.contains_key(name);
+    if unsaid(PRELOADED) {
+        coverage.doubt(format!(
+            "the libraries of `{PRELOADED}`: which they are was hidden from the role that makes backups, and none was \
+             loaded; GRANT pg_monitor to it"
+        ));
+    }
+    if unsaid(DATA_DIRECTORY) {
+        coverage.not_covered.push(format!(
+            "that the scratch folder is not around the live data directory: the receipt does not say where that is \
+             (`{DATA_DIRECTORY}` is hidden from a role without pg_monitor)"
+        ));
+    }
 }
 
 fn no_amcheck(major: u32) -> String {

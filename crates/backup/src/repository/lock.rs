@@ -8,7 +8,7 @@ use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::Path;
 
-const NAME: &str = "groundskeeper.lock";
+pub(super) const NAME: &str = "groundskeeper.lock";
 
 /// Held until it is dropped.
 #[derive(Debug)]

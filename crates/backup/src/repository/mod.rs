@@ -36,7 +36,7 @@ use rustic_core::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use store::Store;
 
@@ -67,21 +67,29 @@ impl std::fmt::Debug for Repository {
 }
 
 impl Repository {
-    /// Makes a repository in a folder that is empty, or not there yet.
-    pub(crate) fn init(folder: &Path, key: &SecretString) -> Result<Self> {
-        let place = folder.display().to_string();
-        let refused = |error: std::io::Error| Error::Place { place: place.clone(), why: error.to_string() };
+    /// Makes a repository in a folder that is empty, or not there yet. One that somebody else has made meanwhile, and
+    /// that opens with our key, is left as it is: then false.
+    pub(crate) fn init(folder: &Path, key: &SecretString) -> Result<bool> {
+        let place = || folder.display().to_string();
+        let refused = |error: std::io::Error| Error::Place { place: place(), why: error.to_string() };
         make_private(folder).map_err(refused)?;
-        let foreign = std::fs::read_dir(folder).map_err(refused)?.next().is_some();
-        if foreign {
+        // Before the lock, so that not even that is left in a folder of somebody else's.
+        let is_free = left_by_init(folder).map_err(refused)?.is_some();
+        if !is_free && !Self::is_there(folder)? {
             let why = "the folder is not empty; a repository wants one of its own".to_owned();
-            return Err(Error::Place { place, why });
+            return Err(Error::Place { place: place(), why });
+        }
+        let _lock = Lock::take(folder)?;
+        if Self::is_there(folder)? {
+            return Self::open(folder, key).map(|_| false);
+        }
+        for left in left_by_init(folder).map_err(refused)?.unwrap_or_default() {
+            let removed = if left.is_dir() { std::fs::remove_dir_all(left) } else { std::fs::remove_file(left) };
+            removed.map_err(refused)?;
         }
         let store = open_store(folder)?;
-        let opened = rustic(&store)?
-            .init(&Credentials::password(key.expose_secret()), &described(), &settings())
-            .map_err(|error| store_error(&store, &error))?;
-        Ok(Self::opened(store, &opened))
+        let made = rustic(&store)?.init(&Credentials::password(key.expose_secret()), &described(), &settings());
+        made.map(|_| true).map_err(|error| store_error(&store, &error))
     }
 
     /// Opens a repository; the key is tried on every key file, which takes a tenth of a second each on purpose.
@@ -194,6 +202,34 @@ fn settings() -> ConfigOptions {
 fn described() -> KeyOptions {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     KeyOptions::default().hostname(host).with_created(true)
+}
+
+/// What a killed `init` has left in a folder without a repository: keys of nothing, and a `config` that is half written
+/// under another name. None when the folder has anything else in it than that, our lock and what a disk has at its top.
+fn left_by_init(folder: &Path) -> std::io::Result<Option<Vec<PathBuf>>> {
+    let mut left = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        match entry.file_name().to_string_lossy().as_ref() {
+            lock::NAME | "lost+found" => {}
+            "keys" if entry.path().is_dir() && holds_keys_only(&entry.path())? => left.push(entry.path()),
+            name if name.starts_with("config#") => left.push(entry.path()),
+            _ => return Ok(None),
+        }
+    }
+    Ok(Some(left))
+}
+
+/// By their names, also when one is half written (`#1` at its end): nobody else's folder of this name is removed.
+fn holds_keys_only(folder: &Path) -> std::io::Result<bool> {
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        let id = name.split('#').next().unwrap_or_default();
+        if id.len() != 64 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Makes a folder for our user only.

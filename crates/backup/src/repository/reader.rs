@@ -14,6 +14,7 @@ use std::ffi::OsStr;
 use std::fmt::Write as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// A set as the repository has it.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub(crate) struct Verified {
     pub(crate) read: usize,
     pub(crate) known: usize,
     pub(crate) bytes: u64,
+    /// Not read, because the time was over.
+    pub(crate) unread: usize,
     /// What is wrong, by the set that needs it. A pack that no set needs harms none.
     pub(crate) damage: BTreeMap<SetId, Vec<String>>,
 }
@@ -194,8 +197,10 @@ impl Repository {
     }
 
     /// Rung 2: reads back every pack that was not read back before, and holds it against its name; then decrypts, unpacks
-    /// and hashes each chunk and folder in it. A pack that is gone or has another length is wrong without reading.
-    pub(crate) fn read_back(&self) -> Result<Verified> {
+    /// and hashes each chunk and folder in it. A pack that is gone or has another length is wrong without reading. After
+    /// `budget` none is begun any more; the next time goes on with those.
+    pub(crate) fn read_back(&self, budget: Duration) -> Result<Verified> {
+        let started = Instant::now();
         let mut verified = Verified::default();
         let rustic = self.rustic()?;
         let mut good = self.verified_packs()?;
@@ -214,6 +219,8 @@ impl Repository {
                     bad.push((pack, why));
                 } else if good.contains(&name) {
                     verified.known += 1;
+                } else if started.elapsed() >= budget {
+                    verified.unread += 1;
                 } else {
                     verified.read += 1;
                     verified.bytes += u64::from(size.unwrap_or(0));

@@ -65,9 +65,11 @@ const TAKEN_OVER: [&str; 6] = [
     "max_active_replication_origins",
 ];
 
+pub(crate) const PRELOADED: &str = "shared_preload_libraries";
+
 /// The libraries of the cluster that are installed here, and those that are not.
 pub(super) fn libraries(programs: &Programs, cluster: &Cluster) -> (Vec<String>, Vec<String>) {
-    let named = cluster.settings.get("shared_preload_libraries").map_or("", String::as_str);
+    let named = cluster.settings.get(PRELOADED).map_or("", String::as_str);
     let names = named.split(',').map(|name| name.trim().trim_matches('"').to_owned()).filter(|name| !name.is_empty());
     names.partition(|name| programs.has_library(name))
 }
@@ -89,7 +91,7 @@ pub(super) fn write(
     lines.push(("port", PORT.to_string()));
     lines.push(("unix_socket_directories", socket.display().to_string()));
     let quoted: Vec<String> = libraries.iter().map(|name| format!("\"{name}\"")).collect();
-    lines.push(("shared_preload_libraries", quoted.join(", ")));
+    lines.push((PRELOADED, quoted.join(", ")));
     if cluster.major() >= 15 {
         lines.push(("allow_in_place_tablespaces", "on".to_owned()));
     }

@@ -5,6 +5,9 @@ use groundskeeper_core::quantity::format_bytes;
 use groundskeeper_core::receipt::Cluster;
 use std::path::{Path, PathBuf};
 
+/// The setting of a receipt by which it is known where the live cluster lies.
+pub(crate) const DATA_DIRECTORY: &str = "data_directory";
+
 /// What a drill writes, and what it leaves of the disk: others write to it, too. Both in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
@@ -62,7 +65,7 @@ pub(super) fn keep_clear(scratch: &Path, clusters: &[&Cluster]) -> Result<()> {
 /// The data directory, where its WAL really is, and the tablespaces. Of a Postgres on another machine the paths are
 /// compared as well: they may be mounted here.
 fn live_folders(cluster: &Cluster) -> Vec<PathBuf> {
-    let data = cluster.settings.get("data_directory").map(PathBuf::from);
+    let data = cluster.settings.get(DATA_DIRECTORY).map(PathBuf::from);
     let wal = data.as_ref().map(|data| data.join("pg_wal"));
     let tablespaces = cluster.tablespaces.iter().map(|tablespace| PathBuf::from(&tablespace.location));
     let folders = data.into_iter().chain(wal).chain(tablespaces).filter(|folder| folder.is_absolute());
@@ -103,7 +106,7 @@ mod tests {
             stop: Lsn(2),
             tablespaces: vec![Tablespace { oid: 16_400, location: tablespace.to_owned() }],
             superuser: "postgres".to_owned(),
-            settings: BTreeMap::from([("data_directory".to_owned(), data.to_owned())]),
+            settings: BTreeMap::from([(DATA_DIRECTORY.to_owned(), data.to_owned())]),
         }
     }
 

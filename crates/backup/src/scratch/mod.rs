@@ -22,7 +22,9 @@ mod server;
 mod user;
 mod wal;
 
+pub(crate) use config::PRELOADED;
 pub use folder::DataFolder;
+pub(crate) use guard::DATA_DIRECTORY;
 pub use guard::Room;
 pub(crate) use server::said;
 pub use server::{ScratchServer, Setback};

@@ -1,6 +1,7 @@
 //! Whom scratch servers run as. Postgres refuses root, so root needs somebody else; anybody else is himself.
 
 use crate::error::{Error, Result};
+use std::io;
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::Path;
 
@@ -13,7 +14,7 @@ pub struct User {
 
 impl User {
     /// The user of this name when we are root. None when we are not: then servers run as we do.
-    pub(super) fn to_run_as(name: &str) -> Result<Option<Self>> {
+    pub(crate) fn to_run_as(name: &str) -> Result<Option<Self>> {
         if !rustix::process::geteuid().is_root() {
             return Ok(None);
         }
@@ -50,15 +51,8 @@ impl User {
     /// lists are not looked at.
     pub(super) fn must_reach(&self, folder: &Path) -> Result<()> {
         for folder in folder.ancestors() {
-            let meta = folder.metadata().map_err(|error| Error::Scratch(format!("{}: {error}", folder.display())))?;
-            let bit = if meta.uid() == self.uid {
-                0o100
-            } else if meta.gid() == self.gid {
-                0o010
-            } else {
-                0o001
-            };
-            if meta.mode() & bit == 0 {
+            let enters = self.may_enter(folder);
+            if !enters.map_err(|error| Error::Scratch(format!("{}: {error}", folder.display())))? {
                 return Err(Error::Scratch(format!(
                     "the user {}, whom scratch servers run as, may not enter {}; open it to him (`chmod o+x`), or set \
                      `scratch` of [backup] to another folder",
@@ -68,6 +62,19 @@ impl User {
             }
         }
         Ok(())
+    }
+
+    /// By the owner and the mode of this one folder.
+    pub(crate) fn may_enter(&self, folder: &Path) -> io::Result<bool> {
+        let meta = folder.metadata()?;
+        let bit = if meta.uid() == self.uid {
+            0o100
+        } else if meta.gid() == self.gid {
+            0o010
+        } else {
+            0o001
+        };
+        Ok(meta.mode() & bit != 0)
     }
 }
 

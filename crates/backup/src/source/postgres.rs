@@ -8,6 +8,7 @@
 
 use crate::error::{Error, Result};
 use crate::repository::feed::Feed;
+use crate::scratch::DATA_DIRECTORY;
 use crate::vault::PostgresSource;
 use bytes::Bytes;
 use groundskeeper_core::receipt::{Cluster, Lsn, Tablespace};
@@ -15,10 +16,12 @@ use groundskeeper_systems::postgres::facts::{Facts, cluster_facts};
 use groundskeeper_systems::postgres::walsender::{BaseBackup, Chunk, WalSenderError};
 use jiff::Timestamp;
 use rustic_core::repofile::Metadata;
-use std::io::{self, Read};
+use std::collections::BTreeMap;
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tar::{Archive, EntryType};
+use tempfile::SpooledTempFile;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// To connect, and for one question.
@@ -31,6 +34,8 @@ const LINKS: &str = "pg_tblspc";
 pub(crate) const DATA: &str = "data";
 pub(crate) const TABLESPACES: &str = "tablespaces";
 const MANIFEST: &str = "backup_manifest";
+/// Bytes of a manifest that wait in memory: those of some ten thousand files.
+const IN_MEMORY: usize = 1 << 20;
 
 /// A backup that has begun.
 #[derive(Debug)]
@@ -53,6 +58,10 @@ pub(crate) async fn begin(source: &PostgresSource, label: &str) -> Result<Begun>
         .iter()
         .map(|space| Tablespace { oid: space.oid, location: space.location.clone() })
         .collect();
+    if !facts.hidden.is_empty() {
+        let hidden = facts.hidden.join(", ");
+        tracing::warn!(system, hidden, "settings are hidden from the role; `GRANT pg_monitor` shows them");
+    }
     let cluster = Cluster {
         version: facts.version,
         system_identifier: identity.system_identifier,
@@ -61,9 +70,16 @@ pub(crate) async fn begin(source: &PostgresSource, label: &str) -> Result<Begun>
         stop: backup.start,
         tablespaces,
         superuser: facts.superuser,
-        settings: facts.settings,
+        settings: with_place(facts.settings, &facts.given),
     };
     Ok(Begun { backup, cluster, system })
+}
+
+/// What a copy repeats, and where the original lies, of which no drill may come near. What is hidden is not in it.
+fn with_place(mut settings: BTreeMap<String, String>, given: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let place = given.get(DATA_DIRECTORY).map(|place| (DATA_DIRECTORY.to_owned(), place.clone()));
+    settings.extend(place);
+    settings
 }
 
 async fn facts(source: &PostgresSource) -> Result<Facts> {
@@ -200,21 +216,38 @@ impl Stream {
         }
     }
 
-    /// It comes last and is small: one line a file.
+    /// It comes last, with one line for each file: hundreds of megabytes for a cluster of millions of them. How long it is
+    /// must be known before it is sent, so it waits on the disk.
     fn manifest(&mut self, feed: &mut Feed) -> Result<Chunk> {
-        let mut manifest = Vec::new();
-        let after = loop {
-            match self.message()? {
-                Chunk::Data(data) => manifest.extend_from_slice(&data),
-                Chunk::Progress(_) => {}
-                other => break other,
-            }
-        };
+        let (mut manifest, length, after) = self.spooled()?;
         let meta = Metadata { mode: Some(0o600), ..Metadata::default() };
         let path = Path::new(DATA).join(MANIFEST);
-        feed.file(&path, manifest.len() as u64, meta, &mut &manifest[..])
+        feed.file(&path, length, meta, &mut manifest)
             .map_err(|error| self.error(format!("{MANIFEST}: {error}"), true))?;
         Ok(after)
+    }
+
+    /// What comes until the next message of another kind, from its start, with its length.
+    fn spooled(&mut self) -> Result<(SpooledTempFile, u64, Chunk)> {
+        let mut spool = tempfile::spooled_tempfile(IN_MEMORY);
+        let mut length = 0;
+        let failed = |stream: &Self, error: &io::Error| {
+            let folder = std::env::temp_dir();
+            stream.error(format!("{MANIFEST} cannot wait in {}: {error}", folder.display()), true)
+        };
+        loop {
+            match self.message()? {
+                Chunk::Data(data) => {
+                    length += data.len() as u64;
+                    spool.write_all(&data).map_err(|error| failed(self, &error))?;
+                }
+                Chunk::Progress(_) => {}
+                after => {
+                    spool.rewind().map_err(|error| failed(self, &error))?;
+                    return Ok((spool, length, after));
+                }
+            }
+        }
     }
 }
 
@@ -290,4 +323,50 @@ fn meta(header: &tar::Header) -> io::Result<Metadata> {
         group: name(header.groupname().ok().flatten()),
         ..Metadata::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream that has these messages on their way.
+    fn stream(chunks: Vec<Chunk>) -> Stream {
+        let (sender, messages) = channel(chunks.len());
+        for chunk in chunks {
+            assert!(sender.try_send(Message::Chunk(chunk)).is_ok());
+        }
+        let cluster = Cluster {
+            version: 150_020,
+            system_identifier: "1".to_owned(),
+            timeline: 1,
+            start: Lsn(1),
+            stop: Lsn(1),
+            tablespaces: Vec::new(),
+            superuser: "postgres".to_owned(),
+            settings: BTreeMap::new(),
+        };
+        Stream { messages, has_tablespaces: false, cluster, system: "postgres.main".to_owned() }
+    }
+
+    #[test]
+    fn a_large_manifest_waits_on_the_disk_and_a_small_one_in_memory() {
+        let piece = Bytes::from(vec![b'x'; 64 << 10]);
+        for (pieces, on_disk) in [(2_usize, false), (40, true)] {
+            let mut chunks = vec![Chunk::Data(piece.clone()); pieces];
+            chunks.insert(1, Chunk::Progress(1));
+            chunks.push(Chunk::End { stop: Lsn(9), timeline: 1 });
+            let (mut spool, length, after) = stream(chunks).spooled().unwrap();
+            assert_eq!((spool.is_rolled(), length), (on_disk, (pieces * piece.len()) as u64));
+            assert!(matches!(after, Chunk::End { stop: Lsn(9), .. }));
+            let mut content = Vec::new();
+            spool.read_to_end(&mut content).unwrap();
+            assert!(content.len() as u64 == length && content.iter().all(|byte| *byte == b'x'));
+        }
+    }
+
+    #[test]
+    fn a_manifest_without_an_end_is_an_error() {
+        let broken = stream(vec![Chunk::Data(Bytes::from_static(b"{"))]).spooled().unwrap_err();
+        assert!(broken.to_string().contains("ended before it was whole"), "{broken}");
+    }
 }

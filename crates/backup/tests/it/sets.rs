@@ -5,7 +5,7 @@ use groundskeeper_backup::Error;
 use groundskeeper_backup::programs::Programs;
 use groundskeeper_backup::scratch::{DataFolder, Room, ScratchPlace, ScratchServer};
 use groundskeeper_backup::vault::{Content, Own};
-use groundskeeper_core::receipt::{ClimbOutcome, Rung, SetId};
+use groundskeeper_core::receipt::{ClimbOutcome, Receipt, Rung, SetId};
 use groundskeeper_testing::PostgresOptions;
 use groundskeeper_testing::scratch::Scratch;
 use jiff::Timestamp;
@@ -192,4 +192,120 @@ async fn several_keys_open_it_and_a_removed_one_does_not() {
     settings.key = groundskeeper_backup::vault::KeySource::Command("echo no >&2; false".into());
     let refused = groundskeeper_backup::Vault::new(settings).try_key().await.unwrap_err();
     assert!(matches!(&refused, Error::Key(why) if why.contains("no")), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_around_the_live_data_directory_is_not_tried() {
+    let scene = Scene::new().await;
+    let made = scene.make().await;
+    let data = scene.server.data_dir();
+    let cluster = made.parts[0].postgres.as_ref().unwrap();
+    assert_eq!(cluster.settings["data_directory"], data.display().to_string());
+    let mut settings = scene.vault.settings().clone();
+    settings.scratch = data.parent().unwrap().to_owned();
+    let before = std::fs::read_dir(&settings.scratch).unwrap().count();
+    let around = settings.scratch.clone();
+    let drilled = groundskeeper_backup::Vault::new(settings).drill(None, BUDGET, now()).await.unwrap();
+    for climb in &drilled.climbs[drilled.climbs.len() - 2..] {
+        let ClimbOutcome::NotTried { why } = &climb.outcome else { panic!("{climb:?}") };
+        assert!(why.contains("a folder of a live Postgres, in it; set `scratch`"), "{why}");
+    }
+    assert_eq!(std::fs::read_dir(around).unwrap().count(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hidden_from_the_role_is_named_with_the_proof() {
+    let scene = Scene::with(PostgresOptions::default().set("max_replication_slots", "23")).await;
+    let client = scene.server.client().await;
+    client.batch_execute("CREATE ROLE bare LOGIN REPLICATION PASSWORD 'CHANGE-ME'").await.unwrap();
+    let url = scene.server.url_for("bare", "CHANGE-ME", "postgres");
+    let vault = groundskeeper_backup::Vault::new(crate::scene::settings(&url, scene.folder.path()));
+    let made = vault.make(Vec::new(), now()).await.unwrap();
+    let settings = &made.parts[0].postgres.as_ref().unwrap().settings;
+    assert_eq!(settings["max_replication_slots"], "23");
+    assert!(!settings.contains_key("data_directory"), "else this shows nothing: {settings:?}");
+    let drilled = vault.drill(None, BUDGET, now()).await.unwrap();
+    let ClimbOutcome::Proven { not_covered, .. } = &drilled.last(Rung::Alive).unwrap().outcome else {
+        panic!("{drilled:?}")
+    };
+    for hidden in ["the libraries of `shared_preload_libraries`", "not around the live data directory"] {
+        assert!(not_covered.iter().any(|line| line.contains(hidden)), "{not_covered:?}");
+    }
+}
+
+/// A vault without a server, over a folder that is not there yet.
+fn bare_vault(folder: &Path) -> groundskeeper_backup::Vault {
+    groundskeeper_backup::Vault::new(crate::scene::settings("postgres://a:b@127.0.0.1:1/x", folder))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_that_make_the_repository_at_once_one_does() {
+    let folder = Scratch::new("init").unwrap();
+    let vaults: Vec<_> = (0..4).map(|_| bare_vault(folder.path())).collect();
+    let made = vaults.into_iter().map(|vault| tokio::spawn(async move { vault.init().await }));
+    let (mut made_by, mut others) = (0, 0);
+    for ended in made.collect::<Vec<_>>() {
+        match ended.await.unwrap() {
+            Ok(true) => made_by += 1,
+            Ok(false) | Err(Error::Busy(_)) => others += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((made_by, others), (1, 3));
+    assert_eq!(files(&folder.path().join("repository/keys")).len(), 1, "each key opens it");
+    bare_vault(folder.path()).try_key().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_that_was_half_made_is_made_again_and_a_strangers_folder_is_left_alone() {
+    let folder = Scratch::new("init").unwrap();
+    let (vault, repository) = (bare_vault(folder.path()), folder.path().join("repository"));
+    vault.init().await.unwrap();
+    let old_key = files(&repository.join("keys")).remove(0);
+    // As an end by force between the key and the configuration leaves it, on a disk of its own.
+    std::fs::rename(repository.join("config"), repository.join("config#1")).unwrap();
+    std::fs::copy(&old_key, repository.join(format!("keys/{}#1", "0".repeat(64)))).unwrap();
+    std::fs::create_dir(repository.join("lost+found")).unwrap();
+    assert!(vault.init().await.unwrap());
+    let keys = files(&repository.join("keys"));
+    assert!(keys.len() == 1 && keys[0] != old_key, "the old one is a key of nothing: {keys:?}");
+    assert!(repository.join("lost+found").exists() && !repository.join("config#1").exists());
+    vault.try_key().await.unwrap();
+
+    for strange in ["notes.txt", "keys/id_ed25519"] {
+        let other = Scratch::new("strange").unwrap();
+        let file = other.path().join("repository").join(strange);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(&file, "mine").unwrap();
+        let refused = bare_vault(other.path()).init().await.unwrap_err();
+        assert!(matches!(&refused, Error::Place { why, .. } if why.contains("is not empty")), "{refused}");
+        assert_eq!(files(other.path()).iter().filter(|file| !file.ends_with("in-use")).count(), 1, "not even our lock");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_read_back_in_time_is_not_tried_and_read_the_next_time() {
+    let scene = Scene::new().await;
+    scene.make().await;
+    let packs = scene.files("data").len();
+    let intact =
+        |receipt: &Receipt| receipt.climbs.iter().rfind(|climb| climb.rung == Rung::Intact).unwrap().outcome.clone();
+    let late = scene.vault.verify_within(None, std::time::Duration::ZERO, now()).await.unwrap();
+    assert_eq!(late.proven(), Some(Rung::Stored));
+    let ClimbOutcome::NotTried { why } = intact(&late) else { panic!("{late:?}") };
+    assert!(why.starts_with(&format!("{packs} of {packs} packs were not read back")), "{why}");
+    let whole = scene.vault.verify(None, now()).await.unwrap();
+    let ClimbOutcome::Proven { shown, .. } = intact(&whole) else { panic!("{whole:?}") };
+    assert!(shown.starts_with(&format!("{packs} packs")), "{shown}");
+
+    // Only what is new is left over, and a pack that is gone is noticed without reading.
+    scene.server.client().await.batch_execute("UPDATE documents SET body = 'changed' WHERE id <= 10").await.unwrap();
+    scene.make().await;
+    let late = scene.vault.verify_within(None, std::time::Duration::ZERO, now()).await.unwrap();
+    let ClimbOutcome::NotTried { why } = intact(&late) else { panic!("{late:?}") };
+    assert!(!why.starts_with(&format!("{} of", scene.files("data").len())), "{why}");
+    let largest = scene.files("data").into_iter().max_by_key(|pack| pack.metadata().unwrap().len()).unwrap();
+    std::fs::remove_file(largest).unwrap();
+    let harmed = scene.vault.verify_within(None, std::time::Duration::ZERO, now()).await.unwrap();
+    assert!(matches!(intact(&harmed), ClimbOutcome::Failed { .. }), "{harmed:?}");
 }

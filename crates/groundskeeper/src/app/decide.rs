@@ -7,7 +7,7 @@ use super::api::{
 use super::{App, CallError, view};
 use crate::record::{Approval, Ignored, Pause};
 use crate::remediation::{Applied, Permission};
-use crate::scheduler::{self, Cause};
+use crate::scheduler;
 use crate::tasks;
 use groundskeeper_core::finding::Finding;
 use groundskeeper_core::plan::plan;
@@ -190,9 +190,7 @@ impl App {
             let (who, detail, now) = (by.to_owned(), name.to_owned(), self.shop.clock.now());
             self.shop.record.with(move |store| store.audit(&who, "task run", &detail, now)).await?;
             self.shop.executor.recover().await?;
-            scheduler::run_once(entry, &self.shop.record, &self.shop.clock, now, Cause::ByHand).await?.ok_or_else(
-                || CallError::unanswered(format!("{name} was started at this very moment by somebody else")),
-            )?
+            scheduler::run_by_hand(entry, &self.shop.record, &self.shop.clock).await?
         };
         // Without a daemon nobody else delivers; beside one, two deliveries do not overlap.
         if !dry_run {

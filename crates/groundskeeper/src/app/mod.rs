@@ -171,7 +171,9 @@ impl App {
             Request::Report { day } => pack(self.report(day).await),
             Request::NotifyTest { channel } => pack(self.notify_test(channel.as_deref()).await),
             Request::Audit { limit } => pack(self.audit(limit).await),
-            Request::BackupVerify { set, by } => pack(self.backup_try(Proof::Verify, set.as_deref(), &by).await),
+            Request::BackupVerify { set, by } => {
+                pack(self.backup_try(Proof::Verify(backup::BY_HAND), set.as_deref(), &by).await)
+            }
             Request::BackupDrill { set, by } => {
                 pack(self.backup_try(Proof::Drill(backup::BY_HAND), set.as_deref(), &by).await)
             }

@@ -4,6 +4,7 @@
 //! - A run of a cron line is claimed in the record by `(task, due)`; whoever claims it runs it, so nothing fires twice,
 //!   not after a restart and not when the clock is set back.
 //! - A fixed rhythm has a grid to wake by, but its runs are due when they begin: a clock that is set back stops no watch.
+//!   So is a run by hand: two requests in one millisecond are two runs, one after the other.
 //! - A moment that was missed (the machine was off or asleep, the job before it took too long) is made up for once,
 //!   however often it was missed. A fixed rhythm is not made up for; it goes on. A task that has never run has missed
 //!   nothing.
@@ -100,28 +101,58 @@ impl Cause {
     }
 }
 
-/// Claims and runs one activation. None when somebody else has claimed it; a rhythm always runs.
-pub async fn run_once<Y: Send + Default + 'static>(
+/// Claims and runs one activation of the calendar. None when somebody else has claimed it; a rhythm always runs.
+async fn run_once<Y: Send + Default + 'static>(
     entry: &Entry<Y>,
     record: &Record,
     clock: &Clock,
     due: Timestamp,
     cause: Cause,
 ) -> record::Result<Option<End<Y>>> {
+    if !entry.schedule.catches_up() {
+        return begin(entry, record, clock, cause).await.map(Some);
+    }
     let _running = entry.running.lock().await;
     let (name, now) = (entry.name, clock.now());
-    let is_rhythm = !entry.schedule.catches_up();
-    let claim = record.with(move |store| {
-        if is_rhythm {
-            return store.begin_run(name, cause.as_str(), now).map(Some);
-        }
-        store.claim_run(name, due, cause.as_str(), now)
-    });
-    let Some(id) = claim.await? else { return Ok(None) };
+    match record.with(move |store| store.claim_run(name, due, cause.as_str(), now)).await? {
+        Some(id) => finish(entry, record, clock, id).await.map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Runs it now, whoever else has started it in this very millisecond: each request is a run of its own.
+pub async fn run_by_hand<Y: Send + Default + 'static>(
+    entry: &Entry<Y>,
+    record: &Record,
+    clock: &Clock,
+) -> record::Result<End<Y>> {
+    begin(entry, record, clock, Cause::ByHand).await
+}
+
+/// A run that is due when it begins.
+async fn begin<Y: Send + Default + 'static>(
+    entry: &Entry<Y>,
+    record: &Record,
+    clock: &Clock,
+    cause: Cause,
+) -> record::Result<End<Y>> {
+    let _running = entry.running.lock().await;
+    let (name, now) = (entry.name, clock.now());
+    let id = record.with(move |store| store.begin_run(name, cause.as_str(), now)).await?;
+    finish(entry, record, clock, id).await
+}
+
+/// Carries out what was claimed as the run `id`, and writes down how it ended.
+async fn finish<Y: Send + Default + 'static>(
+    entry: &Entry<Y>,
+    record: &Record,
+    clock: &Clock,
+    id: i64,
+) -> record::Result<End<Y>> {
     let end = carry_out(entry, Mode::Real).await;
     let (ok, summary, now) = (end.ok, end.summary.clone(), clock.now());
     record.with(move |store| store.finish_run(id, ok, &summary, now)).await?;
-    Ok(Some(end))
+    Ok(end)
 }
 
 /// Says what an activation would do. It is not a run: nothing is claimed or recorded.

@@ -223,6 +223,24 @@ async fn a_job_that_panics_has_failed_and_runs_again() {
     assert!(dry_run(&entry).await.ok);
 }
 
+/// The clock stands still between the two: nobody may be told that the millisecond was taken.
+#[tokio::test(start_paused = true)]
+async fn two_requests_by_hand_in_one_millisecond_are_two_runs() {
+    let play = Play::new();
+    let clock = Clock::compressed(utc("2026-05-01T00:00:10Z"), 1.0);
+    let ran = Arc::new(StdMutex::new(Vec::new()));
+    let job = Arc::new(Noted { clock: clock.clone(), ran: Arc::clone(&ran), takes: NO_TIME });
+    let entry = Entry::new("noted", Schedule::cron("0 9 * * *", TimeZone::UTC).unwrap(), job);
+    let (one, other) =
+        tokio::join!(run_by_hand(&entry, &play.record, &clock), run_by_hand(&entry, &play.record, &clock));
+    assert!(one.unwrap().ok && other.unwrap().ok);
+    let ran = ran.lock().unwrap().clone();
+    assert_eq!(ran.len(), 2);
+    assert_eq!(ran[0].as_millisecond(), ran[1].as_millisecond(), "else this shows nothing");
+    let recorded = play.record.with(|store| store.runs_between(Timestamp::MIN, Timestamp::MAX)).await.unwrap();
+    assert!(recorded.len() == 2 && recorded.iter().all(|run| run.cause == "by hand" && run.outcome == "ok"));
+}
+
 /// A table that is not there under its name makes the store fail; the other way round heals it.
 fn rename(play: &Play, from: &'static str, to: &'static str) {
     let sql = format!("ALTER TABLE {from} RENAME TO {to}");

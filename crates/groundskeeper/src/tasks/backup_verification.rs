@@ -2,7 +2,7 @@
 //!
 //! Rungs 1 and 2 (stored, intact) each time. Rungs 3 and 4 (restored, alive) on Sundays, and on any other day when no set
 //! was shown to be alive for six days: a drill that could not be tried, or failed, is so tried again the next day. The
-//! time budget is asked between the rungs, for a step that has begun is worth more finished than broken off.
+//! time budget is asked between the rungs and between the packs that are read back. The drill waits until all are read.
 
 use super::backup::{audit, failed};
 use super::{Found, Shop};
@@ -41,8 +41,8 @@ impl Job for BackupVerification {
 /// What is to be shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Proof {
-    /// Rungs 1 and 2.
-    Verify,
+    /// Rungs 1 and 2; what is not read back within this time is not tried, and the next time goes on with it.
+    Verify(Duration),
     /// Rungs 3 and 4; what is not done within this time is not tried.
     Drill(Duration),
 }
@@ -50,7 +50,7 @@ pub(crate) enum Proof {
 impl Proof {
     fn as_str(self) -> &'static str {
         match self {
-            Self::Verify => "backup verify",
+            Self::Verify(_) => "backup verify",
             Self::Drill(_) => "backup drill",
         }
     }
@@ -76,7 +76,7 @@ pub(crate) async fn climb(shop: &Shop, proof: Proof, set: Option<&SetId>, by: &s
     let _alone = shop.repository.lock().await;
     let (vault, begun) = (lookout.vault(), shop.clock.now());
     let tried = match proof {
-        Proof::Verify => shop.executor.unless_ended(vault.verify(set, begun)).await,
+        Proof::Verify(budget) => shop.executor.unless_ended(vault.verify_within(set, budget, begun)).await,
         Proof::Drill(budget) => shop.executor.unless_ended(vault.drill(set, budget, begun)).await,
     };
     let stopped = || CallError::unanswered("groundskeeper was told to stop before this was shown");
@@ -115,7 +115,7 @@ async fn verify(shop: &Shop, mode: Mode) -> Result<End<Found>, CallError> {
         let summary = format!("would verify the set {}", newest.set);
         return Ok(End { ok: true, summary, found: Found { details, ..Found::default() } });
     }
-    let mut done = climb(shop, Proof::Verify, Some(&newest.set), "groundskeeper").await?;
+    let mut done = climb(shop, Proof::Verify(BUDGET), Some(&newest.set), "groundskeeper").await?;
     let mut details: Vec<String> = done.climbs.iter().map(climbed).collect();
     let mut amiss = done.amiss();
     if let (None, Ok(why)) = (&amiss, drill) {

@@ -31,13 +31,17 @@ pub struct Facts {
 }
 
 /// Settings that a copy's configuration must repeat.
-pub const REPEATED: [&str; 8] = [
+pub const REPEATED: [&str; 10] = [
     // A copy that answers while it replays pauses or ends when these are lower than they were.
     "max_connections",
     "max_worker_processes",
     "max_wal_senders",
     "max_prepared_transactions",
     "max_locks_per_transaction",
+    // Slots and replication origins that do not fit in any more keep a copy from starting. The second one is Postgres
+    // 18's; before, the first one stood for both.
+    "max_replication_slots",
+    "max_active_replication_origins",
     // Libraries that only work when preloaded, and may have WAL records of their own that nothing else can replay.
     "shared_preload_libraries",
     // A copy that writes less WAL than the original cannot take over from it (standbys, logical replication).
@@ -47,7 +51,7 @@ pub const REPEATED: [&str; 8] = [
 ];
 
 /// What is fixed by `initdb`, by the build or by the machine.
-pub const GIVEN: [&str; 15] = [
+pub const GIVEN: [&str; 16] = [
     // Programs with other sizes refuse the files.
     "block_size",
     "segment_size",
@@ -70,10 +74,12 @@ pub const GIVEN: [&str; 15] = [
     "lc_ctype",
     // Outside of the data directory it is in no base backup.
     "config_file",
+    // Where a copy must not go.
+    "data_directory",
 ];
 
 /// Those that are missing from `pg_settings` for a role without `pg_read_all_settings`.
-const HIDDEN_FROM_MOST: [&str; 2] = ["shared_preload_libraries", "config_file"];
+const HIDDEN_FROM_MOST: [&str; 3] = ["shared_preload_libraries", "config_file", "data_directory"];
 
 const CLUSTER: &str = "
 SELECT current_setting('server_version_num')::int8 AS version,

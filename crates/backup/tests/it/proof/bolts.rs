@@ -89,6 +89,50 @@ async fn settings_of_the_source_have_no_say_in_a_drill() {
     assert_eq!(left, ["in-use"]);
 }
 
+/// One that is always enabled fires in a replica's sessions as well, and to install amcheck is DDL.
+#[tokio::test]
+async fn event_triggers_of_the_source_do_not_fire_in_a_drill() {
+    let server = PostgresServer::start().await.unwrap();
+    let canary = Scratch::new("canary").unwrap();
+    std::fs::set_permissions(canary.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    let client = server.client().await;
+    client.batch_execute("CREATE DATABASE second").await.unwrap();
+    let second = server.client_at(&server.url_for("postgres", server.password(), "second")).await;
+    for (client, database) in [(&client, "first"), (&second, "second")] {
+        for name in ["ALWAYS", "REPLICA"] {
+            let file = canary.path().join(format!("{database}-{name}"));
+            // A name that has to be quoted.
+            let sql = format!(
+                "CREATE FUNCTION act_{name}() RETURNS event_trigger LANGUAGE plpgsql
+                 AS $$ BEGIN COPY (SELECT 1) TO '{}'; END $$;
+                 CREATE EVENT TRIGGER \"{name} acts\" ON ddl_command_start EXECUTE FUNCTION act_{name}();
+                 ALTER EVENT TRIGGER \"{name} acts\" ENABLE {name}",
+                file.display()
+            );
+            client.batch_execute(&sql).await.unwrap();
+        }
+    }
+    let fired = || {
+        let entries = std::fs::read_dir(canary.path()).unwrap().flatten();
+        let mut names: Vec<_> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.retain(|name| name != "in-use");
+        names.sort();
+        names
+    };
+    let clear = || {
+        for name in fired() {
+            std::fs::remove_file(canary.path().join(name)).unwrap();
+        }
+    };
+    clear();
+    client.batch_execute("SET session_replication_role = replica; CREATE TABLE seen ()").await.unwrap();
+    assert_eq!(fired(), ["first-ALWAYS", "first-REPLICA"], "else this shows nothing");
+    clear();
+    let drill = Drill::of(&server).await;
+    proven(&drill.alive().await);
+    assert_eq!(fired(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn a_tablespace_is_proven_without_a_touch_of_the_live_one() {
     let server = PostgresServer::start().await.unwrap();

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 #[tokio::test]
 async fn a_role_with_the_grants_for_backups_learns_all_that_a_copy_needs() {
-    let options = PostgresOptions::default().set("max_connections", "17").set("max_prepared_transactions", "3");
+    let options = PostgresOptions::default()
+        .set("max_connections", "17")
+        .set("max_prepared_transactions", "3")
+        .set("max_replication_slots", "23");
     let server = PostgresServer::start_with(options).await.unwrap();
     let admin = server.client().await;
     admin.batch_execute(&grants("keeper", "postgres", &[Wish::BackUp])).await.unwrap();
@@ -21,12 +24,16 @@ async fn a_role_with_the_grants_for_backups_learns_all_that_a_copy_needs() {
     assert_eq!(facts.superuser, "postgres");
     assert_eq!((facts.settings["max_connections"].as_str(), facts.settings["wal_level"].as_str()), ("17", "replica"));
     assert_eq!(facts.settings["max_prepared_transactions"], "3");
+    assert_eq!(facts.settings["max_replication_slots"], "23");
+    let counts_origins_apart = facts.version / 10_000 >= 18;
+    assert_eq!(facts.settings.contains_key("max_active_replication_origins"), counts_origins_apart);
     assert!(facts.settings.contains_key("shared_preload_libraries"), "{facts:?}");
     assert_eq!((facts.given["block_size"].as_str(), facts.given["wal_segment_size"].as_str()), ("8192", "16777216"));
     assert!(facts.given["config_file"].ends_with("/postgresql.conf") && facts.hidden.is_empty(), "{facts:?}");
 
     let seen = cluster_facts(&bare, DEADLINE).await.unwrap();
-    assert_eq!(seen.hidden, ["shared_preload_libraries", "config_file"]);
+    assert_eq!(facts.given["data_directory"], server.data_dir().display().to_string());
+    assert_eq!(seen.hidden, ["shared_preload_libraries", "config_file", "data_directory"]);
     assert_eq!(seen.settings["max_connections"], "17");
 }
 
