@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::make::later;
 use crate::programs::Programs;
 use crate::proof::{climb, not_tried};
-use crate::repository::{Repository, StoredSet};
+use crate::repository::{Hold, Repository, StoredSet};
 use crate::restore::link_tablespaces;
 use crate::scratch::ScratchPlace;
 use crate::source::postgres::DATA;
@@ -25,7 +25,7 @@ pub(crate) fn drill(
     now: Timestamp,
 ) -> Result<Receipt> {
     let started = Instant::now();
-    let set = repository.set(wanted)?;
+    let (set, _hold) = Hold::on(&settings.folder, repository, wanted)?;
     let mut kept = receipt(repository, &set)?;
     let clusters: Vec<(&Part, &Cluster)> =
         kept.parts.iter().filter_map(|part| Some((part, part.postgres.as_ref()?))).collect();

@@ -1,7 +1,7 @@
 //! Restoring for real: into folders of their own, never over anything.
 
 use crate::error::{Error, Result};
-use crate::repository::Repository;
+use crate::repository::{Hold, Repository};
 use crate::source::postgres::{DATA, TABLESPACES};
 use crate::vault::{Restored, RestoredPart, receipt};
 use groundskeeper_core::receipt::{Cluster, Part, SetId};
@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub(crate) fn restore(
+    place: &Path,
     repository: &Repository,
     wanted: Option<&SetId>,
     only: Option<&str>,
     into: &Path,
 ) -> Result<Restored> {
     let started = Instant::now();
-    let set = repository.set(wanted)?;
+    let (set, _hold) = Hold::on(place, repository, wanted)?;
     let known = receipt(repository, &set)?;
     let names: Vec<&String> = set.parts.iter().filter(|name| only.is_none_or(|only| only == **name)).collect();
     if names.is_empty() {

@@ -1,6 +1,7 @@
 //! The façade.
 
 use crate::error::{Error, Result};
+use crate::prune::Retention;
 use crate::repository::{Lock, Repository, StoredSet};
 use crate::{drill, make, restore, verify};
 use groundskeeper_core::SystemId;
@@ -89,11 +90,22 @@ pub struct RestoredPart {
 #[derive(Debug, Clone)]
 pub struct Vault {
     settings: Arc<Settings>,
+    retention: Arc<Retention>,
 }
 
 impl Vault {
     pub fn new(settings: Settings) -> Self {
-        Self { settings: Arc::new(settings) }
+        Self { settings: Arc::new(settings), retention: Arc::default() }
+    }
+
+    /// The same with other rules for what is kept than [`Retention::default`].
+    #[must_use]
+    pub fn keeping(self, retention: Retention) -> Self {
+        Self { retention: Arc::new(retention), ..self }
+    }
+
+    pub fn retention(&self) -> &Retention {
+        &self.retention
     }
 
     pub fn settings(&self) -> &Settings {
@@ -111,7 +123,7 @@ impl Vault {
     }
 
     /// The same with the repository open.
-    async fn opened<T: Send + 'static>(
+    pub(crate) async fn opened<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Settings, &Repository) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -175,7 +187,10 @@ impl Vault {
     /// Restores a set, or one part of it, into folders of their own inside of `into`. Nothing that is there is touched.
     pub async fn restore(&self, set: Option<&SetId>, only: Option<&str>, into: &Path) -> Result<Restored> {
         let (wanted, only, into) = (set.cloned(), only.map(str::to_owned), into.to_owned());
-        self.opened(move |_, repository| restore::restore(repository, wanted.as_ref(), only.as_deref(), &into)).await
+        self.opened(move |settings, repository| {
+            restore::restore(&settings.folder, repository, wanted.as_ref(), only.as_deref(), &into)
+        })
+        .await
     }
 
     /// Reads the key and opens the repository with it. Writes nothing.

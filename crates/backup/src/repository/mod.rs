@@ -9,19 +9,25 @@
 //! | `reader` | lists, restores, reads back |
 //! | `receipts` | the proofs, beside restic's own files |
 //! | `lock` | one of us at a time |
+//! | `hold` | sets that somebody restores |
+//! | `prune` | sets are taken out |
 //!
 //! Everything here is synchronous and must be called from threads that may block.
 
 mod crypt;
 pub(crate) mod feed;
+mod hold;
 mod lock;
+mod prune;
 mod reader;
 mod receipts;
 mod store;
 mod tree;
 mod writer;
 
+pub(crate) use hold::{Claim, Hold};
 pub(crate) use lock::Lock;
+pub(crate) use prune::Removal;
 pub(crate) use reader::StoredSet;
 pub(crate) use writer::SetWriter;
 

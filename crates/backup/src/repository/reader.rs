@@ -44,7 +44,8 @@ pub(crate) struct Tally {
 impl Repository {
     /// Newest first.
     pub(crate) fn sets(&self) -> Result<Vec<StoredSet>> {
-        let snapshots = self.rustic()?.get_all_snapshots().map_err(|error| self.error(&error))?;
+        let read = || self.rustic()?.get_all_snapshots().map_err(|error| self.error(&error));
+        let snapshots = self.steady(FileType::Snapshot, read)?;
         let mut sets: Vec<StoredSet> = snapshots.into_iter().filter_map(stored_set).collect();
         sets.sort_by(|one, other| other.id.cmp(&one.id));
         Ok(sets)
@@ -86,7 +87,7 @@ impl Repository {
     }
 
     fn full(&self) -> Result<Rustic<rustic_core::IndexedFullStatus>> {
-        self.rustic()?.to_indexed().map_err(|error| self.error(&error))
+        self.steady(FileType::Index, || self.rustic()?.to_indexed().map_err(|error| self.error(&error)))
     }
 
     /// The tally of each part, and the chunks of all. A file whose chunks do not add up to its size counts what they

@@ -23,6 +23,16 @@ impl Repository {
         read(&self.store, &path(set))
     }
 
+    /// Removes the receipts of sets that are not `there`.
+    pub(crate) fn forget_receipts(&self, there: &BTreeSet<SetId>) -> Result<()> {
+        let names = self.store.names(FOLDER).map_err(|error| refused(&self.store, &error))?;
+        let sets = names.iter().filter_map(|(name, _)| name.strip_suffix(".json")?.parse::<SetId>().ok());
+        for gone in sets.filter(|set| !there.contains(set)) {
+            self.store.erase(&path(&gone)).map_err(|error| refused(&self.store, &error))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn verified_packs(&self) -> Result<BTreeSet<String>> {
         Ok(read(&self.store, VERIFIED)?.unwrap_or_default())
     }

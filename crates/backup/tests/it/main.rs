@@ -2,5 +2,7 @@
 
 mod faults;
 mod proof;
+mod prune;
+mod prune_killed;
 mod scene;
 mod sets;
