@@ -104,7 +104,7 @@ impl App {
             record.clone(),
             clock.clone(),
             settings.policy.clone(),
-            Arc::new(StackActuator(stack.clone())),
+            Arc::new(StackActuator(stack.clone(), clock.clone())),
             stack.len(),
         );
         remember_last_backup(&stack, &record).await?;
@@ -175,6 +175,7 @@ impl App {
             Request::BackupDrill { set, by } => {
                 pack(self.backup_try(Proof::Drill(backup::BY_HAND), set.as_deref(), &by).await)
             }
+            Request::BackupPrune { apply, by } => pack(self.backup_prune(apply, &by).await),
         };
         answered.unwrap_or_else(|error| Answer::Refused { message: error.message, exit: error.exit })
     }

@@ -1,6 +1,7 @@
 //! `backup`: make, look at, prove and restore sets.
 
 mod key;
+mod prune;
 mod render;
 
 use super::args::{BackupArgs, BackupVerb, PlaceArgs, RestoreArgs};
@@ -29,6 +30,7 @@ pub(super) async fn run(desk: &mut Desk, args: BackupArgs) -> Outcome {
             prove(desk, "restoring the set into the scratch place", request).await
         }
         BackupVerb::Restore(args) => restore(desk, args).await,
+        BackupVerb::Prune { apply } => prune::run(desk, apply).await,
         BackupVerb::Key { verb } => key::run(desk, verb).await,
     }
 }

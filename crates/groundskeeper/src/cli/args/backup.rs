@@ -39,6 +39,16 @@ pub enum BackupVerb {
     Drill(SetArgs),
     /// Restore a set, or one system of it, into an empty or new folder
     Restore(RestoreArgs),
+    /// Which sets no rule of [backup.keep] keeps, and what removing them frees; nothing is changed without --apply
+    #[command(
+        after_help = "Data of removed sets are deleted by the first prune that comes a day later or more: whoever \
+restores now may need them."
+    )]
+    Prune {
+        /// Remove them, now and outside of the maintenance window
+        #[arg(long)]
+        apply: bool,
+    },
     /// The keys that open the repository
     #[command(after_help = "Examples:
   groundskeeper backup key list

@@ -111,6 +111,7 @@ fn the_newest_set_is_shown_with_every_rung() {
         sets: vec![newest],
         last_proof: None,
         space: None,
+        retention: None,
     };
     let mut out = String::new();
     glance(&mut out, &view, utc("2026-11-23T08:00:00Z"), &berlin(), Paint::none());
