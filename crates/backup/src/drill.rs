@@ -82,6 +82,7 @@ impl Drill<'_> {
         }
         let restoring = started.elapsed();
         let left = budget.saturating_sub(restoring);
+        let _shown = self.repository.progress().begin(format!("starting and checking {}", self.part.name), None);
         let data = folder.join(DATA);
         let mut climbs = runtime.block_on(climb(&place, &data, self.cluster, &programs, left, later(now, started)));
         // The measured recovery time begins with the first byte that is fetched.

@@ -5,6 +5,7 @@
 //! | [`vault`] | the façade: make a set, list, verify, drill, restore |
 //! | [`observe`] | what the watch looks at, at the cost of a few system calls |
 //! | `make`, `verify`, `drill`, `restore`, [`prune`] | one file for each thing that the façade does |
+//! | [`progress`] | how far the work is |
 //! | `repository` | the restic format through `rustic_core`, over `object_store` |
 //! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, files |
 //! | [`proof`], [`scratch`] | the rungs of the ladder, and the scratch server that they boot |
@@ -16,6 +17,7 @@
 pub mod error;
 pub mod observe;
 pub mod programs;
+pub mod progress;
 pub mod proof;
 pub mod prune;
 pub mod scratch;
@@ -30,5 +32,6 @@ mod verify;
 
 pub use error::{Error, Result};
 pub use observe::{Lookout, observe};
+pub use progress::{Done, Progress};
 pub use prune::{Freed, PrunePlan, Pruned, Retention};
 pub use vault::{Settings, Vault};

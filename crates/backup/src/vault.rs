@@ -1,6 +1,7 @@
 //! The façade.
 
 use crate::error::{Error, Result};
+use crate::progress::Progress;
 use crate::prune::Retention;
 use crate::repository::{Lock, Repository, StoredSet};
 use crate::{drill, make, restore, verify};
@@ -94,8 +95,14 @@ pub struct Vault {
 }
 
 impl Vault {
+    progress: Progress,
     pub fn new(settings: Settings) -> Self {
-        Self { settings: Arc::new(settings), retention: Arc::default() }
+        Self { settings: Arc::new(settings), retention: Arc::default(), progress: Progress::default() }
+    }
+
+    /// How far the work on the repository is that this vault, or a clone of it, does.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     /// The same with other rules for what is kept than [`Retention::default`].
@@ -127,7 +134,8 @@ impl Vault {
         &self,
         work: impl FnOnce(&Settings, &Repository) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.blocking(|settings| work(settings, &open(settings)?)).await
+        let progress = self.progress.clone();
+        self.blocking(|settings| work(settings, &open(settings)?.watched(progress))).await
     }
 
     /// Makes the repository. One that is already there, and opens with our key, is left as it is: then false.

@@ -74,6 +74,7 @@ impl Repository {
     /// The first phase of removing sets, and the second for those of earlier prunes. Only with the lock of the repository.
     /// `gone` is called when the snapshots are deleted.
     pub(crate) fn remove(&self, removal: Removal, gone: impl FnOnce()) -> Result<()> {
+        let _shown = self.progress.begin("removing sets", None);
         let rustic = self.rustic()?;
         rustic.delete_snapshots(&removal.snapshots).map_err(|error| self.error(&error))?;
         gone();

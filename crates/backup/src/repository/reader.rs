@@ -131,8 +131,9 @@ impl Repository {
         let mut bad: Vec<(IndexPack, String)> = Vec::new();
         let sizes: BTreeMap<Id, u32> =
             self.store.list_with_size(FileType::Pack).map_err(|error| self.error(&error))?.into_iter().collect();
+        let unread = sizes.iter().filter(|(pack, _)| !good.contains(&pack.to_hex().to_string()));
+        let _shown = self.progress.begin("reading back", Some(unread.map(|(_, size)| u64::from(*size)).sum()));
         let mut present = BTreeSet::new();
-        let progress = rustic.progress_hidden();
         for index in rustic.stream_files::<IndexFile>().map_err(|error| self.error(&error))? {
             let (_, index) = index.map_err(|error| self.error(&error))?;
             for pack in index.packs {
@@ -147,6 +148,8 @@ impl Repository {
                 } else {
                     verified.read += 1;
                     verified.bytes += u64::from(size.unwrap_or(0));
+                    self.progress.add_bytes(u64::from(size.unwrap_or(0)));
+                    self.progress.add_file();
                     match self.wrong(&pack) {
                         None => drop(good.insert(name)),
                         Some(why) => bad.push((pack, why)),
@@ -154,7 +157,6 @@ impl Repository {
                 }
             }
         }
-        drop(progress);
         good.retain(|name| present.contains(name));
         self.keep_verified_packs(&good)?;
         if !bad.is_empty() {
@@ -227,6 +229,7 @@ impl Repository {
         let nodes = view.ls(&node, &LsOptions::default()).map_err(|error| damaged(&error))?;
         let plan =
             view.prepare_restore(&options, nodes.clone(), &destination, false).map_err(|error| damaged(&error))?;
+        let _shown = self.progress.begin(format!("restoring {part}"), Some(plan.restore_size));
         // It panics on a chunk that cannot be decrypted.
         let restoring = AssertUnwindSafe(|| view.restore(plan, &options, nodes, &destination));
         let restored = catch_unwind(restoring).map_err(|_| Error::Damaged {

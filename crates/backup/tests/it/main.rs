@@ -6,3 +6,4 @@ mod prune;
 mod prune_killed;
 mod scene;
 mod sets;
+mod watched;

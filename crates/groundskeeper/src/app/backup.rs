@@ -13,7 +13,7 @@ use crate::scheduler::Mode;
 use crate::stack::Stack;
 use crate::tasks::{self, Climbed, Proof, Retained};
 use groundskeeper_backup::vault::KeySource;
-use groundskeeper_backup::{self as backup, Error, Vault};
+use groundskeeper_backup::{self as backup, Error, Progress, Vault};
 use groundskeeper_core::SystemKind;
 use groundskeeper_core::check::judge_all;
 use groundskeeper_core::quantity::{after, format_bytes, format_seconds, seconds_between};
@@ -151,6 +151,10 @@ impl Backups {
             run_as: "postgres".to_owned(),
         });
         Self { vault, clock: Clock::wall() }
+    }
+
+    pub fn progress(&self) -> &Progress {
+        self.vault.progress()
     }
 
     fn repository(&self) -> String {

@@ -62,7 +62,7 @@ async fn init(desk: &mut Desk) -> Outcome {
 async fn make(desk: &mut Desk) -> Outcome {
     let settings = settings(desk)?;
     let request = Request::TaskRun { name: "backup".to_owned(), dry_run: false, by: person::name() };
-    let run: TaskRunView = desk.ask(&settings, "making a set", request).await?;
+    let run: TaskRunView = desk.ask_counting(&settings, "making a set", request).await?;
     desk.show(&run, |paint| render::run(&run, *paint))?;
     Ok(if run.ok { FINE } else { FINDINGS })
 }
@@ -99,7 +99,7 @@ fn judged(view: &BackupStatusView) -> u8 {
 
 async fn prove(desk: &mut Desk, doing: &str, request: Request) -> Outcome {
     let settings = settings(desk)?;
-    let view: BackupTryView = desk.ask(&settings, doing, request).await?;
+    let view: BackupTryView = desk.ask_counting(&settings, doing, request).await?;
     desk.show(&view, |paint| render::tried(&view, &settings.zone, *paint))?;
     Ok(verdict(&view.tried))
 }
@@ -126,7 +126,8 @@ async fn restore(desk: &mut Desk, args: RestoreArgs) -> Outcome {
         desk.out.flush()?;
     }
     let doing = format!("restoring into {}", plan.into.display());
-    let view: RestoreView = progress::shown(&doing, backups.restore(plan)).await?;
+    let look = backups.progress().clone();
+    let view: RestoreView = progress::counted(&doing, async || look.now(), backups.restore(plan)).await?;
     desk.show(&view, |paint| render::restored(&view, *paint))?;
     Ok(FINE)
 }

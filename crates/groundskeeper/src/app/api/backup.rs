@@ -1,5 +1,6 @@
 //! What is told of backups.
 
+pub use groundskeeper_backup::Done;
 pub use groundskeeper_backup::vault::KeyInfo;
 
 use super::ActionView;

@@ -12,7 +12,8 @@ use jiff::tz::TimeZone;
 pub(super) async fn run(desk: &mut Desk, apply: bool) -> Outcome {
     let settings = settings(desk)?;
     let doing = if apply { "removing sets" } else { "reading the repository" };
-    let view: BackupPruneView = desk.ask(&settings, doing, Request::BackupPrune { apply, by: person::name() }).await?;
+    let request = Request::BackupPrune { apply, by: person::name() };
+    let view: BackupPruneView = desk.ask_counting(&settings, doing, request).await?;
     desk.show(&view, |paint| told(&view, apply, &settings.zone, *paint))?;
     let fine = view
         .action
@@ -59,8 +60,8 @@ fn told(view: &BackupPruneView, apply: bool, zone: &TimeZone, paint: Paint) -> S
         None if !apply => lines.push("Nothing was changed; `groundskeeper backup prune --apply` does it.".to_owned()),
         None => {}
     }
-    out
     out.push('\n');
     out.push_str(&lines.join("\n"));
     out.push('\n');
+    out
 }
