@@ -6,6 +6,7 @@
 //! | [`observe`] | what the watch looks at, at the cost of a few system calls |
 //! | `make`, `verify`, `drill`, `restore`, [`prune`] | one file for each thing that the façade does |
 //! | [`progress`] | how far the work is |
+//! | `replace` | what is moved aside for a restore, and what never is |
 //! | `repository` | the restic format through `rustic_core`, over `object_store` |
 //! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, files |
 //! | [`proof`], [`scratch`] | the rungs of the ladder, and the scratch server that they boot |
@@ -25,6 +26,7 @@ pub mod vault;
 
 mod drill;
 mod make;
+mod replace;
 mod repository;
 mod restore;
 mod source;

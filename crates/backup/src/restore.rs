@@ -1,10 +1,12 @@
-//! Restoring for real: into folders of their own, never over anything.
+//! Restoring for real: into folders of their own. What is there is in the way, or moved aside when that was asked for.
 
 use crate::error::{Error, Result};
-use crate::repository::{Hold, Repository};
+use crate::replace;
+use crate::repository::{Hold, Repository, StoredSet, Tally};
 use crate::source::postgres::{DATA, TABLESPACES};
 use crate::vault::{Restored, RestoredPart, receipt};
 use groundskeeper_core::receipt::{Cluster, Part, SetId};
+use jiff::Timestamp;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -17,6 +19,7 @@ pub(crate) fn restore(
     wanted: Option<&SetId>,
     only: Option<&str>,
     into: &Path,
+    over: Option<Timestamp>,
 ) -> Result<Restored> {
     let started = Instant::now();
     let (set, _hold) = Hold::on(place, repository, wanted)?;
@@ -27,10 +30,16 @@ pub(crate) fn restore(
         return Err(Error::NoSet(format!("{} with {what} in it (it has {})", set.id, set.parts.join(", "))));
     }
     let into = std::path::absolute(into).map_err(|error| refused(into, &error))?;
+    if over.is_some() {
+        // Before the first is moved.
+        taken(names.iter().map(|name| into.join(name)).collect())?
+            .iter()
+            .try_for_each(|folder| replace::may_go(folder))?;
+    }
     let mut parts = Vec::new();
     for name in names {
         let folder = into.join(name);
-        let tally = repository.restore(&set, name, &folder)?;
+        let (tally, replaced) = written(repository, &set, name, &folder, over)?;
         let cluster = known.parts.iter().find(|part| part.name == *name).and_then(|part: &Part| part.postgres.as_ref());
         let next = match cluster {
             Some(cluster) => {
@@ -40,9 +49,48 @@ pub(crate) fn restore(
             }
             None => Vec::new(),
         };
-        parts.push(RestoredPart { name: name.clone(), folder, entries: tally.entries, bytes: tally.bytes, next });
+        let Tally { entries, bytes } = tally;
+        parts.push(RestoredPart { name: name.clone(), folder, entries, bytes, replaced, next });
     }
     Ok(Restored { set: set.id, parts, took: started.elapsed().as_secs_f64() })
+}
+
+/// Those of the folders that have something in them.
+pub(crate) fn taken(folders: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    let mut taken = Vec::new();
+    for folder in folders {
+        if replace::is_taken(&folder).map_err(|error| refused(&folder, &error))? {
+            taken.push(folder);
+        }
+    }
+    Ok(taken)
+}
+
+/// Writes a part, with `over` into the place of what is there, which is moved aside first. Should the part then fail, the
+/// error says where the old one is.
+fn written(
+    repository: &Repository,
+    set: &StoredSet,
+    name: &str,
+    folder: &Path,
+    over: Option<Timestamp>,
+) -> Result<(Tally, Option<PathBuf>)> {
+    let is_taken = || replace::is_taken(folder).map_err(|error| refused(folder, &error));
+    let replaced = match over {
+        Some(now) if is_taken()? => {
+            replace::may_go(folder)?;
+            Some(replace::aside(folder, now)?)
+        }
+        _ => None,
+    };
+    match (repository.restore(set, name, folder), replaced) {
+        (Ok(tally), replaced) => Ok((tally, replaced)),
+        (Err(error), None) => Err(error),
+        (Err(error), Some(old)) => {
+            let why = format!("{error}; what was there before is in {}", old.display());
+            Err(Error::Target { path: folder.to_owned(), why })
+        }
+    }
 }
 
 fn refused(path: &Path, error: &io::Error) -> Error {

@@ -83,6 +83,9 @@ pub struct RestoredPart {
     pub folder: PathBuf,
     pub entries: u64,
     pub bytes: u64,
+    /// Where that is now what was there before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<PathBuf>,
     /// What a person does next, one sentence each.
     pub next: Vec<String>,
 }
@@ -92,10 +95,10 @@ pub struct RestoredPart {
 pub struct Vault {
     settings: Arc<Settings>,
     retention: Arc<Retention>,
+    progress: Progress,
 }
 
 impl Vault {
-    progress: Progress,
     pub fn new(settings: Settings) -> Self {
         Self { settings: Arc::new(settings), retention: Arc::default(), progress: Progress::default() }
     }
@@ -196,9 +199,31 @@ impl Vault {
     pub async fn restore(&self, set: Option<&SetId>, only: Option<&str>, into: &Path) -> Result<Restored> {
         let (wanted, only, into) = (set.cloned(), only.map(str::to_owned), into.to_owned());
         self.opened(move |settings, repository| {
-            restore::restore(&settings.folder, repository, wanted.as_ref(), only.as_deref(), &into)
+            restore::restore(&settings.folder, repository, wanted.as_ref(), only.as_deref(), &into, None)
         })
         .await
+    }
+
+    /// The same where something is: it is moved aside (and [`RestoredPart::replaced`] says where to), unless a Postgres runs
+    /// on it or it is a mount point.
+    pub async fn restore_over(
+        &self,
+        set: Option<&SetId>,
+        only: Option<&str>,
+        into: &Path,
+        now: Timestamp,
+    ) -> Result<Restored> {
+        let (wanted, only, into) = (set.cloned(), only.map(str::to_owned), into.to_owned());
+        self.opened(move |settings, repository| {
+            restore::restore(&settings.folder, repository, wanted.as_ref(), only.as_deref(), &into, Some(now))
+        })
+        .await
+    }
+
+    /// Of the folders that a restore of these parts would write, those that have something in them.
+    pub async fn taken(&self, parts: &[String], into: &Path) -> Result<Vec<PathBuf>> {
+        let folders: Vec<PathBuf> = parts.iter().map(|part| into.join(part)).collect();
+        self.blocking(move |_| restore::taken(folders)).await
     }
 
     /// Reads the key and opens the repository with it. Writes nothing.

@@ -28,7 +28,7 @@ mod writer;
 pub(crate) use hold::{Claim, Hold};
 pub(crate) use lock::Lock;
 pub(crate) use prune::Removal;
-pub(crate) use reader::StoredSet;
+pub(crate) use reader::{StoredSet, Tally};
 pub(crate) use writer::SetWriter;
 
 use crate::error::{Error, Result};

@@ -4,6 +4,7 @@ mod faults;
 mod proof;
 mod prune;
 mod prune_killed;
+mod replaced;
 mod scene;
 mod sets;
 mod watched;

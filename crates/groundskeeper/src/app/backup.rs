@@ -176,16 +176,28 @@ impl Backups {
         set: Option<&str>,
         only: Option<&str>,
         into: &Path,
+        replace: bool,
     ) -> Result<RestorePlan, CallError> {
         let receipts = self.vault.receipts().await?;
         let receipt = chosen(&receipts, set)?;
         let into =
             std::path::absolute(into).map_err(|error| CallError::usage(format!("{}: {error}", into.display())))?;
+        let systems = parts(receipt, only)?;
+        let names: Vec<String> = systems.iter().map(|(name, _)| name.clone()).collect();
+        let replaces = self.vault.taken(&names, &into).await?;
+        if let (false, Some(taken)) = (replace, replaces.first()) {
+            return Err(CallError::usage(format!(
+                "{} is not empty, and nothing that is there is overwritten; choose another folder, or move it aside with \
+                 --replace",
+                taken.display()
+            )));
+        }
         let plan = RestorePlan {
+            replaces,
             set: receipt.set.clone(),
             made: receipt.made,
             age_seconds: seconds_between(receipt.made, self.clock.now()).max(0.0),
-            systems: parts(receipt, only)?,
+            systems,
             only: only.map(str::to_owned),
             free: free(&into),
             into,
@@ -203,7 +215,12 @@ impl Backups {
     }
 
     pub async fn restore(&self, plan: RestorePlan) -> Result<RestoreView, CallError> {
-        let restored = self.vault.restore(Some(&plan.set), plan.only.as_deref(), &plan.into).await?;
+        let (set, only, into) = (Some(&plan.set), plan.only.as_deref(), &plan.into);
+        let restored = if plan.replaces.is_empty() {
+            self.vault.restore(set, only, into).await?
+        } else {
+            self.vault.restore_over(set, only, into, self.clock.now()).await?
+        };
         Ok(RestoreView { plan, restored })
     }
 

@@ -14,6 +14,8 @@ use crate::config::Settings;
 use groundskeeper_core::receipt::{Climb, ClimbOutcome};
 use groundskeeper_core::{Severity, Status};
 use jiff::tz::TimeZone;
+use std::io;
+use std::path::Path;
 
 pub(super) async fn run(desk: &mut Desk, args: BackupArgs) -> Outcome {
     match args.verb {
@@ -118,18 +120,41 @@ fn verdict(tried: &[Climb]) -> u8 {
 /// Says what it will do before it begins: a restore takes long, and a wrong one costs the time twice.
 async fn restore(desk: &mut Desk, args: RestoreArgs) -> Outcome {
     let (backups, zone) = place(desk, &args.place)?;
-    let planning = backups.plan_restore(args.set.set.as_deref(), args.only.as_deref(), &args.into);
+    let planning = backups.plan_restore(args.set.set.as_deref(), args.only.as_deref(), &args.into, args.replace);
     let plan = progress::shown("reading the repository", planning).await?;
+    if args.replace && args.confirm.is_none() && !person::is_there() && !plan.replaces.is_empty() {
+        return Err(Stop::usage("--replace is confirmed on a terminal; without one give --confirm NAME"));
+    }
     if desk.form == super::OutputForm::Text {
         let paint = desk.paint;
         desk.out.text(&render::restore_plan(&plan, &zone, paint))?;
         desk.out.flush()?;
+    }
+    if !plan.replaces.is_empty() {
+        confirm(&plan.into, args.confirm)?;
     }
     let doing = format!("restoring into {}", plan.into.display());
     let look = backups.progress().clone();
     let view: RestoreView = progress::counted(&doing, async || look.now(), backups.restore(plan)).await?;
     desk.show(&view, |paint| render::restored(&view, *paint))?;
     Ok(FINE)
+}
+
+/// A folder is replaced by who knows its name, not by who repeats a line of the shell's history.
+fn confirm(into: &Path, given: Option<String>) -> Result<(), Stop> {
+    let name = into.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let unreadable = |error: io::Error| Stop::usage(format!("the name cannot be read from the terminal: {error}"));
+    let typed = if let Some(given) = given {
+        given
+    } else {
+        let terminal = console::Term::stderr();
+        terminal.write_str(&format!("Type `{name}` to replace what is there: ")).map_err(unreadable)?;
+        terminal.read_line().map_err(unreadable)?
+    };
+    if name.is_empty() || typed.trim() != name {
+        return Err(Stop::usage(format!("`{}` is not `{name}`; nothing was changed", typed.trim())));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -70,6 +70,28 @@ async fn the_task_removes_sets_in_the_window_when_the_configuration_says_so() {
     assert_eq!(sets(&scene).await, made[..1]);
 }
 
+#[tokio::test]
+async fn a_restore_replaces_only_what_was_named_and_moves_it_aside() {
+    let (scene, _) = with_sets(1, "").await;
+    let into = scene.place.path().join("restored");
+    let restore = ["backup", "restore", "--only", "postgres.main", "--into", into.to_str().unwrap()];
+    scene.fine(&restore).await;
+    std::fs::write(into.join("postgres.main/of-mine"), "mine").unwrap();
+    for (more, said) in [
+        (&[][..], "move it aside with --replace"),
+        (&["--replace"], "give --confirm NAME"),
+        (&["--replace", "--confirm", "another"], "`another` is not `restored`; nothing was changed"),
+    ] {
+        let refused = scene.place.run(&[&restore, more].concat()).await;
+        assert!(refused.code == 2 && refused.err.contains(said), "{refused:?}");
+        assert_eq!(std::fs::read_dir(&into).unwrap().count(), 1);
+    }
+    let told = scene.fine(&[&restore[..], &["--replace", "--confirm", "restored"]].concat()).await;
+    assert!(told.contains("it is moved aside to") && told.contains("what was there is in "), "{told}");
+    assert!(into.join("postgres.main/data").exists() && !into.join("postgres.main/of-mine").exists());
+    assert_eq!(std::fs::read_dir(&into).unwrap().count(), 2);
+}
+
 /// A restore that is stopped in the middle is still one; a dead one is not.
 #[tokio::test]
 async fn a_set_that_is_being_restored_stays_and_a_dead_restore_holds_nothing() {

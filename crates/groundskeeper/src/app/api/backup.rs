@@ -101,6 +101,9 @@ pub struct RestorePlan {
     /// The one that was asked for; none: all.
     pub only: Option<String>,
     pub into: PathBuf,
+    /// Folders with something in them, which are moved aside.
+    #[serde(default)]
+    pub replaces: Vec<PathBuf>,
     /// Bytes; none when the disk does not tell.
     pub free: Option<u64>,
     /// What a person should know before.

@@ -77,6 +77,7 @@ This set is proven up to rung 4 (alive). From the start of the restore to the fi
 #[test]
 fn a_restore_is_announced_with_what_speaks_against_it() {
     let plan = RestorePlan {
+        replaces: Vec::new(),
         set: sets()[1].set.clone(),
         made: utc("2026-11-22T00:00:00Z"),
         age_seconds: 115_200.0,
