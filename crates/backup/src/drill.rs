@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::make::later;
 use crate::programs::Programs;
 use crate::proof::{climb, not_tried};
-use crate::repository::{Repository, StoredSet};
+use crate::repository::{Hold, Repository, StoredSet};
 use crate::restore::link_tablespaces;
 use crate::scratch::{Room, ScratchPlace};
 use crate::source::postgres::DATA;
@@ -29,7 +29,7 @@ pub(crate) fn drill(
     now: Timestamp,
 ) -> Result<Receipt> {
     let started = Instant::now();
-    let set = repository.set(wanted)?;
+    let (set, _hold) = Hold::on(&settings.folder, repository, wanted)?;
     let mut kept = receipt(repository, &set)?;
     let clusters: Vec<(&Part, &Cluster)> =
         kept.parts.iter().filter_map(|part| Some((part, part.postgres.as_ref()?))).collect();
@@ -88,6 +88,7 @@ impl Drill<'_> {
         }
         let restoring = started.elapsed();
         let left = budget.saturating_sub(restoring);
+        let _shown = self.repository.progress().begin(format!("starting and checking {}", self.part.name), None);
         let data = folder.join(DATA);
         let mut climbs = runtime.block_on(climb(&place, &data, self.cluster, &programs, left, later(now, started)));
         // The measured recovery time begins with the first byte that is fetched.

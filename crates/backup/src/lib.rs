@@ -5,7 +5,9 @@
 //! | [`vault`] | the façade: make a set, list, verify, drill, restore |
 //! | [`observe`] | what the watch looks at, at the cost of a few system calls |
 //! | `key` | where the repository's key comes from |
-//! | `make`, `verify`, `drill`, `restore` | one file for each thing that the façade does |
+//! | `make`, `verify`, `drill`, `restore`, [`prune`] | one file for each thing that the façade does |
+//! | [`progress`] | how far the work is |
+//! | `replace` | what is moved aside for a restore, and what never is |
 //! | `repository` | the restic format through `rustic_core`, over `object_store` |
 //! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, files |
 //! | [`proof`], [`scratch`] | the rungs of the ladder, and the scratch server that they boot |
@@ -17,13 +19,16 @@
 pub mod error;
 pub mod observe;
 pub mod programs;
+pub mod progress;
 pub mod proof;
+pub mod prune;
 pub mod scratch;
 pub mod vault;
 
 mod drill;
 mod key;
 mod make;
+mod replace;
 mod repository;
 mod restore;
 mod source;
@@ -31,4 +36,6 @@ mod verify;
 
 pub use error::{Error, Result};
 pub use observe::{Lookout, observe};
+pub use progress::{Done, Progress};
+pub use prune::{Freed, PrunePlan, Pruned, Retention};
 pub use vault::{Settings, Vault};

@@ -1,7 +1,7 @@
 //! Making a set.
 
 use crate::error::{Error, Result};
-use crate::repository::{Repository, SetWriter};
+use crate::repository::{Repository, SetWriter, StoredSet};
 use crate::source::{own, postgres};
 use crate::vault::{Content, Own, PostgresSource, Settings};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Missing, Part, Receipt, Rung, SetId};
@@ -21,8 +21,11 @@ struct Manifest<'a> {
 
 pub(crate) fn make(settings: &Settings, repository: &Repository, own: Vec<Own>, now: Timestamp) -> Result<Receipt> {
     let started = Instant::now();
+    let newest = repository.sets()?.into_iter().next();
+    let before = newest.as_ref().and_then(|newest| repository.receipt(&newest.id).transpose()).transpose()?;
+    let _shown = repository.progress().begin("making a set", before.map(|before| before.bytes()));
     // The order of sets, ours and restic's, is that of their names and snapshots; the receipt has the time as it is.
-    let ordered = after_the_newest(repository, now)?;
+    let ordered = after_the_newest(newest.as_ref(), now);
     let set = new_id(ordered)?;
     let mut writer = repository.begin(ordered)?;
     let (mut parts, mut missing) = (Vec::new(), Vec::new());
@@ -85,13 +88,13 @@ fn add_own(writer: &mut SetWriter<'_>, mut own: Vec<Own>, manifest: &Manifest<'_
 
 /// The newest set is the one with the latest time. A clock that was set back, or two sets in one second, must not make an
 /// older one the newest.
-fn after_the_newest(repository: &Repository, now: Timestamp) -> Result<Timestamp> {
-    let Some(newest) = repository.sets()?.into_iter().next() else { return Ok(now) };
+fn after_the_newest(newest: Option<&StoredSet>, now: Timestamp) -> Timestamp {
+    let Some(newest) = newest else { return now };
     let next = newest.made.checked_add(SignedDuration::from_secs(1)).unwrap_or(newest.made);
     if next > now {
         tracing::warn!(newest = %newest.id, "the newest set is not older than now; was the clock set back?");
     }
-    Ok(now.max(next))
+    now.max(next)
 }
 
 fn new_id(now: Timestamp) -> Result<SetId> {

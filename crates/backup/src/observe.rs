@@ -28,7 +28,7 @@ const HOLDS_SECONDS: f64 = 3_600.0;
 /// And one that failed for so long, because what mends it may leave no trace there either.
 const FAILED_HOLDS_SECONDS: f64 = 300.0;
 /// What lies in these changes all the time during a backup, and tells nothing of the sets.
-const OTHERS: [&str; 5] = ["data", "index", "locks", "tmp", "groundskeeper.lock"];
+const OTHERS: [&str; 6] = ["data", "index", "locks", "tmp", "holds", "groundskeeper.lock"];
 
 /// A vault to look at again and again. Clones share what was seen.
 #[derive(Debug, Clone)]

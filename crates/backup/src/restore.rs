@@ -1,12 +1,14 @@
-//! Restoring for real: into folders of their own, never over anything.
+//! Restoring for real: into folders of their own. What is there is in the way, or moved aside when that was asked for.
 
 use crate::error::{Error, Result};
 use crate::programs::Programs;
-use crate::repository::{Repository, StoredSet, Tally};
+use crate::replace;
+use crate::repository::{Hold, Repository, StoredSet, Tally};
 use crate::scratch::User;
 use crate::source::postgres::{DATA, TABLESPACES};
-use crate::vault::{Restored, RestoredPart};
+use crate::vault::{Restored, RestoredPart, Settings};
 use groundskeeper_core::receipt::SetId;
+use jiff::Timestamp;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -14,36 +16,55 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub(crate) fn restore(
+    settings: &Settings,
     repository: &Repository,
-    programs: &[PathBuf],
     wanted: Option<&SetId>,
     only: Option<&str>,
     into: &Path,
+    over: Option<Timestamp>,
 ) -> Result<Restored> {
     let started = Instant::now();
-    let set = repository.set(wanted)?;
+    let (set, _hold) = Hold::on(&settings.folder, repository, wanted)?;
     let names: Vec<&String> = set.parts.iter().filter(|name| only.is_none_or(|only| only == **name)).collect();
     if names.is_empty() {
         let what = only.unwrap_or("nothing");
         return Err(Error::NoSet(format!("{} with {what} in it (it has {})", set.id, set.parts.join(", "))));
     }
     let into = std::path::absolute(into).map_err(|error| refused(into, &error))?;
-    must_be_empty(&into)?;
+    match over {
+        None => must_be_empty(&into)?,
+        // Before the first is moved.
+        Some(_) => taken(names.iter().map(|name| into.join(name)).collect())?
+            .iter()
+            .try_for_each(|folder| replace::may_go(folder))?,
+    }
     let mut parts = Vec::new();
     for name in names {
         let folder = into.join(name);
-        let tally = restore_whole(repository, &set, name, &folder)?;
+        let (tally, replaced) = restore_whole(repository, &set, name, &folder, over)?;
         let mut next = Vec::new();
         // What is there decides, not the receipt, which may be lost: a Postgres must never find its way to the folders of
         // the one that it was copied from.
         if folder.join(DATA).join("PG_VERSION").exists() {
             let spaces = link_tablespaces(&folder)?;
             remap(&folder.join(DATA), &spaces)?;
-            next = steps(&folder, programs);
+            next = steps(&folder, &settings.programs);
         }
-        parts.push(RestoredPart { name: name.clone(), folder, entries: tally.entries, bytes: tally.bytes, next });
+        let Tally { entries, bytes } = tally;
+        parts.push(RestoredPart { name: name.clone(), folder, entries, bytes, replaced, next });
     }
     Ok(Restored { set: set.id, parts, took: started.elapsed().as_secs_f64() })
+}
+
+/// Those of the folders that have something in them.
+pub(crate) fn taken(folders: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    let mut taken = Vec::new();
+    for folder in folders {
+        if replace::is_taken(&folder).map_err(|error| refused(&folder, &error))? {
+            taken.push(folder);
+        }
+    }
+    Ok(taken)
 }
 
 /// `lost+found` is in every fresh file system.
@@ -66,17 +87,37 @@ fn must_be_empty(folder: &Path) -> Result<()> {
 }
 
 /// Under a name that says so until everything is there and on the disk: files have their full length before their
-/// content, and a restore that was cut off must not look like one that was not.
-fn restore_whole(repository: &Repository, set: &StoredSet, name: &str, folder: &Path) -> Result<Tally> {
+/// content, and a restore that was cut off must not look like one that was not. With `over`, what is there is moved aside
+/// only then. Gives where to.
+fn restore_whole(
+    repository: &Repository,
+    set: &StoredSet,
+    name: &str,
+    folder: &Path,
+    over: Option<Timestamp>,
+) -> Result<(Tally, Option<PathBuf>)> {
     let partial = folder.with_file_name(format!("{name}.partial"));
     let tally = repository.restore(set, name, &partial)?;
-    let settled = || -> io::Result<()> {
-        rustix::fs::syncfs(fs::File::open(&partial)?)?;
-        fs::rename(&partial, folder)?;
-        fs::File::open(folder.parent().unwrap_or(folder))?.sync_all()
+    let broken = |error: io::Error| refused(&partial, &error);
+    fs::File::open(&partial).and_then(|folder| Ok(rustix::fs::syncfs(folder)?)).map_err(broken)?;
+    let is_taken = || replace::is_taken(folder).map_err(|error| refused(folder, &error));
+    let replaced = match over {
+        Some(now) if is_taken()? => {
+            replace::may_go(folder)?;
+            Some(replace::aside(folder, now)?)
+        }
+        _ => None,
     };
-    settled().map_err(|error| refused(&partial, &error))?;
-    Ok(tally)
+    let settled =
+        fs::rename(&partial, folder).and_then(|()| fs::File::open(folder.parent().unwrap_or(folder))?.sync_all());
+    match (settled, replaced) {
+        (Ok(()), replaced) => Ok((tally, replaced)),
+        (Err(error), None) => Err(broken(error)),
+        (Err(error), Some(old)) => {
+            let why = format!("{error}; what was there before is in {}", old.display());
+            Err(Error::Target { path: folder.to_owned(), why })
+        }
+    }
 }
 
 fn refused(path: &Path, error: &io::Error) -> Error {

@@ -1,6 +1,8 @@
 //! The façade.
 
 use crate::error::{Error, Result};
+use crate::progress::Progress;
+use crate::prune::Retention;
 use crate::repository::{Lock, Repository, StoredSet};
 use crate::{drill, make, restore, verify};
 use groundskeeper_core::SystemId;
@@ -75,6 +77,9 @@ pub struct RestoredPart {
     pub folder: PathBuf,
     pub entries: u64,
     pub bytes: u64,
+    /// Where that is now what was there before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced: Option<PathBuf>,
     /// What a person does next, one sentence each.
     pub next: Vec<String>,
 }
@@ -83,11 +88,28 @@ pub struct RestoredPart {
 #[derive(Debug, Clone)]
 pub struct Vault {
     settings: Arc<Settings>,
+    retention: Arc<Retention>,
+    progress: Progress,
 }
 
 impl Vault {
     pub fn new(settings: Settings) -> Self {
-        Self { settings: Arc::new(settings) }
+        Self { settings: Arc::new(settings), retention: Arc::default(), progress: Progress::default() }
+    }
+
+    /// How far the work on the repository is that this vault, or a clone of it, does.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// The same with other rules for what is kept than [`Retention::default`].
+    #[must_use]
+    pub fn keeping(self, retention: Retention) -> Self {
+        Self { retention: Arc::new(retention), ..self }
+    }
+
+    pub fn retention(&self) -> &Retention {
+        &self.retention
     }
 
     pub fn settings(&self) -> &Settings {
@@ -105,11 +127,12 @@ impl Vault {
     }
 
     /// The same with the repository open.
-    async fn opened<T: Send + 'static>(
+    pub(crate) async fn opened<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Settings, &Repository) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.blocking(|settings| work(settings, &open(settings)?)).await
+        let progress = self.progress.clone();
+        self.blocking(|settings| work(settings, &open(settings)?.watched(progress))).await
     }
 
     /// Makes the repository. One that is already there, and opens with our key, is left as it is: then false.
@@ -196,9 +219,31 @@ impl Vault {
     pub async fn restore(&self, set: Option<&SetId>, only: Option<&str>, into: &Path) -> Result<Restored> {
         let (wanted, only, into) = (set.cloned(), only.map(str::to_owned), into.to_owned());
         self.opened(move |settings, repository| {
-            restore::restore(repository, &settings.programs, wanted.as_ref(), only.as_deref(), &into)
+            restore::restore(settings, repository, wanted.as_ref(), only.as_deref(), &into, None)
         })
         .await
+    }
+
+    /// The same where something is: it is moved aside (and [`RestoredPart::replaced`] says where to), unless a Postgres runs
+    /// on it or it is a mount point.
+    pub async fn restore_over(
+        &self,
+        set: Option<&SetId>,
+        only: Option<&str>,
+        into: &Path,
+        now: Timestamp,
+    ) -> Result<Restored> {
+        let (wanted, only, into) = (set.cloned(), only.map(str::to_owned), into.to_owned());
+        self.opened(move |settings, repository| {
+            restore::restore(settings, repository, wanted.as_ref(), only.as_deref(), &into, Some(now))
+        })
+        .await
+    }
+
+    /// Of the folders that a restore of these parts would write, those that have something in them.
+    pub async fn taken(&self, parts: &[String], into: &Path) -> Result<Vec<PathBuf>> {
+        let folders: Vec<PathBuf> = parts.iter().map(|part| into.join(part)).collect();
+        self.blocking(move |_| restore::taken(folders)).await
     }
 
     /// Reads the key and opens the repository with it. Writes nothing.

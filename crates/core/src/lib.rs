@@ -11,6 +11,7 @@
 //! | [`lifecycle`] | when does a finding open, change, resolve |
 //! | [`remedy`], [`plan`], [`policy`], [`window`] | what would be done, why, and who decides |
 //! | [`receipt`] | what is in a backup set, and how far it is proven |
+//! | [`retention`] | which backup sets are kept, and why |
 //! | [`sample`] | which numbers are kept over time |
 //! | [`report`] | what happened on one day |
 //!
@@ -26,6 +27,7 @@ pub mod quantity;
 pub mod receipt;
 pub mod remedy;
 pub mod report;
+pub mod retention;
 pub mod sample;
 pub mod severity;
 pub mod system;

@@ -34,7 +34,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    fn new(made: Timestamp, items: Vec<PlanItem>) -> Self {
+    pub fn new(made: Timestamp, items: Vec<PlanItem>) -> Self {
         let mut hasher = Sha256::new();
         for item in &items {
             hasher.update(item.remedy.as_bytes());

@@ -3,7 +3,7 @@
 //! [`permit`] is asked twice: when a plan is made, and again by the executor right before the step. All guards fail
 //! closed. The order of the guards is the order of the reasons a person should hear first.
 
-use crate::finding::Fingerprint;
+use crate::finding::{Fingerprint, Target};
 use crate::quantity::{after, format_seconds, seconds_between};
 use crate::remedy::{REMEDIES, Remedy, RiskClass, Step};
 use crate::severity::Severity;
@@ -347,10 +347,12 @@ fn alert(remedy: &Remedy, about: &Fingerprint, situation: &Situation) -> Blocked
     if remedy.class != RiskClass::Routine {
         return None;
     }
-    let firing = situation
-        .open
-        .iter()
-        .find(|(fingerprint, _, severity)| *severity == Severity::Critical && fingerprint != about)?;
+    let is_eased = |fingerprint: &Fingerprint, system: &SystemId| {
+        remedy.eases.iter().any(|check| *fingerprint == Fingerprint::of(check, system, &Target::System))
+    };
+    let firing = situation.open.iter().find(|(fingerprint, system, severity)| {
+        *severity == Severity::Critical && fingerprint != about && !is_eased(fingerprint, system)
+    })?;
     Some((Guard::Alert, format!("routine work waits while {} has a critical finding ({})", firing.1, firing.0.short())))
 }
 

@@ -5,6 +5,7 @@
 //! (FLUSHALL, VACUUM FULL, ending a superuser's session): a step that does not exist cannot be reached by a bug.
 
 use crate::finding::{Finding, Target};
+use crate::receipt::SetId;
 use crate::system::SystemId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -73,18 +74,27 @@ pub enum Step {
         backend_start: Timestamp,
         idle_seconds: u32,
     },
+    /// Removes these sets from the repository of backups, as far as no rule of retention keeps them at that moment, and
+    /// deletes data that were marked longer than the grace ago.
+    PruneRepository {
+        system: SystemId,
+        sets: Vec<SetId>,
+    },
 }
 
 impl Step {
     pub fn system(&self) -> &SystemId {
         match self {
-            Self::Analyze { system, .. } | Self::Vacuum { system, .. } | Self::EndIdleSession { system, .. } => system,
+            Self::Analyze { system, .. }
+            | Self::Vacuum { system, .. }
+            | Self::EndIdleSession { system, .. }
+            | Self::PruneRepository { system, .. } => system,
         }
     }
 
     /// What is changed, for cool-downs and the record: `postgres.main table docrag.public.chunks`.
     pub fn subject(&self) -> String {
-        format!("{} {}", self.system(), self.target())
+        format!("{} {}", self.system(), self.target()).trim_end().to_owned()
     }
 
     pub fn target(&self) -> Target {
@@ -95,6 +105,7 @@ impl Step {
             Self::EndIdleSession { pid, backend_start, .. } => {
                 Target::Session { pid: *pid, backend_start: *backend_start }
             }
+            Self::PruneRepository { .. } => Target::System,
         }
     }
 
@@ -115,6 +126,11 @@ impl Step {
             Self::EndIdleSession { pid, idle_seconds, .. } => format!(
                 "SELECT pg_terminate_backend({pid}) -- same session, still idle in transaction >= {idle_seconds} s"
             ),
+            Self::PruneRepository { sets, .. } => {
+                let named: Vec<&str> = sets.iter().map(SetId::as_str).collect();
+                let sets = if named.is_empty() { "no set".to_owned() } else { named.join(", ") };
+                format!("remove {sets}; delete what no set needs, once it was marked for the grace")
+            }
         }
     }
 }
@@ -140,6 +156,10 @@ pub enum StepState {
         application: String,
         idle_seconds: f64,
         query: String,
+    },
+    /// Those of the step's sets that are in the repository.
+    Sets {
+        there: Vec<SetId>,
     },
     /// The table or session is not there (any more).
     Gone,
@@ -180,6 +200,9 @@ impl Step {
                 "an ended session cannot be resumed; its open transaction was rolled back and its client reconnects"
                     .into(),
             ),
+            Self::PruneRepository { .. } => {
+                Undo::Impossible("a set that was removed cannot be had back; those that are kept still restore".into())
+            }
         }
     }
 
@@ -195,6 +218,10 @@ impl Step {
             (Self::EndIdleSession { pid, .. }, _, _) => {
                 Verification::DidNotHelp(format!("session {pid} is still connected"))
             }
+            (Self::PruneRepository { .. }, StepState::Sets { there: before }, StepState::Sets { there: after }) => {
+                pruned(before, after)
+            }
+            (Self::PruneRepository { .. }, _, _) => did_not_help("the sets of the repository are not known"),
             (_, _, StepState::Gone) => did_not_help("the table is gone"),
             (
                 Self::Analyze { .. },
@@ -229,6 +256,19 @@ impl Step {
     }
 }
 
+fn pruned(before: &[SetId], after: &[SetId]) -> Verification {
+    let counted = |count: usize| if count == 1 { "1 set".to_owned() } else { format!("{count} sets") };
+    let (removed, stayed) = (before.len().saturating_sub(after.len()), counted(after.len()));
+    match (before.len(), after.len()) {
+        (0, _) => {
+            Verification::Helped("no set was to be removed; what no set needs goes when its grace is over".into())
+        }
+        (_, 0) => Verification::Helped(format!("{} removed", counted(removed))),
+        _ if removed > 0 => Verification::Helped(format!("{} removed; {stayed} stayed, kept by now", counted(removed))),
+        _ => Verification::DidNotHelp(format!("{stayed} of the plan stayed, kept by now")),
+    }
+}
+
 /// A step whose intent is in the journal. The `act` modules take nothing else, so that no change can happen that the
 /// journal does not know.
 #[derive(Debug, Clone, PartialEq)]
@@ -259,6 +299,8 @@ pub struct Remedy {
     pub title: &'static str,
     /// The check whose findings it answers.
     pub check: &'static str,
+    /// Checks that fail as well when that one does: their alarms do not hold the cure back either.
+    pub eases: &'static [&'static str],
     pub class: RiskClass,
     /// What must hold at the moment of execution, in words; the executor and the server enforce it.
     pub preconditions: &'static str,
@@ -284,6 +326,7 @@ pub static REMEDIES: &[Remedy] = &[
         id: "postgres.vacuum_table",
         title: "Vacuum a table whose dead rows are past its own trigger",
         check: "postgres.dead_rows_past_trigger",
+        eases: &[],
         class: RiskClass::Routine,
         preconditions: "the table exists, we may vacuum it, nobody holds a conflicting lock (SKIP_LOCKED)",
         verification: "last_vacuum is newer than the step and dead rows went down",
@@ -301,6 +344,7 @@ pub static REMEDIES: &[Remedy] = &[
         id: "postgres.analyze_table",
         title: "Analyze a table whose statistics are past its own trigger",
         check: "postgres.statistics_stale",
+        eases: &[],
         class: RiskClass::Routine,
         preconditions: "the table exists, we may analyze it, nobody holds a conflicting lock (SKIP_LOCKED)",
         verification: "last_analyze is newer than the step",
@@ -318,6 +362,7 @@ pub static REMEDIES: &[Remedy] = &[
         id: "postgres.end_idle_in_transaction",
         title: "End a session that sits idle in a transaction",
         check: "postgres.idle_in_transaction",
+        eases: &[],
         class: RiskClass::Corrective,
         preconditions: "the same backend (pid and start), still idle in transaction, not superuser, replication, \
                         backup, a tool that copies or migrates, a name in `never_end`, or ours",
@@ -353,6 +398,20 @@ pub static REMEDIES: &[Remedy] = &[
                 })
                 .collect()
         },
+    },
+    Remedy {
+        id: "backup.prune_repository",
+        title: "Remove the backup sets that no rule of [backup.keep] keeps, with the task retention or `backup prune`",
+        check: "backup.repository_nearly_full",
+        eases: &["backup.set_missing"],
+        class: RiskClass::Routine,
+        preconditions: "no backup or proof works on the repository; no rule keeps the set at that moment: not the newest, \
+                        not the newest that is alive, none that is being restored, and the clock is not behind",
+        verification: "the sets are not in the repository any more",
+        cooldown: 1.0,
+        hourly_cap: 60,
+        // What goes is a question of the rules, not of a full disk: the task plans for itself.
+        propose: |_| Vec::new(),
     },
 ];
 

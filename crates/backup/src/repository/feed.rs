@@ -8,6 +8,7 @@
 //! byte too few is noted, and no set comes of it.
 
 use crate::error::{Error, Result};
+use crate::progress::Progress;
 use bytes::Bytes;
 use rustic_core::repofile::{Metadata, Node, NodeType};
 use rustic_core::{ReadSource, ReadSourceEntry, ReadSourceOpen, RusticResult};
@@ -128,6 +129,7 @@ impl Read for Reader {
         buffer[..taken.len()].copy_from_slice(&taken);
         pieces.left -= taken.len() as u64;
         self.state.read.fetch_add(taken.len() as u64, Ordering::Relaxed);
+        self.state.progress.add_bytes(taken.len() as u64);
         Ok(taken.len())
     }
 }
@@ -138,6 +140,7 @@ struct State {
     short: AtomicBool,
     /// Bytes that were read by the archiver.
     read: AtomicU64,
+    progress: Progress,
 }
 
 /// The other end of the [`Feed`].
@@ -147,10 +150,11 @@ pub(super) struct Source {
 }
 
 /// A feed and what pulls from it.
-pub(super) fn pipe() -> (Feed, Source) {
+pub(super) fn pipe(progress: Progress) -> (Feed, Source) {
     let (sender, receiver) = sync_channel(ENTRIES_AHEAD);
     let feed = Feed { entries: sender, found: Vec::new(), files: 0, bytes: 0 };
-    (feed, Source { entries: Mutex::new(Some(receiver)), state: Arc::default() })
+    let state = State { progress, ..State::default() };
+    (feed, Source { entries: Mutex::new(Some(receiver)), state: Arc::new(state) })
 }
 
 /// What a source sent, after it has ended.
@@ -214,6 +218,7 @@ impl Iterator for Entries {
             return Some(Ok(ReadSourceEntry { path, node, open: None }));
         }
         let opening = self.receiver.as_ref()?.recv().ok()?;
+        self.state.progress.add_file();
         let path = numbered(opening.number);
         // Sorts behind the file and before the next.
         self.marker = Some(path.with_extension("end"));

@@ -9,23 +9,30 @@
 //! | `reader` | lists, restores, reads back |
 //! | `receipts` | the proofs, beside restic's own files |
 //! | `lock` | one of us at a time |
+//! | `hold` | sets that somebody restores |
+//! | `prune` | sets are taken out |
 //!
 //! Everything here is synchronous and must be called from threads that may block.
 
 mod crypt;
 pub(crate) mod feed;
+mod hold;
 mod lock;
+mod prune;
 mod reader;
 mod receipts;
 mod store;
 mod tree;
 mod writer;
 
+pub(crate) use hold::{Claim, Hold};
 pub(crate) use lock::Lock;
+pub(crate) use prune::Removal;
 pub(crate) use reader::{StoredSet, Tally};
 pub(crate) use writer::SetWriter;
 
 use crate::error::{Error, Result};
+use crate::progress::{Bars, Progress};
 use crate::vault::KeyInfo;
 use bytesize::ByteSize;
 use crypt::Crypt;
@@ -58,6 +65,7 @@ pub(crate) struct Repository {
     master: MasterKey,
     key: Option<KeyId>,
     crypt: Crypt,
+    progress: Progress,
 }
 
 impl std::fmt::Debug for Repository {
@@ -88,7 +96,8 @@ impl Repository {
             removed.map_err(refused)?;
         }
         let store = open_store(folder)?;
-        let made = rustic(&store)?.init(&Credentials::password(key.expose_secret()), &described(), &settings());
+        let repository = rustic(&store, &Progress::default())?;
+        let made = repository.init(&Credentials::password(key.expose_secret()), &described(), &settings());
         made.map(|_| true).map_err(|error| store_error(&store, &error))
     }
 
@@ -98,13 +107,15 @@ impl Repository {
             return Err(Error::NoRepository { place: folder.display().to_string() });
         }
         let store = open_store(folder)?;
-        let opened = rustic(&store)?.open(&Credentials::password(key.expose_secret())).map_err(|error| {
-            if error.is_incorrect_password() {
-                Error::WrongKey { place: store.place().to_owned() }
-            } else {
-                store_error(&store, &error)
-            }
-        })?;
+        let opened = rustic(&store, &Progress::default())?.open(&Credentials::password(key.expose_secret())).map_err(
+            |error| {
+                if error.is_incorrect_password() {
+                    Error::WrongKey { place: store.place().to_owned() }
+                } else {
+                    store_error(&store, &error)
+                }
+            },
+        )?;
         Ok(Self::opened(store, &opened))
     }
 
@@ -119,7 +130,16 @@ impl Repository {
     fn opened(store: Store, opened: &Rustic<OpenStatus>) -> Self {
         let master = opened.key();
         let crypt = Crypt::new(&master);
-        Self { store, crypt, master, key: *opened.key_id() }
+        Self { store, crypt, master, key: *opened.key_id(), progress: Progress::default() }
+    }
+
+    /// The same, counting its work here.
+    pub(crate) fn watched(self, progress: Progress) -> Self {
+        Self { progress, ..self }
+    }
+
+    pub(crate) fn progress(&self) -> &Progress {
+        &self.progress
     }
 
     pub(crate) fn place(&self) -> &str {
@@ -128,7 +148,9 @@ impl Repository {
 
     /// A fresh view of the repository: what others wrote since is in it.
     fn rustic(&self) -> Result<Rustic<OpenStatus>> {
-        rustic(&self.store)?.open(&Credentials::Masterkey(self.master.clone())).map_err(|error| self.error(&error))
+        rustic(&self.store, &self.progress)?
+            .open(&Credentials::Masterkey(self.master.clone()))
+            .map_err(|error| self.error(&error))
     }
 
     fn error(&self, error: &RusticError) -> Error {
@@ -180,11 +202,11 @@ fn open_store(folder: &Path) -> Result<Store> {
     Store::folder(folder).map_err(|error| Error::Place { place: folder.display().to_string(), why: error.to_string() })
 }
 
-fn rustic(store: &Store) -> Result<Rustic<()>> {
+fn rustic(store: &Store, progress: &Progress) -> Result<Rustic<()>> {
     let backends = RepositoryBackends::new(Arc::new(store.clone()), None);
     // A cache would hold what the repository holds on the same disk.
     let options = RepositoryOptions::default().no_cache(true);
-    Rustic::new(&options, &backends).map_err(|error| store_error(store, &error))
+    Rustic::new_with_progress(&options, &backends, Bars(progress.clone())).map_err(|error| store_error(store, &error))
 }
 
 fn settings() -> ConfigOptions {

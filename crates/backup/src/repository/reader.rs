@@ -161,7 +161,7 @@ impl Repository {
     }
 
     fn full(&self) -> Result<Rustic<rustic_core::IndexedFullStatus>> {
-        self.rustic()?.to_indexed().map_err(|error| self.error(&error))
+        self.steady(FileType::Index, || self.rustic()?.to_indexed().map_err(|error| self.error(&error)))
     }
 
     /// The tally of each part, and the chunks of all. A file whose chunks do not add up to its size counts what they
@@ -206,8 +206,9 @@ impl Repository {
         let mut good = self.verified_packs()?;
         let mut bad: Vec<(IndexPack, String)> = Vec::new();
         let sizes = self.pack_sizes()?;
+        let unread = sizes.iter().filter(|(pack, _)| !good.contains(&pack.to_hex().to_string()));
+        let _shown = self.progress.begin("reading back", Some(unread.map(|(_, size)| u64::from(*size)).sum()));
         let mut present = BTreeSet::new();
-        let progress = rustic.progress_hidden();
         for index in rustic.stream_files::<IndexFile>().map_err(|error| self.error(&error))? {
             let (_, index) = index.map_err(|error| self.error(&error))?;
             for pack in index.packs {
@@ -224,6 +225,8 @@ impl Repository {
                 } else {
                     verified.read += 1;
                     verified.bytes += u64::from(size.unwrap_or(0));
+                    self.progress.add_bytes(u64::from(size.unwrap_or(0)));
+                    self.progress.add_file();
                     match self.wrong(&pack) {
                         None => drop(good.insert(name)),
                         Some(why) => bad.push((pack, why)),
@@ -231,7 +234,6 @@ impl Repository {
                 }
             }
         }
-        drop(progress);
         good.retain(|name| present.contains(name));
         self.keep_verified_packs(&good)?;
         if !bad.is_empty() {
@@ -301,6 +303,7 @@ impl Repository {
         let nodes = view.ls(&node, &LsOptions::default()).map_err(|error| self.error(&error))?;
         let plan =
             view.prepare_restore(&options, nodes.clone(), &destination, false).map_err(|error| harmed(&error))?;
+        let _shown = self.progress.begin(format!("restoring {part}"), Some(plan.restore_size));
         // It panics on whatever goes wrong while chunks are read and written.
         let restoring = AssertUnwindSafe(|| view.restore(plan, &options, nodes, &destination));
         let restored = catch_unwind(restoring).map_err(|panic| self.panicked(into, part, panic.as_ref()))?;

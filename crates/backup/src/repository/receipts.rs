@@ -29,6 +29,18 @@ impl Repository {
         Ok(listed.iter().filter_map(|(name, _)| name.strip_suffix(".json")?.parse().ok()).collect())
     }
 
+    /// Removes the receipts of sets that are not `there`; not while a snapshot is damaged, for one of them is all that is
+    /// known of its set.
+    pub(crate) fn forget_receipts(&self, there: &BTreeSet<SetId>) -> Result<()> {
+        if !self.lost()?.is_empty() {
+            return Ok(());
+        }
+        for gone in self.receipt_names()?.iter().filter(|set| !there.contains(set)) {
+            self.store.erase(&path(gone)).map_err(|error| refused(&self.store, &error))?;
+        }
+        Ok(())
+    }
+
     pub(super) fn verified_packs(&self) -> Result<BTreeSet<String>> {
         Ok(read(&self.store, VERIFIED)?.unwrap_or_default())
     }

@@ -62,6 +62,14 @@ impl Store {
         Ok(named.collect())
     }
 
+    /// What is not there is removed already.
+    pub(super) fn erase(&self, name: &str) -> Result<(), StoreError> {
+        match self.wait(self.objects.delete(&Key::from(name))) {
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            other => other,
+        }
+    }
+
     pub(super) fn exists(&self, name: &str) -> Result<bool, StoreError> {
         match self.wait(self.objects.head(&Key::from(name))) {
             Ok(_) => Ok(true),

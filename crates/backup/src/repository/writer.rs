@@ -78,7 +78,7 @@ impl SetWriter<'_> {
         name: &str,
         source: impl FnOnce(&mut Feed) -> Result<T> + Send,
     ) -> Result<Stored<T>> {
-        let (mut feed, entries) = pipe();
+        let (mut feed, entries) = pipe(self.repository.progress().clone());
         let snapshot = self.repository.new_snapshot(self.made, PENDING)?;
         let rustic = self.repository.rustic()?.to_indexed_ids().map_err(|error| self.repository.error(&error))?;
         let options = BackupOptions::default().no_scan(true).parent_opts(ParentOptions::default().force(true));

@@ -39,6 +39,7 @@ fn remedy(class: RiskClass) -> Remedy {
         id: "postgres.mend",
         title: "Mend a table",
         check: "postgres.dead_rows_past_trigger",
+        eases: &[],
         class,
         preconditions: "none",
         verification: "none",
@@ -345,6 +346,23 @@ fn an_alert_blocks_routine_work_but_neither_mending_nor_its_own_cure(
     #[case] guard: Option<Guard>,
 ) {
     assert_eq!(scene.guard(), guard);
+}
+
+#[test]
+fn a_full_repository_is_pruned_although_no_set_can_be_made_and_not_when_its_data_are_damaged() {
+    let remedy = crate::remedy::find("backup.prune_repository").unwrap();
+    let repository = SystemId::new(SystemKind::Backup, "main");
+    let step = Step::PruneRepository { system: repository.clone(), sets: Vec::new() };
+    let fingerprint = |check: &str| Fingerprint::of(check, &repository, &Target::System);
+    let decided = |check: &str| {
+        let open = vec![(fingerprint(check), repository.clone(), Severity::Critical)];
+        let situation = Situation { open, systems: 5, ..Situation::default() };
+        let consent = Consent { approved: true, any_time: true };
+        permit(remedy, &step, &fingerprint(remedy.check), &Policy::default(), &situation, consent, now())
+    };
+    assert_eq!(decided("backup.repository_nearly_full"), Decision::Do);
+    assert_eq!(decided("backup.set_missing"), Decision::Do);
+    assert!(matches!(decided("backup.rung_failed"), Decision::Skip { guard: Guard::Alert, .. }));
 }
 
 #[rstest]

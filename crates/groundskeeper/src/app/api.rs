@@ -6,8 +6,8 @@
 mod backup;
 
 pub use backup::{
-    BackupInitView, BackupListView, BackupStatusView, BackupTryView, BackupView, KeyInfo, LastProof, RestorePlan,
-    RestoreView,
+    BackupInitView, BackupListView, BackupPruneView, BackupStatusView, BackupTryView, BackupView, Done, KeyInfo,
+    LastProof, RestorePlan, RestoreView, RetentionView,
 };
 
 use groundskeeper_core::check::Judgement;
@@ -63,6 +63,10 @@ pub enum Request {
     BackupVerify { set: Option<String>, by: String },
     /// Restores a set into the scratch place and boots it (rungs 3 and 4). -> [`BackupTryView`]
     BackupDrill { set: Option<String>, by: String },
+    /// How far the work on the repository is. -> `Option<`[`Done`]`>`
+    BackupProgress,
+    /// Which sets no rule keeps, and with `apply` their removal. -> [`BackupPruneView`]
+    BackupPrune { apply: bool, by: String },
 }
 
 /// How an answer travels: either the value or an error with the exit code that belongs to it.

@@ -2,17 +2,21 @@
 //!
 //! After a disaster there is no store, no daemon and perhaps no configuration: [`Backups`] needs a repository and its key.
 
-use super::api::{BackupInitView, BackupListView, BackupStatusView, BackupTryView, KeyInfo, RestorePlan, RestoreView};
+use super::api::{
+    BackupInitView, BackupListView, BackupPruneView, BackupStatusView, BackupTryView, KeyInfo, RestorePlan, RestoreView,
+};
 use super::{App, CallError, view};
 use crate::clock::Clock;
 use crate::config::{Settings, did_you_mean};
+use crate::remediation::Permission;
+use crate::scheduler::Mode;
 use crate::stack::Stack;
-use crate::tasks::{self, Climbed, Proof};
+use crate::tasks::{self, Climbed, Proof, Retained};
 use groundskeeper_backup::vault::KeySource;
-use groundskeeper_backup::{self as backup, Error, Vault};
+use groundskeeper_backup::{self as backup, Error, Progress, Vault};
 use groundskeeper_core::SystemKind;
 use groundskeeper_core::check::judge_all;
-use groundskeeper_core::quantity::{format_bytes, format_seconds, seconds_between};
+use groundskeeper_core::quantity::{after, format_bytes, format_seconds, seconds_between};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Part, Receipt, Rung};
 use secrecy::SecretString;
 use std::path::{Path, PathBuf};
@@ -84,6 +88,27 @@ impl App {
     }
 }
 
+impl App {
+    pub(super) async fn backup_prune(&self, apply: bool, by: &str) -> Result<BackupPruneView, CallError> {
+        let lookout = self.shop.stack.lookout().ok_or_else(|| CallError::usage(NOT_CONFIGURED))?;
+        let permission = if apply {
+            self.shop.executor.recover().await?;
+            if self.shop.present.watched().is_none() {
+                // The guards need to know what fires today.
+                tasks::Round::watch(&self.shop, |_| true, Mode::Real).await?;
+            }
+            let now = self.shop.clock.now();
+            let expires = after(now, self.shop.settings.policy.approval_seconds);
+            Some(Permission::of(by).approved(true, expires))
+        } else {
+            None
+        };
+        let Retained { plan, applied } = tasks::retain(&self.shop, permission.as_ref()).await?;
+        let repository = lookout.folder().display().to_string();
+        Ok(BackupPruneView { repository, plan, action: applied.map(view::action) })
+    }
+}
+
 /// The set whose name begins so; the newest without a name.
 fn chosen<'a>(receipts: &'a [Receipt], set: Option<&str>) -> Result<&'a Receipt, CallError> {
     let Some(prefix) = set else {
@@ -115,7 +140,8 @@ impl Backups {
     /// Those of a configuration.
     pub fn of(settings: &Settings) -> Result<Self, CallError> {
         let backup = settings.backup.clone().ok_or_else(|| CallError::usage(NOT_CONFIGURED))?;
-        Ok(Self { vault: Vault::new(backup), clock: Clock::wall() })
+        let vault = Vault::new(backup).keeping(settings.keep.retention.clone());
+        Ok(Self { vault, clock: Clock::wall() })
     }
 
     /// Those in a folder, where nothing but the key is left.
@@ -130,6 +156,10 @@ impl Backups {
             run_as: "postgres".to_owned(),
         });
         Self { vault, clock: Clock::wall() }
+    }
+
+    pub fn progress(&self) -> &Progress {
+        self.vault.progress()
     }
 
     fn repository(&self) -> String {
@@ -151,16 +181,28 @@ impl Backups {
         set: Option<&str>,
         only: Option<&str>,
         into: &Path,
+        replace: bool,
     ) -> Result<RestorePlan, CallError> {
         let receipts = self.vault.receipts().await?;
         let receipt = chosen(&receipts, set)?;
         let into =
             std::path::absolute(into).map_err(|error| CallError::usage(format!("{}: {error}", into.display())))?;
+        let systems = parts(receipt, only)?;
+        let names: Vec<String> = systems.iter().map(|(name, _)| name.clone()).collect();
+        let replaces = self.vault.taken(&names, &into).await?;
+        if let (false, Some(taken)) = (replace, replaces.first()) {
+            return Err(CallError::usage(format!(
+                "{} is not empty, and nothing that is there is overwritten; choose another folder, or move it aside with \
+                 --replace",
+                taken.display()
+            )));
+        }
         let plan = RestorePlan {
+            replaces,
             set: receipt.set.clone(),
             made: receipt.made,
             age_seconds: seconds_between(receipt.made, self.clock.now()).max(0.0),
-            systems: parts(receipt, only)?,
+            systems,
             only: only.map(str::to_owned),
             free: free(&into),
             into,
@@ -178,7 +220,12 @@ impl Backups {
     }
 
     pub async fn restore(&self, plan: RestorePlan) -> Result<RestoreView, CallError> {
-        let restored = self.vault.restore(Some(&plan.set), plan.only.as_deref(), &plan.into).await?;
+        let (set, only, into) = (Some(&plan.set), plan.only.as_deref(), &plan.into);
+        let restored = if plan.replaces.is_empty() {
+            self.vault.restore(set, only, into).await?
+        } else {
+            self.vault.restore_over(set, only, into, self.clock.now()).await?
+        };
         Ok(RestoreView { plan, restored })
     }
 
@@ -214,7 +261,11 @@ pub async fn status_now(settings: &Settings) -> Result<BackupStatusView, CallErr
     let (system, observation) =
         read.map_err(|panic| CallError::unanswered(format!("the reading ended in a bug: {panic}")))?;
     let judgements = judge_all(&system, &observation, None, &settings.tuning, now);
-    Ok(BackupStatusView { now, backup: view::backups(stack.address(&system), observation.as_backup()), judgements })
+    Ok(BackupStatusView {
+        now,
+        backup: view::backups(stack.address(&system), observation.as_backup(), &settings.keep, now),
+        judgements,
+    })
 }
 
 /// What of a set is restored.
@@ -265,7 +316,6 @@ fn free(folder: &Path) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use groundskeeper_core::quantity::after;
     use groundskeeper_core::receipt::{Missing, SetId};
     use jiff::Timestamp;
 

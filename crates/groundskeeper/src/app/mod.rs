@@ -23,7 +23,7 @@ pub(crate) mod view;
 pub use backup::Backups;
 pub use check::check_now;
 pub use daemon::{Daemon, run, start};
-pub use session::Session;
+pub use session::{Session, Watcher};
 
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -34,6 +34,7 @@ use crate::remediation::{Executor, StackActuator};
 use crate::stack::Stack;
 use crate::tasks::{self, Proof, Shop, TaskEntry};
 use api::{Answer, Request};
+use groundskeeper_backup::Progress;
 use groundskeeper_core::check::catalogue;
 use groundskeeper_core::observation::LastRun;
 use groundskeeper_core::report::DayReport;
@@ -104,7 +105,7 @@ impl App {
             record.clone(),
             clock.clone(),
             settings.policy.clone(),
-            Arc::new(StackActuator(stack.clone())),
+            Arc::new(StackActuator(stack.clone(), clock.clone())),
             stack.len(),
         );
         remember_last_backup(&stack, &record).await?;
@@ -177,6 +178,8 @@ impl App {
             Request::BackupDrill { set, by } => {
                 pack(self.backup_try(Proof::Drill(backup::BY_HAND), set.as_deref(), &by).await)
             }
+            Request::BackupProgress => pack(Ok(self.progress().and_then(Progress::now))),
+            Request::BackupPrune { apply, by } => pack(self.backup_prune(apply, &by).await),
         };
         answered.unwrap_or_else(|error| Answer::Refused { message: error.message, exit: error.exit })
     }
@@ -190,6 +193,11 @@ impl App {
     #[expect(clippy::unused_async, reason = "a surface awaits every call of the façade")]
     pub async fn latest_samples(&self) -> Vec<Sample> {
         self.shop.present.samples()
+    }
+
+    /// How far the work on the repository of backups is, when there is one.
+    fn progress(&self) -> Option<&Progress> {
+        self.shop.stack.lookout().map(|lookout| lookout.vault().progress())
     }
 
     fn entry(&self, name: &str) -> Result<&TaskEntry, CallError> {

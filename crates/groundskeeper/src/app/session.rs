@@ -1,17 +1,42 @@
 //! The client's side: the running daemon over its socket, or the store itself when no daemon runs.
 
-use super::api::{Answer, Request};
+use super::api::{Answer, Done, Request};
 use super::{App, CallError, socket};
 use crate::clock::Clock;
 use crate::config::Settings;
+use groundskeeper_backup::Progress;
 use serde::de::DeserializeOwned;
 use std::io::ErrorKind;
+use std::path::PathBuf;
 use tokio::net::UnixStream;
 
 /// A way to have requests answered.
 pub enum Session {
     Daemon(UnixStream),
     Store(Box<App>),
+}
+
+/// Looks at the progress of the work on the repository of backups.
+#[derive(Debug)]
+pub enum Watcher {
+    /// By a conversation of its own: the other one waits for its answer.
+    Daemon(PathBuf),
+    Own(Option<Progress>),
+}
+
+impl Watcher {
+    /// None while nothing is under way that counts, and of a daemon that does not answer.
+    pub async fn look(&self) -> Option<Done> {
+        let path = match self {
+            Self::Own(progress) => return progress.as_ref()?.now(),
+            Self::Daemon(path) => path,
+        };
+        let mut stream = UnixStream::connect(path).await.ok()?;
+        match socket::ask(&mut stream, &Request::BackupProgress).await.ok()? {
+            Answer::Done(value) => serde_json::from_value(value).ok()?,
+            Answer::Refused { .. } => None,
+        }
+    }
 }
 
 impl Session {
@@ -34,6 +59,14 @@ impl Session {
     /// Whether a daemon answers.
     pub fn is_daemon(&self) -> bool {
         matches!(self, Self::Daemon(_))
+    }
+
+    /// To look how far a call is while it is under way.
+    pub fn watcher(&self, settings: &Settings) -> Watcher {
+        match self {
+            Self::Daemon(_) => Watcher::Daemon(socket::path(&settings.state_dir)),
+            Self::Store(app) => Watcher::Own(app.progress().cloned()),
+        }
     }
 
     pub async fn call<T: DeserializeOwned>(&mut self, request: Request) -> Result<T, CallError> {

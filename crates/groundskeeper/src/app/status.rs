@@ -127,7 +127,12 @@ impl App {
 fn backups(shop: &Shop) -> Option<BackupView> {
     let system = shop.stack.ids().find(|id| id.kind == SystemKind::Backup)?;
     let seen = shop.present.get(system);
-    Some(view::backups(shop.stack.address(system), seen.as_ref().and_then(|seen| seen.observation.as_backup())))
+    Some(view::backups(
+        shop.stack.address(system),
+        seen.as_ref().and_then(|seen| seen.observation.as_backup()),
+        &shop.settings.keep,
+        shop.clock.now(),
+    ))
 }
 
 fn open_severities(findings: &[FindingView], system: &SystemId) -> Vec<Severity> {

@@ -1,9 +1,10 @@
 //! From the record and the readings to the values that surfaces show. Nothing here decides anything.
 
 use super::api::{
-    ActionResult, ActionView, BackupView, FindingState, FindingView, IgnoreView, LastProof, PauseView, RunView,
-    SystemState, SystemView,
+    ActionResult, ActionView, BackupView, FindingState, FindingView, IgnoreView, LastProof, PauseView, RetentionView,
+    RunView, SystemState, SystemView,
 };
+use crate::config::KeepSettings;
 use crate::present::Seen;
 use crate::record::{Ignored, Pause, Run};
 use crate::remediation::Applied;
@@ -11,7 +12,8 @@ use groundskeeper_core::check::Status;
 use groundskeeper_core::lifecycle::Track;
 use groundskeeper_core::observation::{self, Observation, Reading};
 use groundskeeper_core::quantity::{format_bytes, format_count, format_number, format_seconds, seconds_between};
-use groundskeeper_core::receipt::Rung;
+use groundskeeper_core::receipt::{Receipt, Rung};
+use groundskeeper_core::retention::{Known, judge};
 use groundskeeper_core::{Severity, SystemId, Unit};
 use jiff::Timestamp;
 
@@ -158,7 +160,12 @@ pub(crate) fn facts(observation: &Observation) -> Vec<(String, String)> {
 }
 
 /// The backups as last read; `reading` is none before the first look.
-pub(crate) fn backups(repository: String, reading: Option<&Reading<observation::Backup>>) -> BackupView {
+pub(crate) fn backups(
+    repository: String,
+    reading: Option<&Reading<observation::Backup>>,
+    keep: &KeepSettings,
+    now: Timestamp,
+) -> BackupView {
     let seen = reading.and_then(|reading| reading.outcome.as_ref().ok());
     let failure = reading.and_then(|reading| match &reading.outcome {
         Ok(seen) => seen.receipts.as_ref().err().map(|gap| gap.reason.clone()),
@@ -176,6 +183,20 @@ pub(crate) fn backups(repository: String, reading: Option<&Reading<observation::
             Some(LastProof { set: receipt.set.clone(), at, recovery_seconds: receipt.recovery_time() })
         }),
         space: seen.and_then(|seen| seen.space.as_ref().ok()).copied(),
+        retention: seen.map(|_| retention(receipts, keep, now)),
+    }
+}
+
+/// From receipts alone: whether a set is being restored only the repository knows.
+fn retention(receipts: &[Receipt], keep: &KeepSettings, now: Timestamp) -> RetentionView {
+    let known: Vec<Known> =
+        receipts.iter().map(|receipt| Known::of(&receipt.set, receipt.made, Some(receipt), false)).collect();
+    let judged = judge(&keep.retention.keep, &keep.retention.zone, &known, now);
+    let going = judged.into_iter().filter(|judged| judged.verdict.is_removed());
+    RetentionView {
+        rules: keep.retention.keep.to_string(),
+        applies: keep.apply,
+        going: going.map(|judged| (judged.set, judged.verdict.why())).collect(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! `backup`: make, look at, prove and restore sets.
 
 mod key;
+mod prune;
 mod render;
 
 use super::args::{BackupArgs, BackupVerb, PlaceArgs, RestoreArgs};
@@ -13,6 +14,8 @@ use crate::config::Settings;
 use groundskeeper_core::receipt::{Climb, ClimbOutcome};
 use groundskeeper_core::{Severity, Status};
 use jiff::tz::TimeZone;
+use std::io;
+use std::path::Path;
 
 pub(super) async fn run(desk: &mut Desk, args: BackupArgs) -> Outcome {
     match args.verb {
@@ -29,6 +32,7 @@ pub(super) async fn run(desk: &mut Desk, args: BackupArgs) -> Outcome {
             prove(desk, "restoring the set into the scratch place", request).await
         }
         BackupVerb::Restore(args) => restore(desk, args).await,
+        BackupVerb::Prune { apply } => prune::run(desk, apply).await,
         BackupVerb::Key { verb } => key::run(desk, verb).await,
     }
 }
@@ -60,7 +64,7 @@ async fn init(desk: &mut Desk) -> Outcome {
 async fn make(desk: &mut Desk) -> Outcome {
     let settings = settings(desk)?;
     let request = Request::TaskRun { name: "backup".to_owned(), dry_run: false, by: person::name() };
-    let run: TaskRunView = desk.ask(&settings, "making a set", request).await?;
+    let run: TaskRunView = desk.ask_counting(&settings, "making a set", request).await?;
     desk.show(&run, |paint| render::run(&run, *paint))?;
     Ok(if run.ok { FINE } else { FINDINGS })
 }
@@ -97,7 +101,7 @@ fn judged(view: &BackupStatusView) -> u8 {
 
 async fn prove(desk: &mut Desk, doing: &str, request: Request) -> Outcome {
     let settings = settings(desk)?;
-    let view: BackupTryView = desk.ask(&settings, doing, request).await?;
+    let view: BackupTryView = desk.ask_counting(&settings, doing, request).await?;
     desk.show(&view, |paint| render::tried(&view, &settings.zone, *paint))?;
     Ok(verdict(&view.tried))
 }
@@ -116,17 +120,41 @@ fn verdict(tried: &[Climb]) -> u8 {
 /// Says what it will do before it begins: a restore takes long, and a wrong one costs the time twice.
 async fn restore(desk: &mut Desk, args: RestoreArgs) -> Outcome {
     let (backups, zone) = place(desk, &args.place)?;
-    let planning = backups.plan_restore(args.set.set.as_deref(), args.only.as_deref(), &args.into);
+    let planning = backups.plan_restore(args.set.set.as_deref(), args.only.as_deref(), &args.into, args.replace);
     let plan = progress::shown("reading the repository", planning).await?;
+    if args.replace && args.confirm.is_none() && !person::is_there() && !plan.replaces.is_empty() {
+        return Err(Stop::usage("--replace is confirmed on a terminal; without one give --confirm NAME"));
+    }
     if desk.form == super::OutputForm::Text {
         let paint = desk.paint;
         desk.out.text(&render::restore_plan(&plan, &zone, paint))?;
         desk.out.flush()?;
     }
+    if !plan.replaces.is_empty() {
+        confirm(&plan.into, args.confirm)?;
+    }
     let doing = format!("restoring into {}", plan.into.display());
-    let view: RestoreView = progress::shown(&doing, backups.restore(plan)).await?;
+    let look = backups.progress().clone();
+    let view: RestoreView = progress::counted(&doing, async || look.now(), backups.restore(plan)).await?;
     desk.show(&view, |paint| render::restored(&view, *paint))?;
     Ok(FINE)
+}
+
+/// A folder is replaced by who knows its name, not by who repeats a line of the shell's history.
+fn confirm(into: &Path, given: Option<String>) -> Result<(), Stop> {
+    let name = into.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let unreadable = |error: io::Error| Stop::usage(format!("the name cannot be read from the terminal: {error}"));
+    let typed = if let Some(given) = given {
+        given
+    } else {
+        let terminal = console::Term::stderr();
+        terminal.write_str(&format!("Type `{name}` to replace what is there: ")).map_err(unreadable)?;
+        terminal.read_line().map_err(unreadable)?
+    };
+    if name.is_empty() || typed.trim() != name {
+        return Err(Stop::usage(format!("`{}` is not `{name}`; nothing was changed", typed.trim())));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

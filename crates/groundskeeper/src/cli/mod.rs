@@ -128,6 +128,18 @@ impl Desk {
         Ok(progress::shown(doing, session.call(request)).await?)
     }
 
+    /// The same for work on the repository of backups, which tells how far it is.
+    async fn ask_counting<T: DeserializeOwned>(
+        &self,
+        settings: &Settings,
+        doing: &str,
+        request: Request,
+    ) -> Result<T, Stop> {
+        let mut session = Session::connect(settings).await?;
+        let watcher = session.watcher(settings);
+        Ok(progress::counted(doing, async || watcher.look().await, session.call(request)).await?)
+    }
+
     /// The value itself for programs, or what `render` makes of it for people.
     fn show<T: serde::Serialize>(&mut self, value: &T, render: impl FnOnce(&Paint) -> String) -> Result<(), Stop> {
         match self.form {

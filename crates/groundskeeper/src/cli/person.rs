@@ -10,6 +10,12 @@ pub(super) fn name() -> String {
     }
 }
 
+/// Whether somebody sits at a terminal who can answer.
+pub(super) fn is_there() -> bool {
+    use std::io::IsTerminal;
+    std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
 /// From `/etc/passwd`. Users of a directory service are named by their number: asking it would mean a C library.
 fn lookup(uid: u32) -> Option<String> {
     let passwd = std::fs::read_to_string("/etc/passwd").ok()?;

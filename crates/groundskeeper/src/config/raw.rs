@@ -145,6 +145,17 @@ impl<'t> Section<'t> {
             .map(|found| found.value)
     }
 
+    /// A whole number; zero is allowed.
+    pub(super) fn count_or_zero(&self, key: &str) -> Option<u32> {
+        let read = |value: &DeValue<'_>| integer(value).and_then(|number| u32::try_from(number).ok());
+        self.read(key, "a whole number from zero up", read).map(|found| found.value)
+    }
+
+    /// Somebody else reads this key.
+    pub(super) fn leave(&self, key: &str) {
+        self.asked.borrow_mut().push(key.to_owned());
+    }
+
     /// A number, or a duration in quotes where the number means seconds.
     pub(super) fn number(&self, key: &str, in_seconds: bool) -> Option<At<f64>> {
         let expected =

@@ -24,6 +24,7 @@ pub struct Settings {
     /// With the repository of backups, when there is one.
     pub systems: Vec<SystemSettings>,
     pub backup: Option<backup::Settings>,
+    pub keep: KeepSettings,
     pub policy: Policy,
     pub tuning: Tuning,
     /// By task name; only names that the calendar knows.
@@ -50,6 +51,13 @@ pub enum Endpoint {
     Host(systems::host::Scope),
     Logs(systems::logs::Folder),
     Backup(backup::Lookout),
+}
+
+/// `[backup.keep]`: which sets stay, and whether the task `retention` removes the others or only tells of them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KeepSettings {
+    pub retention: backup::Retention,
+    pub apply: bool,
 }
 
 /// What a `[tasks.NAME]` table may change; none keeps the calendar's default.

@@ -2,10 +2,12 @@
 //!
 //! A trait, because the executor's tests need hands that fail, hang and die on command.
 
-use super::Limits;
+use super::{Limits, repository};
+use crate::clock::Clock;
 use crate::config::Endpoint;
 use crate::scheduler::BoxFuture;
 use crate::stack;
+use groundskeeper_backup::Vault;
 use groundskeeper_core::remedy::{JournalledStep, Step, StepState};
 use groundskeeper_systems::postgres;
 use groundskeeper_systems::postgres::act::{self, ActError};
@@ -37,11 +39,18 @@ pub trait Actuator: Send + Sync {
 /// Reading a target is quick.
 const CAPTURE_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The hands on the configured systems.
+/// The hands on the configured systems, by the keeper's clock.
 #[derive(Debug, Clone)]
-pub struct Stack(pub stack::Stack);
+pub struct Stack(pub stack::Stack, pub Clock);
 
 impl Stack {
+    fn vault(&self, step: &Step) -> Result<&Vault, Trouble> {
+        match self.0.get(step.system()).map(|system| &system.endpoint) {
+            Some(Endpoint::Backup(lookout)) => Ok(lookout.vault()),
+            _ => Err(Trouble::Precondition(format!("{} is not configured as a repository (any more)", step.system()))),
+        }
+    }
+
     fn postgres(&self, step: &Step) -> Result<&postgres::Endpoint, Trouble> {
         match self.0.get(step.system()).map(|system| &system.endpoint) {
             Some(Endpoint::Postgres(endpoint)) => Ok(endpoint),
@@ -62,17 +71,31 @@ impl From<ActError> for Trouble {
 
 impl Actuator for Stack {
     fn capture<'a>(&'a self, step: &'a Step) -> BoxFuture<'a, Result<StepState, Trouble>> {
-        Box::pin(async move { Ok(act::capture(self.postgres(step)?, step, CAPTURE_DEADLINE).await?) })
+        Box::pin(async move {
+            match step {
+                Step::PruneRepository { sets, .. } => repository::capture(self.vault(step)?, sets).await,
+                _ => Ok(act::capture(self.postgres(step)?, step, CAPTURE_DEADLINE).await?),
+            }
+        })
     }
 
     fn apply<'a>(&'a self, step: &'a JournalledStep, limits: Limits) -> BoxFuture<'a, Result<(), Trouble>> {
         Box::pin(async move {
+            if let Step::PruneRepository { sets, .. } = step.step() {
+                return repository::prune(self.vault(step.step())?, sets, self.1.now(), limits).await;
+            }
             let (endpoint, within) = (self.postgres(step.step())?, limits.within);
             Ok(act::apply(endpoint, step, within, limits.halt()).await?)
         })
     }
 
     fn is_under_way<'a>(&'a self, step: &'a Step) -> BoxFuture<'a, Result<bool, Trouble>> {
-        Box::pin(async move { Ok(act::is_under_way(self.postgres(step)?, step, CAPTURE_DEADLINE).await?) })
+        Box::pin(async move {
+            match step {
+                // It ends with the process that does it.
+                Step::PruneRepository { .. } => Ok(false),
+                _ => Ok(act::is_under_way(self.postgres(step)?, step, CAPTURE_DEADLINE).await?),
+            }
+        })
     }
 }

@@ -3,6 +3,7 @@
 mod actuator;
 mod executor;
 mod recovery;
+mod repository;
 mod turns;
 
 pub use actuator::{Actuator, Stack as StackActuator, Trouble};

@@ -8,10 +8,12 @@ pub mod calendar;
 mod daily_health;
 mod database_maintenance;
 mod performance_review;
+mod retention;
 mod watch;
 
 pub(crate) use backup_verification::{Climbed, Proof, climb};
 pub(crate) use database_maintenance::strict;
+pub(crate) use retention::{Retained, retain, space};
 pub(crate) use watch::{Round, failing, judge_now};
 
 use crate::app::api::ActionView;
@@ -64,6 +66,7 @@ pub(crate) fn registry(shop: &Arc<Shop>) -> Vec<TaskEntry> {
             "watch" => Arc::new(watch::Watch(shop)),
             "backup" => Arc::new(backup::Backup(shop)),
             "backup-verification" => Arc::new(backup_verification::BackupVerification(shop)),
+            "retention" => Arc::new(retention::Retention(shop)),
             "daily-health" => Arc::new(daily_health::DailyHealth(shop)),
             "performance-review" => Arc::new(performance_review::PerformanceReview(shop)),
             "database-maintenance" => Arc::new(database_maintenance::DatabaseMaintenance(shop)),
@@ -84,7 +87,7 @@ pub(crate) fn is_enabled(settings: &Settings, name: &str) -> bool {
 
 /// Whether there is what the task works on.
 pub(crate) fn is_configured(settings: &Settings, name: &str) -> bool {
-    settings.backup.is_some() || !matches!(name, "backup" | "backup-verification")
+    settings.backup.is_some() || !matches!(name, "backup" | "backup-verification" | "retention")
 }
 
 /// The schedule in force: the configured one or the calendar's. None for what has no time of its own.

@@ -1,7 +1,7 @@
 //! The backups on the page: the newest sets, each with its ladder of four marks.
 
 use super::moment::{Moment, Present};
-use crate::app::api::BackupView;
+use crate::app::api::{BackupView, RetentionView};
 use crate::app::backup::KEEPER;
 use groundskeeper_core::quantity::{format_bytes, format_seconds};
 use groundskeeper_core::receipt::{ClimbOutcome, Receipt, Rung};
@@ -13,6 +13,8 @@ pub(super) struct Backups {
     /// Why there is no list of sets; empty when there is one.
     pub(super) empty: String,
     pub(super) last_proof: Option<Proof>,
+    /// What is kept, and how many sets would go; a sentence or two.
+    pub(super) retention: Option<String>,
     pub(super) sets: Vec<Set>,
 }
 
@@ -32,6 +34,22 @@ pub(super) struct Set {
     pub(super) recovery: Option<String>,
     /// What is missing in it and what failed, a sentence each.
     pub(super) wrong: Vec<String>,
+    /// Why no rule keeps it.
+    pub(super) goes: Option<String>,
+}
+
+fn retention(view: &RetentionView) -> String {
+    let going = match view.going.len() {
+        0 => "No set is to go.".to_owned(),
+        1 => "1 set is to go".to_owned(),
+        many => format!("{many} sets are to go"),
+    };
+    let how = match (view.going.len(), view.applies) {
+        (0, _) => "",
+        (_, true) => " with the task retention, in the maintenance window.",
+        (_, false) => "; `groundskeeper backup prune --apply` removes them.",
+    };
+    format!("Kept: {}. {going}{how}", view.rules)
 }
 
 /// One rung: a number and a symbol to see, words to hear.
@@ -61,13 +79,14 @@ impl Backups {
                 at: present.moment(proof.at),
                 recovery: proof.recovery_seconds.map(format_seconds),
             }),
-            sets: view.sets.iter().map(|receipt| Set::new(receipt, present)).collect(),
+            retention: view.retention.as_ref().map(retention),
+            sets: view.sets.iter().map(|receipt| Set::new(receipt, view.retention.as_ref(), present)).collect(),
         }
     }
 }
 
 impl Set {
-    fn new(receipt: &Receipt, present: &Present) -> Self {
+    fn new(receipt: &Receipt, retention: Option<&RetentionView>, present: &Present) -> Self {
         let systems: Vec<&str> =
             receipt.parts.iter().map(|part| part.name.as_str()).filter(|name| *name != KEEPER).collect();
         let missing = receipt.missing.iter().map(|missing| format!("{} is missing: {}", missing.system, missing.why));
@@ -85,6 +104,8 @@ impl Set {
             ),
             recovery: receipt.recovery_time().map(format_seconds),
             wrong: missing.chain(failed).collect(),
+            goes: retention
+                .and_then(|view| view.going.iter().find(|(set, _)| *set == receipt.set).map(|(_, why)| why.clone())),
         }
     }
 }

@@ -42,7 +42,7 @@ impl Scene {
     }
 
     /// `more` stands at the end of `[backup]`, and may open other tables.
-    fn configure(&self, more: &str) {
+    pub(crate) fn configure(&self, more: &str) {
         // How full the disk of the tests is, is not their business.
         let backup = format!(
             "[checks.\"backup.repository_nearly_full\"]\nenabled = false\n[backup]\nrepository = \"{}\"\nkey_file = \"{}\"\nscratch = \"{}\"\nleave_free = \"0 B\"\n{more}",

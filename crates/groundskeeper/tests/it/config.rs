@@ -162,6 +162,14 @@ fn problem(text: &str) -> String {
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\n",
     "groundskeeper.toml:3: [backup] needs `key_file`, such as key_file = \"/etc/groundskeeper/backup.key\", or `key_command`, or `key`"
 )]
+#[case::a_backup_that_keeps_nothing(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\n[backup.keep]\nlast = 0\ndaily = 0\nweekly = 0\nmonthly = 0\n",
+    "groundskeeper.toml:6: [backup.keep] keeps nothing but the newest set; write for example daily = 7"
+)]
+#[case::a_rule_that_does_not_exist(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\n[backup.keep]\ndayly = 7\n",
+    "groundskeeper.toml:7: unknown key `dayly` in [backup.keep]; did you mean `daily`?"
+)]
 #[case::backup_with_two_keys(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nkey_command = \"pass backup\"",
     "groundskeeper.toml:3: [backup] has both `key_file` and `key_command`; keep one"
@@ -336,6 +344,9 @@ fn a_file_with_everything_loads() {
     assert_eq!(backup.postgres[0].system, SystemId::new(SystemKind::Postgres, "main"));
     assert_eq!((backup.scratch.as_path(), backup.leave_free), (Path::new("/srv/scratch"), 20_000_000_000));
     assert_eq!((backup.programs.len(), backup.run_as.as_str()), (1, "pg"));
+    let kept = "the last 5, 24 hourly, 14 daily, 8 weekly, 12 monthly, 3 yearly, all within 72h";
+    assert_eq!(settings.keep.retention.keep.to_string(), kept);
+    assert_eq!((settings.keep.apply, settings.keep.retention.zone.iana_name()), (true, Some("Europe/Berlin")));
     let webhook = &settings.notify.webhooks[0];
     assert_eq!((webhook.form, webhook.minimum), (WebhookForm::Slack, Severity::Critical));
     assert_eq!(webhook.url.expose_secret(), "https://hooks.example.com/hunter2");

@@ -135,6 +135,11 @@ impl Place {
         }
     }
 
+    /// Starts a command and does not wait for it.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Child {
+        self.command(PROGRAM).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
     /// Starts a command and kills it (`kill -9`) after a while. Whether it was still at work.
     pub(crate) async fn killed_after(&self, arguments: &[&str], after: Duration) -> bool {
         let mut child =

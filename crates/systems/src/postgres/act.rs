@@ -87,7 +87,13 @@ pub async fn apply(
             work.finish().await;
             done
         }
+        step @ Step::PruneRepository { .. } => Err(foreign(step)),
     }
+}
+
+/// A step that is for no Postgres.
+fn foreign(step: &Step) -> ActError {
+    ActError::Precondition { what: step.subject(), reason: "it is no Postgres".to_owned() }
 }
 
 /// Whether the server still works on the step, as the backend of a keeper that was killed may.
@@ -107,11 +113,13 @@ pub async fn capture(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Re
     let endpoint = match step {
         Step::Analyze { database, .. } | Step::Vacuum { database, .. } => endpoint.with_database(database),
         Step::EndIdleSession { .. } => endpoint.clone(),
+        Step::PruneRepository { .. } => return Err(foreign(step)),
     };
     let work = Work::begin(&endpoint, step, reading_settings(deadline), deadline).await?;
     let state = match step {
         Step::Analyze { schema, table, .. } | Step::Vacuum { schema, table, .. } => work.table(schema, table).await,
         Step::EndIdleSession { pid, backend_start, .. } => work.session_state(*pid, *backend_start).await,
+        Step::PruneRepository { .. } => Err(foreign(step)),
     };
     work.finish().await;
     state
@@ -202,6 +210,7 @@ impl<'a> Work<'a> {
             Step::Analyze { .. } | Step::Vacuum { .. } => {
                 format!("grant MAINTAIN on the table (17 on) to {role}, or make it a member of the owner")
             }
+            Step::PruneRepository { .. } => String::new(),
         }
     }
 
@@ -209,6 +218,7 @@ impl<'a> Work<'a> {
         let next = match self.step {
             Step::EndIdleSession { .. } => "its rollback may still be running",
             Step::Analyze { .. } | Step::Vacuum { .. } => "what it did so far stays; give it more time in a quiet hour",
+            Step::PruneRepository { .. } => "",
         };
         ActError::Timeout { what: self.what(), within: self.deadline, next }
     }

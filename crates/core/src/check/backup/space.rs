@@ -12,8 +12,8 @@ pub static REPOSITORY_NEARLY_FULL: Check = Check {
         means: "When it is full no set can be made any more. What is stored stays good.",
         confirm: "df -h FOLDER; du -sh FOLDER; restic -r FOLDER --password-file KEYFILE stats --mode raw-data",
         act: "Enlarge the disk, or set `repository` to a folder on a larger one and keep the old folder until the new one \
-              holds what you need. This version removes no sets. By hand, while the keeper is stopped: restic -r FOLDER \
-              forget --keep-daily 7 --keep-weekly 8 --prune; keep at least one set that is proven to rung 4 (alive).",
+              holds what you need. groundskeeper backup prune shows which sets the rules of [backup.keep] would remove and \
+              what that frees; with --apply it removes them. Their data are deleted a day later, by the next prune.",
     },
     source: "statvfs: f_bavail, f_blocks of the repository's folder",
     thresholds: &[
@@ -64,7 +64,7 @@ fn repository_nearly_full(sight: &Sight<'_, Backup>) -> Judged {
         Some(newest) => draft.saw("added by the newest set", Value::bytes(newest.added), super::source(newest)),
         None => draft,
     };
-    Ok(vec![draft.fix(format!("df -h '{folder}'; then enlarge that disk, or set `repository` to a larger one"))])
+    Ok(vec![draft.fix(format!("groundskeeper backup prune shows what can go; else enlarge the disk of '{folder}'"))])
 }
 
 #[cfg(test)]

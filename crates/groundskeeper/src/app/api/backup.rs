@@ -1,7 +1,10 @@
 //! What is told of backups.
 
+pub use groundskeeper_backup::Done;
 pub use groundskeeper_backup::vault::KeyInfo;
 
+use super::ActionView;
+use groundskeeper_backup::PrunePlan;
 use groundskeeper_backup::vault::Restored;
 use groundskeeper_core::check::Judgement;
 use groundskeeper_core::observation::Space;
@@ -23,6 +26,29 @@ pub struct BackupView {
     pub sets: Vec<Receipt>,
     pub last_proof: Option<LastProof>,
     pub space: Option<Space>,
+    /// None before the first look.
+    #[serde(default)]
+    pub retention: Option<RetentionView>,
+}
+
+/// What retention would do with the sets that are shown, as far as a look from outside can tell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RetentionView {
+    /// `the last 3, 7 daily`
+    pub rules: String,
+    /// Whether the task `retention` removes sets, and not only tells of them.
+    pub applies: bool,
+    /// The sets that no rule keeps, with the reason.
+    pub going: Vec<(SetId, String)>,
+}
+
+/// What was planned for the sets, and what was done.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct BackupPruneView {
+    pub repository: String,
+    pub plan: PrunePlan,
+    /// None for a plan, and when there was nothing to do.
+    pub action: Option<ActionView>,
 }
 
 /// When a set was last shown to restore and boot.
@@ -75,6 +101,9 @@ pub struct RestorePlan {
     /// The one that was asked for; none: all.
     pub only: Option<String>,
     pub into: PathBuf,
+    /// Folders with something in them, which are moved aside.
+    #[serde(default)]
+    pub replaces: Vec<PathBuf>,
     /// Bytes; none when the disk does not tell.
     pub free: Option<u64>,
     /// What a person should know before.

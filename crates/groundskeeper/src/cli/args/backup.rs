@@ -39,6 +39,16 @@ pub enum BackupVerb {
     Drill(SetArgs),
     /// Restore a set, or one system of it, into an empty or new folder
     Restore(RestoreArgs),
+    /// Which sets no rule of [backup.keep] keeps, and what removing them frees; nothing is changed without --apply
+    #[command(
+        after_help = "Data of removed sets are deleted by the first prune that comes a day later or more: whoever \
+restores now may need them."
+    )]
+    Prune {
+        /// Remove them, now and outside of the maintenance window
+        #[arg(long)]
+        apply: bool,
+    },
     /// The keys that open the repository
     #[command(after_help = "Examples:
   groundskeeper backup key list
@@ -74,17 +84,24 @@ pub struct SetArgs {
   groundskeeper backup restore --into /srv/restored
   groundskeeper backup restore --set 20261122 --only postgres.main --into /srv/restored
   groundskeeper backup restore --repository /mnt/backups --key-file ./backup.key --into /srv/restored
+  groundskeeper backup restore --into /srv/restored --replace --confirm restored
 
-Nothing that exists is overwritten. Plain restic restores as well: docs/backup.md has it step by step.")]
+Nothing that exists is overwritten: --replace moves it aside. Plain restic restores as well: docs/backup.md has it step by step.")]
 pub struct RestoreArgs {
     #[command(flatten)]
     pub set: SetArgs,
     /// One system of the set, such as postgres.main, or groundskeeper for the keeper's own part [default: all]
     #[arg(long, value_name = "SYSTEM")]
     pub only: Option<String>,
-    /// The folder to restore into; it is made, or must be empty
+    /// The folder to restore into; it is made, or must have nothing of these systems in it
     #[arg(long, value_name = "DIR")]
     pub into: PathBuf,
+    /// Move what is there to NAME.replaced-TIME beside it, once the name of the folder was typed
+    #[arg(long)]
+    pub replace: bool,
+    /// The last part of DIR, instead of typing it on the terminal
+    #[arg(long, value_name = "NAME", requires = "replace")]
+    pub confirm: Option<String>,
     #[command(flatten)]
     pub place: PlaceArgs,
 }

@@ -2,13 +2,13 @@
 //! in the shell's history.
 
 use super::super::args::KeyVerb;
-use super::super::{Desk, FINE, Outcome, Stop, progress};
+use super::super::{Desk, FINE, Outcome, Stop, person, progress};
 use super::render;
 use crate::app::Backups;
 use crate::app::api::KeyInfo;
 use secrecy::SecretString;
 use serde_json::json;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::path::Path;
 
 pub(super) async fn run(desk: &mut Desk, verb: KeyVerb) -> Outcome {
@@ -55,7 +55,7 @@ fn from_file(file: &Path) -> Result<SecretString, Stop> {
 
 /// Twice, because nobody sees what is typed, and a key with a slip of the finger opens nothing.
 fn ask() -> Result<SecretString, Stop> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+    if !person::is_there() {
         return Err(Stop::usage("the new key is asked for on a terminal; without one give --new-key-file FILE"));
     }
     let terminal = console::Term::stderr();

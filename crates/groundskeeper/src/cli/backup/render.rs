@@ -247,7 +247,15 @@ pub(super) fn restore_plan(plan: &RestorePlan, zone: &TimeZone, paint: Paint) ->
         ("systems", systems.join(", ")),
         ("into", format!("{} ({free} free, {} needed)", plan.into.display(), bytes(plan.bytes()))),
     ];
-    line(&mut out, "This will be restored; nothing that exists is overwritten.");
+    for taken in &plan.replaces {
+        let taken = taken.display();
+        line(
+            &mut out,
+            &format!("{} {taken} is there; it is moved aside to {taken}.replaced-TIME", paint.critical("!")),
+        );
+    }
+    let over = if plan.replaces.is_empty() { "; nothing that exists is overwritten" } else { "" };
+    line(&mut out, &format!("This will be restored{over}."));
     out.push_str(&table::plain(&rows.map(|(what, value)| vec![what.to_owned(), value]), "  "));
     out.push('\n');
     out
@@ -258,6 +266,13 @@ pub(super) fn restored(view: &RestoreView, paint: Paint) -> String {
     for part in &view.restored.parts {
         let amount = format!("{} files, {}", format_count(part.entries as f64), bytes(part.bytes));
         line(&mut out, &format!("{} {} in {}: {amount}", paint.good("✓"), part.name, part.folder.display()));
+        if let Some(old) = &part.replaced {
+            let old = old.display();
+            line(
+                &mut out,
+                &format!("  what was there is in {old}; give it its name back before you start anything on it"),
+            );
+        }
         for next in &part.next {
             line(&mut out, &format!("  next: {next}"));
         }

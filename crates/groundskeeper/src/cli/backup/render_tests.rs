@@ -77,6 +77,7 @@ This set is proven up to rung 4 (alive). From the start of the restore to the fi
 #[test]
 fn a_restore_is_announced_with_what_speaks_against_it() {
     let plan = RestorePlan {
+        replaces: Vec::new(),
         set: sets()[1].set.clone(),
         made: utc("2026-11-22T00:00:00Z"),
         age_seconds: 115_200.0,
@@ -111,6 +112,7 @@ fn the_newest_set_is_shown_with_every_rung() {
         sets: vec![newest],
         last_proof: None,
         space: None,
+        retention: None,
     };
     let mut out = String::new();
     glance(&mut out, &view, utc("2026-11-23T08:00:00Z"), &berlin(), Paint::none());

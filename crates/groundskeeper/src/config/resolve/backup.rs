@@ -4,7 +4,7 @@ use super::systems::default_deadline;
 use crate::config::nearest::did_you_mean;
 use crate::config::raw::{At, Section};
 use crate::config::size;
-use crate::config::{Endpoint, Settings, SystemSettings};
+use crate::config::{Endpoint, KeepSettings, Settings, SystemSettings};
 use groundskeeper_backup::vault::{KeySource, PostgresSource};
 use groundskeeper_backup::{self as backup, Lookout, Vault};
 use groundskeeper_core::{SystemId, SystemKind};
@@ -20,11 +20,11 @@ const RUN_AS: &str = "postgres";
 const KEYS: [&str; 3] = ["key_file", "key_command", "key"];
 
 /// The one repository as a system under care.
-pub(super) fn system(settings: backup::Settings) -> SystemSettings {
+pub(super) fn system(settings: backup::Settings, keep: &KeepSettings) -> SystemSettings {
     SystemSettings {
         id: SystemId::new(SystemKind::Backup, "main"),
         deadline: default_deadline(SystemKind::Backup),
-        endpoint: Endpoint::Backup(Lookout::new(Vault::new(settings))),
+        endpoint: Endpoint::Backup(Lookout::new(Vault::new(settings).keeping(keep.retention.clone()))),
     }
 }
 
@@ -44,6 +44,8 @@ pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::S
             Ok(name.to_owned())
         }
     });
+    // [backup.keep] is read by itself.
+    section.leave("keep");
     section.finish();
     Some(backup::Settings {
         folder: folder?,

@@ -3,6 +3,7 @@
 
 mod backup;
 mod checks;
+mod keep;
 mod notify;
 mod systems;
 mod tasks;
@@ -65,6 +66,7 @@ pub(super) fn defaults(environment: &Environment) -> Settings {
         zone_name: "UTC".to_owned(),
         systems: Vec::new(),
         backup: None,
+        keep: super::KeepSettings::default(),
         policy: Policy { windows: default_windows(), ..Policy::default() },
         tuning: Tuning::default(),
         tasks: std::collections::BTreeMap::default(),
@@ -88,7 +90,9 @@ fn whole(top: Section<'_>, environment: &Environment) -> Settings {
     settings.policy = policy(&top, settings.zone.clone());
     settings.systems = systems::all(&top, &settings.policy.never_end);
     settings.backup = backup::settings(&top, &settings);
-    settings.systems.extend(settings.backup.clone().map(backup::system));
+    settings.keep = keep::settings(&top, &settings.zone);
+    let repository = settings.backup.clone().map(|backup| backup::system(backup, &settings.keep));
+    settings.systems.extend(repository);
     settings.tuning = checks::tuning(&top);
     settings.tasks = tasks::all(&top);
     settings.notify = notify::all(&top);

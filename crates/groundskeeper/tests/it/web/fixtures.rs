@@ -3,7 +3,7 @@
 use groundskeeper::app::CallError;
 use groundskeeper::app::api::{
     ActionResult, ActionView, BackupView, CalendarEntry, CalendarState, FindingState, FindingView, IgnoreView,
-    LastProof, PauseView, RunView, StatusView, SystemState, SystemView,
+    LastProof, PauseView, RetentionView, RunView, StatusView, SystemState, SystemView,
 };
 use groundskeeper::web::Source;
 use groundskeeper_core::finding::{Draft, Finding, Offender, Target};
@@ -217,6 +217,11 @@ fn backups() -> BackupView {
         read: Some(ago(12)),
         failure: None,
         last_proof: Some(LastProof { set: sets[1].set.clone(), at: ago(15_000), recovery_seconds: Some(40.0) }),
+        retention: Some(RetentionView {
+            rules: "7 daily".into(),
+            applies: false,
+            going: vec![(sets[1].set.clone(), "no rule keeps it: newer sets fill every one".into())],
+        }),
         sets,
         space: Some(Space { total: 200 << 30, free: 120 << 30 }),
     }

@@ -125,6 +125,8 @@ async fn backups_are_shown_with_their_ladder_in_marks_and_in_words() {
         "postgres.main, 2 GiB at the source, 35 MiB added in 12 s; restored and answering in 40 s",
         "<span class=\"heard\"> stored: proven 4 h ago: all 1,234 files</span>",
         "<span class=\"heard\"> intact: not tried yet</span>",
+        "Kept: 7 daily. 1 set is to go; `groundskeeper backup prune --apply` removes them.",
+        "Is to go: no rule keeps it: newer sets fill every one.",
     ] {
         assert!(text.contains(part), "{part:?} is missing in {text}");
     }

@@ -1,0 +1,183 @@
+//! Removing sets that no rule keeps ([`groundskeeper_core::retention`] has the rules).
+//!
+//! A plan writes nothing. What is removed is what a plan named *and* the judgement at that moment still removes: a set that
+//! somebody began to restore in between stays. Data are marked first and deleted by a prune that comes after the grace,
+//! and not while anybody restores anything.
+
+use crate::error::Result;
+use crate::repository::{Claim, Hold, Lock, Removal, Repository, StoredSet};
+use crate::vault::{Settings, Vault};
+use groundskeeper_core::receipt::SetId;
+use groundskeeper_core::retention::{Judged, Keep, Known, judge};
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// What is kept, and for how long the data of removed sets stay.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retention {
+    pub keep: Keep,
+    /// Whose days, weeks and months the rules count.
+    pub zone: TimeZone,
+    /// Between marking data and deleting them. Longer than the longest restore, for those that hold no lock we can see:
+    /// by plain restic, or from a copy on another machine.
+    pub grace: SignedDuration,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { keep: Keep::default(), zone: TimeZone::UTC, grace: SignedDuration::from_hours(24) }
+    }
+}
+
+/// What a prune would do. Nothing of it has happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrunePlan {
+    pub keep: Keep,
+    /// Newest first, the kept ones with every reason.
+    pub sets: Vec<Judged>,
+    pub freed: Freed,
+}
+
+/// Bytes of the repository, as `rustic_core`'s own plan tells them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Freed {
+    /// By this prune: no set has needed them for longer than the grace.
+    pub now: u64,
+    /// By a prune after the grace: this one only marks them.
+    pub later: u64,
+    /// Marked by an earlier prune, and not yet due.
+    pub waiting: u64,
+}
+
+impl PrunePlan {
+    /// The sets that would go, newest first.
+    pub fn removed(&self) -> impl Iterator<Item = &Judged> {
+        self.sets.iter().filter(|judged| judged.verdict.is_removed())
+    }
+
+    /// Whether a prune would change anything.
+    pub fn is_due(&self) -> bool {
+        self.removed().next().is_some() || self.freed.now > 0 || self.freed.later > 0
+    }
+}
+
+/// What a prune did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pruned {
+    pub removed: Vec<SetId>,
+    /// Named by the plan and not removed, because it is kept by now.
+    pub spared: Vec<SetId>,
+    pub freed: Freed,
+}
+
+impl Vault {
+    /// What retention would remove now, and what that would free. Changes no byte of the repository.
+    pub async fn plan_prune(&self, now: Timestamp) -> Result<PrunePlan> {
+        let retention = self.retention().clone();
+        self.opened(move |settings, repository| {
+            let (sets, removal) = plan(&settings.folder, repository, &retention, now)?;
+            Ok(PrunePlan { keep: retention.keep, sets, freed: removal.map_or_else(Freed::default, |it| freed(&it)) })
+        })
+        .await
+    }
+
+    /// Removes those of `sets` that no rule keeps at this moment, deletes the data that were marked longer than the grace ago,
+    /// and takes away what broken runs left. Refused while a backup or a proof works on the repository, by us or by
+    /// plain restic.
+    pub async fn prune(&self, sets: &[SetId], now: Timestamp) -> Result<Pruned> {
+        let (retention, wanted) = (self.retention().clone(), sets.to_vec());
+        self.opened(move |settings, repository| {
+            let _lock = Lock::take(&settings.folder)?;
+            prune(settings, repository, &retention, wanted, now)
+        })
+        .await
+    }
+}
+
+/// None in place of what would be removed while the clock is behind: then nothing is, not even what is due.
+fn plan(
+    folder: &Path,
+    repository: &Repository,
+    retention: &Retention,
+    now: Timestamp,
+) -> Result<(Vec<Judged>, Option<Removal>)> {
+    let stored = repository.sets()?;
+    let judged = judged(folder, repository, retention, &stored, now)?;
+    if is_behind(&stored, now) {
+        return Ok((judged, None));
+    }
+    let going = judged.iter().filter(|judged| judged.verdict.is_removed()).map(|judged| judged.set.clone()).collect();
+    let removal = repository.plan_removal(&going, grace(folder, retention)?)?;
+    Ok((judged, Some(removal)))
+}
+
+fn prune(
+    settings: &Settings,
+    repository: &Repository,
+    retention: &Retention,
+    wanted: Vec<SetId>,
+    now: Timestamp,
+) -> Result<Pruned> {
+    repository.refuse_foreign_locks()?;
+    let stored = repository.sets()?;
+    if is_behind(&stored, now) {
+        tracing::warn!("the clock is behind the newest set; nothing is removed until it has caught up");
+        return Ok(Pruned { removed: Vec::new(), spared: wanted, freed: Freed::default() });
+    }
+    let judged = judged(&settings.folder, repository, retention, &stored, now)?;
+    let falls = |set: &SetId| judged.iter().any(|judged| judged.set == *set && judged.verdict.is_removed());
+    // Before the claims, which look like holds.
+    let grace = grace(&settings.folder, retention)?;
+    let (mut claims, mut removed, mut spared) = (Vec::new(), BTreeSet::new(), Vec::new());
+    for set in wanted {
+        let claim = if falls(&set) { Claim::on(&settings.folder, &set)? } else { None };
+        match claim {
+            Some(claim) => {
+                claims.push(claim);
+                removed.insert(set);
+            }
+            None => spared.push(set),
+        }
+    }
+    // With the claims in hand: a restore that begins now is of a set that stays.
+    let removal = repository.plan_removal(&removed, grace)?;
+    let freed = freed(&removal);
+    repository.remove(removal, || claims.into_iter().for_each(Claim::done))?;
+    let there = repository.sets()?.into_iter().map(|set| set.id).collect();
+    repository.forget_receipts(&there)?;
+    Ok(Pruned { removed: removed.into_iter().rev().collect(), spared, freed })
+}
+
+fn judged(
+    folder: &Path,
+    repository: &Repository,
+    retention: &Retention,
+    stored: &[StoredSet],
+    now: Timestamp,
+) -> Result<Vec<Judged>> {
+    let known: Result<Vec<Known>> = stored
+        .iter()
+        .map(|set| {
+            let receipt = repository.receipt(&set.id)?;
+            Ok(Known::of(&set.id, set.made, receipt.as_ref(), Hold::is_on(folder, &set.id)?))
+        })
+        .collect();
+    Ok(judge(&retention.keep, &retention.zone, &known?, now))
+}
+
+fn is_behind(stored: &[StoredSet], now: Timestamp) -> bool {
+    stored.iter().any(|set| set.made > now)
+}
+
+/// None while anybody restores: it may have read the index before the packs that it needs were marked.
+fn grace(folder: &Path, retention: &Retention) -> Result<Option<SignedDuration>> {
+    Ok(if Hold::is_on_any(folder)? { None } else { Some(retention.grace) })
+}
+
+fn freed(removal: &Removal) -> Freed {
+    let bytes = removal.bytes();
+    Freed { now: bytes.now, later: bytes.later, waiting: bytes.waiting }
+}
