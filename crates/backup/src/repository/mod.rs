@@ -279,7 +279,10 @@ fn is_damage(error: &RusticError) -> bool {
     !causes.any(is_of_the_place) && DAMAGE.iter().any(|kind| text.contains(&format!("(kind: related to {kind}")))
 }
 
-/// What `rustic_core` says, without its advice to report a bug to its makers.
+/// What `rustic_core` says in one line. One of its errors inside of another is shown as a page, with a backtrace.
 fn plain(error: &RusticError) -> String {
-    error.display_log()
+    let text = error.display_log();
+    let line = text.lines().next().unwrap_or_default();
+    let (what, _) = line.split_once(": caused by: `rustic_core` experienced").unwrap_or((line, ""));
+    what.trim_start_matches("Error: ").to_owned()
 }

@@ -194,6 +194,7 @@ async fn a_damaged_index_takes_the_proof_away() {
     flip(&scene.files("index")[0]);
     let verified = scene.vault.verify(None, now()).await.unwrap();
     assert!(verified.failed().count() > 0 && verified.proven() < Some(Rung::Intact), "{verified:?}");
+    assert!(verified.failed().all(|(_, why)| why.lines().count() == 1), "a person reads it: {verified:?}");
     assert_eq!(scene.vault.receipts().await.unwrap()[0].proven(), verified.proven());
     let error = scene.vault.restore(None, None, &scene.folder.path().join("out")).await.unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error:?}");
