@@ -1,15 +1,16 @@
-//! Rungs 3 and 4: restores every Postgres of a set into a scratch place, compares it with its manifest, boots it.
+//! Rungs 3 and 4: restores every Postgres and Redis of a set into a scratch place, compares it with what its server wrote
+//! beside it, boots it.
 
 use crate::error::{Error, Result};
 use crate::make::later;
-use crate::programs::Programs;
-use crate::proof::{climb, not_tried};
+use crate::programs::{Programs, RedisPrograms};
+use crate::proof::{self, climb, not_tried};
 use crate::repository::{Repository, StoredSet};
 use crate::restore::link_tablespaces;
 use crate::scratch::ScratchPlace;
 use crate::source::postgres::DATA;
 use crate::vault::{Settings, receipt};
-use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, Part, Receipt, Rung, SetId};
+use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, Keyspace, Part, Receipt, Rung, SetId};
 use jiff::Timestamp;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -27,17 +28,16 @@ pub(crate) fn drill(
     let started = Instant::now();
     let set = repository.set(wanted)?;
     let mut kept = receipt(repository, &set)?;
-    let clusters: Vec<(&Part, &Cluster)> =
-        kept.parts.iter().filter_map(|part| Some((part, part.postgres.as_ref()?))).collect();
+    let live: Vec<&Cluster> = kept.parts.iter().filter_map(|part| part.postgres.as_ref()).collect();
     let mut climbs = Vec::new();
-    for (part, cluster) in &clusters {
+    for part in &kept.parts {
         let left = budget.saturating_sub(started.elapsed());
-        let live: Vec<&Cluster> = clusters.iter().map(|(_, cluster)| *cluster).collect();
-        let drill = Drill { settings, repository, set: &set, part, cluster, live: &live };
-        climbs.push((part.name.clone(), drill.run(left, later(now, started))?));
+        let drill = Drill { settings, repository, set: &set, part, live: &live };
+        let climbed = drill.run(left, later(now, started))?;
+        climbs.extend(climbed.map(|climbed| (part.name.clone(), climbed)));
     }
     if climbs.is_empty() {
-        let why = "it has no Postgres, or its receipt was lost: there is nothing to boot";
+        let why = "it has no Postgres and no Redis, or its receipt was lost: there is nothing to boot";
         climbs.push((set.id.to_string(), not_tried(why, now)));
     }
     kept.climbs.extend(together(&climbs));
@@ -45,24 +45,41 @@ pub(crate) fn drill(
     Ok(kept)
 }
 
-/// One Postgres of the set.
+/// One system of the set.
 struct Drill<'a> {
     settings: &'a Settings,
     repository: &'a Repository,
     set: &'a StoredSet,
     part: &'a Part,
-    cluster: &'a Cluster,
     live: &'a [&'a Cluster],
 }
 
+/// By what a system is proven.
+enum Means<'a> {
+    Postgres(&'a Cluster, Programs),
+    Redis(&'a Keyspace, RedisPrograms),
+}
+
 impl Drill<'_> {
-    /// What keeps us from trying is not held against the set; what is wrong with its data is.
-    fn run(&self, budget: Duration, now: Timestamp) -> Result<Vec<Climb>> {
-        let started = Instant::now();
-        let programs = match Programs::find(self.cluster.major(), &self.settings.programs) {
-            Ok(programs) => programs,
-            Err(why) => return Ok(not_tried(&why, now)),
+    /// What keeps us from trying is not held against the set; what is wrong with its data is. None for a part that has
+    /// nothing to boot.
+    fn run(&self, budget: Duration, now: Timestamp) -> Result<Option<Vec<Climb>>> {
+        let programs = &self.settings.programs;
+        let means = match self.part {
+            Part { postgres: Some(cluster), .. } => match Programs::find(cluster.major(), programs) {
+                Ok(programs) => Means::Postgres(cluster, programs),
+                Err(why) => return Ok(Some(not_tried(&why, now))),
+            },
+            Part { redis: Some(keyspace), .. } => {
+                Means::Redis(keyspace, RedisPrograms::find(&keyspace.version, programs))
+            }
+            _ => return Ok(None),
         };
+        self.climb(&means, budget, now).map(Some)
+    }
+
+    fn climb(&self, means: &Means<'_>, budget: Duration, now: Timestamp) -> Result<Vec<Climb>> {
+        let started = Instant::now();
         let runtime = Handle::current();
         let needed = self.part.bytes + BESIDES;
         let (scratch, run_as) = (&self.settings.scratch, &self.settings.run_as);
@@ -82,8 +99,17 @@ impl Drill<'_> {
         }
         let restoring = started.elapsed();
         let left = budget.saturating_sub(restoring);
-        let data = folder.join(DATA);
-        let mut climbs = runtime.block_on(climb(&place, &data, self.cluster, &programs, left, later(now, started)));
+        let now = later(now, started);
+        let mut climbs = runtime.block_on(async {
+            match means {
+                Means::Postgres(cluster, programs) => {
+                    climb(&place, &folder.join(DATA), cluster, programs, left, now).await
+                }
+                Means::Redis(keyspace, programs) => {
+                    proof::redis::climb(&place, &folder, keyspace, programs, left, now).await
+                }
+            }
+        });
         // The measured recovery time begins with the first byte that is fetched.
         for climb in climbs.iter_mut().filter(|climb| climb.rung == Rung::Restored) {
             climb.took += restoring.as_secs_f64();

@@ -6,7 +6,8 @@
 //! | [`observe`] | what the watch looks at, at the cost of a few system calls |
 //! | `make`, `verify`, `drill`, `restore` | one file for each thing that the façade does |
 //! | `repository` | the restic format through `rustic_core`, over `object_store` |
-//! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, files |
+//! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, Redis as a replica |
+//! | `rdb` | the file format of Redis: its checksum, its structure |
 //! | [`proof`], [`scratch`] | the rungs of the ladder, and the scratch server that they boot |
 //! | [`programs`] | where the programs of the right Postgres version are |
 //!
@@ -22,6 +23,7 @@ pub mod vault;
 
 mod drill;
 mod make;
+mod rdb;
 mod repository;
 mod restore;
 mod source;

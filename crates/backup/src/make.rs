@@ -2,8 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::repository::{Repository, SetWriter};
-use crate::source::{own, postgres};
-use crate::vault::{Content, Own, PostgresSource, Settings};
+use crate::source::{own, postgres, redis};
+use crate::vault::{Content, Own, PostgresSource, RedisSource, Settings};
+use groundskeeper_core::SystemId;
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Missing, Part, Receipt, Rung, SetId};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -26,13 +27,13 @@ pub(crate) fn make(settings: &Settings, repository: &Repository, own: Vec<Own>, 
     let mut writer = repository.begin(now)?;
     let (mut parts, mut missing) = (Vec::new(), Vec::new());
     let mut first = None;
-    for source in &settings.postgres {
-        match add(&mut writer, source, &set) {
+    for source in sources(settings) {
+        match source.add(&mut writer, &set) {
             Ok(part) => parts.push(part),
             // One system that cannot be read leaves the others their backup; a repository that fails ends them all.
             Err(error @ Error::Source { .. }) => {
                 tracing::error!(%error, "a system is not in the set");
-                missing.push(Missing { system: source.system.clone(), why: error.to_string() });
+                missing.push(Missing { system: source.system().clone(), why: error.to_string() });
                 first.get_or_insert(error);
             }
             Err(error) => return Err(error),
@@ -59,20 +60,48 @@ pub(crate) fn make(settings: &Settings, repository: &Repository, own: Vec<Own>, 
     Ok(receipt)
 }
 
+/// What goes into a set besides the keeper's own part.
+enum Source<'s> {
+    Postgres(&'s PostgresSource),
+    Redis(&'s RedisSource),
+}
+
+/// In the order in which they are read.
+fn sources(settings: &Settings) -> Vec<Source<'_>> {
+    let postgres = settings.postgres.iter().map(Source::Postgres);
+    postgres.chain(settings.redis.iter().map(Source::Redis)).collect()
+}
+
+impl Source<'_> {
+    fn system(&self) -> &SystemId {
+        match self {
+            Self::Postgres(source) => &source.system,
+            Self::Redis(source) => &source.system,
+        }
+    }
+
+    fn add(&self, writer: &mut SetWriter<'_>, set: &SetId) -> Result<Part> {
+        match self {
+            Self::Postgres(source) => add(writer, source, set),
+            Self::Redis(source) => redis::add(writer, source),
+        }
+    }
+}
+
 fn add(writer: &mut SetWriter<'_>, source: &PostgresSource, set: &SetId) -> Result<Part> {
     let runtime = Handle::current();
     let begun = runtime.block_on(postgres::begin(source, &format!("groundskeeper {set}")))?;
     let stream = begun.stream();
     let name = source.system.to_string();
     let stored = writer.add(&name, |feed| stream.send(feed))?;
-    Ok(Part { name, entries: stored.entries, bytes: stored.bytes, postgres: Some(stored.told) })
+    Ok(Part { name, entries: stored.entries, bytes: stored.bytes, postgres: Some(stored.told), ..Part::default() })
 }
 
 fn add_own(writer: &mut SetWriter<'_>, mut own: Vec<Own>, manifest: &Manifest<'_>) -> Result<Part> {
     let text = serde_json::to_string_pretty(manifest).map_err(|error| Error::Worker(error.to_string()))?;
     own.push(Own { name: own::MANIFEST.to_owned(), content: Content::Text(text) });
     let stored = writer.add(own::PART, |feed| own::send(feed, &own))?;
-    Ok(Part { name: own::PART.to_owned(), entries: stored.entries, bytes: stored.bytes, postgres: None })
+    Ok(Part { name: own::PART.to_owned(), entries: stored.entries, bytes: stored.bytes, ..Part::default() })
 }
 
 /// The newest set is the one with the latest time. A clock that was set back, or two sets in one second, must not make an

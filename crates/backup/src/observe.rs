@@ -243,6 +243,7 @@ mod tests {
             folder: folder.to_owned(),
             key: KeySource::Given(SecretString::from("secret")),
             postgres: Vec::new(),
+            redis: Vec::new(),
             scratch: folder.join("scratch"),
             programs: Vec::new(),
             run_as: "postgres".into(),

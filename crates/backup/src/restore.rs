@@ -3,8 +3,9 @@
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::source::postgres::{DATA, TABLESPACES};
+use crate::source::redis::RDB;
 use crate::vault::{Restored, RestoredPart, receipt};
-use groundskeeper_core::receipt::{Cluster, Part, SetId};
+use groundskeeper_core::receipt::{Cluster, Keyspace, Part, SetId};
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -30,14 +31,15 @@ pub(crate) fn restore(
     for name in names {
         let folder = into.join(name);
         let tally = repository.restore(&set, name, &folder)?;
-        let cluster = known.parts.iter().find(|part| part.name == *name).and_then(|part: &Part| part.postgres.as_ref());
-        let next = match cluster {
-            Some(cluster) => {
+        let part = known.parts.iter().find(|part| part.name == *name);
+        let next = match part {
+            Some(Part { postgres: Some(cluster), .. }) => {
                 let spaces = link_tablespaces(&folder)?;
                 remap(&folder.join(DATA), &spaces).map_err(|error| refused(&folder, &error))?;
                 steps(&folder.join(DATA), cluster)
             }
-            None => Vec::new(),
+            Some(Part { redis: Some(keyspace), .. }) => redis_steps(&folder, keyspace),
+            _ => Vec::new(),
         };
         parts.push(RestoredPart { name: name.clone(), folder, entries: tally.entries, bytes: tally.bytes, next });
     }
@@ -90,4 +92,25 @@ fn steps(data: &Path, cluster: &Cluster) -> Vec<String> {
         ),
         format!("Start Postgres {major} on it: pg_ctl -D {data} -l /tmp/restored.log start"),
     ]
+}
+
+/// What a person does with a restored RDB file.
+fn redis_steps(folder: &Path, keyspace: &Keyspace) -> Vec<String> {
+    let rdb = folder.join(RDB);
+    let mut steps = vec![
+        format!("Look whether it is whole: redis-check-rdb {}", rdb.display()),
+        format!(
+            "Stop the Redis that is to have it ({} or newer), put the file where its settings `dir` and `dbfilename` say, \
+             and give it to its user: chown redis:redis dump.rdb",
+            keyspace.version
+        ),
+        "With `appendonly yes` Redis reads its AOF and not this file: start it with `appendonly no`, then CONFIG SET \
+         appendonly yes."
+            .to_owned(),
+        format!("Start it; INFO keyspace shows the keys. redis.json in {} has its settings.", folder.display()),
+    ];
+    if !keyspace.modules.is_empty() {
+        steps.insert(1, format!("It needs the modules {}.", keyspace.modules.join(", ")));
+    }
+    steps
 }

@@ -20,9 +20,11 @@ pub struct Settings {
     pub folder: PathBuf,
     pub key: KeySource,
     pub postgres: Vec<PostgresSource>,
+    pub redis: Vec<RedisSource>,
     /// Where drills restore to; a folder of our own is made in it and removed.
     pub scratch: PathBuf,
-    /// Folders with Postgres programs (`pg_ctl`, `pg_verifybackup`); besides them, where packages put them is searched.
+    /// Folders with programs of Postgres (`pg_ctl`, `pg_verifybackup`) and Redis; besides them, where packages put them is
+    /// searched.
     pub programs: Vec<PathBuf>,
     /// Whom scratch servers run as when we are root; `postgres` otherwise.
     pub run_as: String,
@@ -41,6 +43,12 @@ pub enum KeySource {
 pub struct PostgresSource {
     pub system: SystemId,
     pub endpoint: Endpoint,
+}
+
+#[derive(Debug, Clone)]
+pub struct RedisSource {
+    pub system: SystemId,
+    pub endpoint: groundskeeper_systems::redis::Endpoint,
 }
 
 /// Something of the keeper's own that goes into the set's folder `groundskeeper`: the copy of its store, the head of its
@@ -161,7 +169,7 @@ impl Vault {
         .await
     }
 
-    /// Rungs 3 and 4: restores every Postgres of the set into the scratch place, boots it, asks it, removes it.
+    /// Rungs 3 and 4: restores every system of the set into the scratch place, boots it, asks it, removes it.
     /// What is not done within `budget` is not tried.
     pub async fn drill(&self, set: Option<&SetId>, budget: Duration, now: Timestamp) -> Result<Receipt> {
         let wanted = set.cloned();

@@ -2,6 +2,10 @@
 //!
 //! A receipt lies beside the repository's own files, so that the proof outlives the keeper that made it.
 
+mod parts;
+
+pub use parts::Keyspace;
+
 use crate::system::SystemId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -105,9 +109,10 @@ pub enum Rung {
     Stored,
     /// The repository's data were read back and are what was written.
     Intact,
-    /// Restored into a scratch place, and `pg_verifybackup` found nothing wrong.
+    /// Restored into a scratch place, and what its server wrote beside the data finds nothing wrong: `pg_verifybackup`
+    /// by the manifest, the CRC64 of an RDB file.
     Restored,
-    /// Postgres booted from it and `pg_amcheck` found nothing wrong.
+    /// Postgres booted from it and `pg_amcheck` found nothing wrong; Redis loaded it and has as many keys.
     Alive,
 }
 
@@ -163,7 +168,7 @@ pub enum ClimbOutcome {
 }
 
 /// One system's share of a set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Part {
     /// Its folder at the top of the snapshot: `postgres.main`, or `groundskeeper` for the keeper's own store.
     pub name: String,
@@ -172,6 +177,8 @@ pub struct Part {
     pub bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<Cluster>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<Keyspace>,
 }
 
 /// What has to be known of a Postgres to start it from its base backup.

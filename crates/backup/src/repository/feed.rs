@@ -59,7 +59,8 @@ pub(crate) struct Feed {
 /// A file on its way.
 struct Opening {
     number: u64,
-    size: u64,
+    /// None when only its end will tell.
+    size: Option<u64>,
     mtime: Option<jiff::Timestamp>,
     pieces: Pieces,
 }
@@ -74,34 +75,65 @@ impl Feed {
     }
 
     /// Takes exactly `size` bytes of a file; its end before that is an error.
-    pub(crate) fn file(&mut self, path: &Path, size: u64, mut meta: Metadata, from: &mut dyn Read) -> io::Result<()> {
-        let number = self.files;
-        let (pieces, receiver) = sync_channel(PIECES_AHEAD);
-        let opening =
-            Opening { number, size, mtime: meta.mtime, pieces: Pieces { receiver, left: size, piece: Bytes::new() } };
-        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the repository took no more entries");
-        self.entries.send(opening).map_err(gone)?;
+    pub(crate) fn file(&mut self, path: &Path, size: u64, meta: Metadata, from: &mut dyn Read) -> io::Result<()> {
+        let pieces = self.open(Some(size), &meta)?;
         let mut left = size;
         while left > 0 {
             let mut piece = vec![0; PIECE.min(usize::try_from(left).unwrap_or(PIECE))];
             from.read_exact(&mut piece)?;
             left -= piece.len() as u64;
-            if pieces.send(Bytes::from(piece)).is_err() {
-                return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the repository took no more of this file"));
-            }
+            give(&pieces, piece)?;
         }
-        meta.size = size;
-        self.files += 1;
-        self.bytes += size;
-        self.found.push(Found { path: path.to_owned(), meta, kind: Kind::File { number } });
+        self.found(path, size, meta);
         Ok(())
     }
+
+    /// Takes a file to its end, wherever that is; gives its size. An error of the reader is one of the source.
+    pub(crate) fn stream(&mut self, path: &Path, meta: Metadata, from: &mut dyn Read) -> io::Result<u64> {
+        let pieces = self.open(None, &meta)?;
+        let mut size = 0;
+        loop {
+            let mut piece = Vec::with_capacity(PIECE);
+            (&mut *from).take(PIECE as u64).read_to_end(&mut piece)?;
+            size += piece.len() as u64;
+            let is_end = piece.is_empty();
+            // An empty one says that this is the end, and not that the source was lost.
+            give(&pieces, piece)?;
+            if is_end {
+                break;
+            }
+        }
+        self.found(path, size, meta);
+        Ok(size)
+    }
+
+    fn open(&mut self, size: Option<u64>, meta: &Metadata) -> io::Result<SyncSender<Bytes>> {
+        let (sender, receiver) = sync_channel(PIECES_AHEAD);
+        let pieces = Pieces { receiver, left: size, piece: Bytes::new() };
+        let opening = Opening { number: self.files, size, mtime: meta.mtime, pieces };
+        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the repository took no more entries");
+        self.entries.send(opening).map_err(gone)?;
+        Ok(sender)
+    }
+
+    fn found(&mut self, path: &Path, size: u64, mut meta: Metadata) {
+        meta.size = size;
+        self.found.push(Found { path: path.to_owned(), meta, kind: Kind::File { number: self.files } });
+        self.files += 1;
+        self.bytes += size;
+    }
+}
+
+fn give(pieces: &SyncSender<Bytes>, piece: Vec<u8>) -> io::Result<()> {
+    let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the repository took no more of this file");
+    pieces.send(Bytes::from(piece)).map_err(gone)
 }
 
 /// A file's bytes on their way from the source.
 struct Pieces {
     receiver: Receiver<Bytes>,
-    left: u64,
+    /// None until an empty piece says that it has ended.
+    left: Option<u64>,
     piece: Bytes,
 }
 
@@ -115,18 +147,21 @@ impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let pieces = &mut self.pieces;
         while pieces.piece.is_empty() {
-            if pieces.left == 0 {
+            if pieces.left == Some(0) {
                 return Ok(0);
             }
             let Ok(next) = pieces.receiver.recv() else {
                 self.state.short.store(true, Ordering::Relaxed);
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the source ended in the middle of a file"));
             };
+            if next.is_empty() {
+                pieces.left = Some(0);
+            }
             pieces.piece = next;
         }
         let taken = pieces.piece.split_to(buffer.len().min(pieces.piece.len()));
         buffer[..taken.len()].copy_from_slice(&taken);
-        pieces.left -= taken.len() as u64;
+        pieces.left = pieces.left.map(|left| left - taken.len() as u64);
         self.state.read.fetch_add(taken.len() as u64, Ordering::Relaxed);
         Ok(taken.len())
     }
@@ -217,7 +252,9 @@ impl Iterator for Entries {
         let path = numbered(opening.number);
         // Sorts behind the file and before the next.
         self.marker = Some(path.with_extension("end"));
-        let meta = Metadata { size: opening.size, mtime: opening.mtime, ..Metadata::default() };
+        // The size is a hint to how much room it needs in memory.
+        let size = opening.size.unwrap_or(PIECE as u64);
+        let meta = Metadata { size, mtime: opening.mtime, ..Metadata::default() };
         let node = node(&path, NodeType::File, meta);
         let open = Some(Open { pieces: opening.pieces, state: Arc::clone(&self.state) });
         Some(Ok(ReadSourceEntry { path, node, open }))

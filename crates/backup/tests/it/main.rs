@@ -2,5 +2,6 @@
 
 mod faults;
 mod proof;
+mod redis;
 mod scene;
 mod sets;

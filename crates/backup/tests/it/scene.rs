@@ -87,6 +87,7 @@ pub(crate) fn settings(url: &str, folder: &Path) -> Settings {
             system: SystemId::new(SystemKind::Postgres, "main"),
             endpoint: Endpoint::parse(url, None).unwrap(),
         }],
+        redis: Vec::new(),
         scratch: folder.join("scratch"),
         programs: bin.into_iter().collect(),
         run_as: "postgres".to_owned(),

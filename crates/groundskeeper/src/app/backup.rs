@@ -120,6 +120,7 @@ impl Backups {
             folder: folder.to_owned(),
             key: KeySource::File(key_file.to_owned()),
             postgres: Vec::new(),
+            redis: Vec::new(),
             scratch: std::env::temp_dir(),
             programs: Vec::new(),
             run_as: "postgres".to_owned(),
@@ -259,7 +260,7 @@ mod tests {
 
     fn set(hours: f64, random: u32) -> Receipt {
         let made = after("2026-03-02T09:00:00Z".parse::<Timestamp>().unwrap(), hours * -3_600.0);
-        let part = |name: &str, bytes| Part { name: name.into(), entries: 9, bytes, postgres: None };
+        let part = |name: &str, bytes| Part { name: name.into(), entries: 9, bytes, ..Part::default() };
         let parts = vec![part("postgres.main", 1 << 30), part(KEEPER, 4096)];
         Receipt { set: SetId::new(made, random), made, took: 12.0, parts, missing: vec![], added: 0, climbs: vec![] }
     }

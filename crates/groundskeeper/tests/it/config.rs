@@ -178,13 +178,13 @@ fn problem(text: &str) -> String {
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = [\"postgres.man\"]",
     "groundskeeper.toml:6: `systems` in [backup]: there is no `postgres.man`; did you mean `postgres.main`?"
 )]
-#[case::backup_of_a_redis(
-    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = [\"redis.cache\"]",
-    "groundskeeper.toml:6: `systems` in [backup]: `redis.cache` cannot be backed up by this version; it backs up Postgres"
+#[case::backup_of_a_host(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[host.local]\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = [\"host.local\"]",
+    "groundskeeper.toml:7: `systems` in [backup]: `host.local` cannot be backed up by this version; it backs up Postgres and Redis"
 )]
 #[case::backup_of_no_system(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = []",
-    "groundskeeper.toml:3: [backup] has an empty `systems`; leave it out to back up every Postgres"
+    "groundskeeper.toml:3: [backup] has an empty `systems`; leave it out to back up all that can be backed up"
 )]
 #[case::backup_with_an_unknown_key(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nscrach = \"/tmp\"",
@@ -200,7 +200,7 @@ fn problem(text: &str) -> String {
 )]
 #[case::backup_without_a_postgres(
     "[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\n",
-    "groundskeeper.toml:1: [backup] has nothing to back up: this version backs up Postgres, and none is configured; add a [postgres.main] section"
+    "groundskeeper.toml:1: [backup] has nothing to back up: no Postgres and no Redis is configured; add a [postgres.main] section"
 )]
 fn each_mistake_gets_one_clear_sentence(#[case] text: &str, #[case] expected: &str) {
     assert_eq!(problem(text), expected);
@@ -365,14 +365,17 @@ fn no_secret_shows_in_an_error(#[case] text: &str) {
 }
 
 #[test]
-fn backups_are_of_every_postgres_unless_some_are_named() {
+fn backups_are_of_everything_that_can_be_backed_up_unless_some_are_named() {
     let text = "[postgres.a]\nurl = \"postgres://localhost/a\"\n[postgres.b]\nurl = \"postgres://localhost/b\"\n\
                 [redis.cache]\nurl = \"redis://localhost\"\n[backup]\nrepository = \"/var/backups\"\n";
     let names = |more: &str| -> Vec<String> {
         let settings = parse(&format!("{text}{more}")).unwrap_or_else(|error| panic!("{error}"));
-        settings.backup.unwrap().postgres.iter().map(|source| source.system.to_string()).collect()
+        let backup = settings.backup.unwrap();
+        let postgres = backup.postgres.iter().map(|source| source.system.to_string());
+        postgres.chain(backup.redis.iter().map(|source| source.system.to_string())).collect()
     };
-    assert_eq!(names("key_command = \"pass backup\""), ["postgres.a", "postgres.b"]);
+    assert_eq!(names("key_command = \"pass backup\""), ["postgres.a", "postgres.b", "redis.cache"]);
+    assert_eq!(names("key = \"k\"\nsystems = [\"redis.cache\"]"), ["redis.cache"]);
     let twice = "systems = [\"postgres.b\", \"postgres.b\"]";
     assert_eq!(names(&format!("key_command = \"pass backup\"\n{twice}")), ["postgres.b"]);
     let file = parse(&format!("{text}key_file = \"backup.key\"")).unwrap().backup.unwrap();
