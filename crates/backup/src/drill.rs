@@ -10,7 +10,7 @@ use crate::restore::link_tablespaces;
 use crate::scratch::ScratchPlace;
 use crate::source::postgres::DATA;
 use crate::vault::{Settings, receipt};
-use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, Keyspace, Part, Receipt, Rung, SetId};
+use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, FileTree, Keyspace, Part, Receipt, Rung, SetId};
 use jiff::Timestamp;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -34,11 +34,11 @@ pub(crate) fn drill(
         let left = budget.saturating_sub(started.elapsed());
         let drill = Drill { settings, repository, set: &set, part, live: &live };
         let climbed = drill.run(left, later(now, started))?;
-        climbs.extend(climbed.map(|climbed| (part.name.clone(), climbed)));
+        climbs.extend(climbed.map(|climbs| Climbed { name: part.name.clone(), climbs, ends: ends(part) }));
     }
     if climbs.is_empty() {
-        let why = "it has no Postgres and no Redis, or its receipt was lost: there is nothing to boot";
-        climbs.push((set.id.to_string(), not_tried(why, now)));
+        let why = "it has nothing that can be restored and looked at, or its receipt was lost";
+        climbs.push(Climbed { name: set.id.to_string(), climbs: not_tried(why, now), ends: None });
     }
     kept.climbs.extend(together(&climbs));
     repository.keep_receipt(&kept)?;
@@ -58,6 +58,19 @@ struct Drill<'a> {
 enum Means<'a> {
     Postgres(&'a Cluster, Programs),
     Redis(&'a Keyspace, RedisPrograms),
+    Files(&'a FileTree),
+}
+
+/// How far one part came.
+struct Climbed {
+    name: String,
+    climbs: Vec<Climb>,
+    /// Why it has no rung above the restored one.
+    ends: Option<&'static str>,
+}
+
+fn ends(part: &Part) -> Option<&'static str> {
+    part.files.as_ref().map(|_| "files are restored, and there is nothing to boot")
 }
 
 impl Drill<'_> {
@@ -73,6 +86,7 @@ impl Drill<'_> {
             Part { redis: Some(keyspace), .. } => {
                 Means::Redis(keyspace, RedisPrograms::find(&keyspace.version, programs))
             }
+            Part { files: Some(tree), .. } => Means::Files(tree),
             _ => return Ok(None),
         };
         self.climb(&means, budget, now).map(Some)
@@ -108,6 +122,7 @@ impl Drill<'_> {
                 Means::Redis(keyspace, programs) => {
                     proof::redis::climb(&place, &folder, keyspace, programs, left, now).await
                 }
+                Means::Files(tree) => vec![proof::files(self.part, tree, now)],
             }
         });
         // The measured recovery time begins with the first byte that is fetched.
@@ -120,22 +135,27 @@ impl Drill<'_> {
 }
 
 /// One climb of each rung for the whole set: the worst of its systems decides, and times add up.
-fn together(systems: &[(String, Vec<Climb>)]) -> Vec<Climb> {
+fn together(systems: &[Climbed]) -> Vec<Climb> {
     let several = systems.len() > 1;
     let mut rungs = Vec::new();
     for rung in [Rung::Restored, Rung::Alive] {
+        let goes_on = |system: &&Climbed| rung < Rung::Alive || system.ends.is_none();
+        let due = systems.iter().filter(goes_on).count();
         let of_rung: Vec<(&String, &Climb)> = systems
             .iter()
-            .filter_map(|(name, climbs)| Some((name, climbs.iter().find(|climb| climb.rung == rung)?)))
+            .filter(goes_on)
+            .filter_map(|system| Some((&system.name, system.climbs.iter().find(|climb| climb.rung == rung)?)))
             .collect();
         // A system that did not come this far has said why on the rung below.
-        if of_rung.len() < systems.len() && of_rung.iter().all(|(_, climb)| is_proven(climb)) {
+        if of_rung.len() < due && of_rung.iter().all(|(_, climb)| is_proven(climb)) {
             continue;
         }
         let Some(at) = of_rung.iter().map(|(_, climb)| climb.at).max() else { continue };
         let took = of_rung.iter().map(|(_, climb)| climb.took).sum();
         let said = |name: &str, text: &str| if several { format!("{name}: {text}") } else { text.to_owned() };
         let (mut failed, mut untried, mut shown, mut left_out) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let below = systems.iter().filter(|system| !goes_on(system));
+        left_out.extend(below.filter_map(|system| Some(said(&system.name, system.ends?))));
         for (name, climb) in of_rung {
             match &climb.outcome {
                 ClimbOutcome::Failed { why } => failed.push(said(name, why)),
@@ -170,6 +190,10 @@ mod tests {
         Climb { rung, at: Timestamp::UNIX_EPOCH, took: 2.0, outcome }
     }
 
+    fn climbed(name: &str, climbs: Vec<Climb>) -> Climbed {
+        Climbed { name: name.into(), climbs, ends: None }
+    }
+
     fn proven(rung: Rung) -> Climb {
         climb(rung, ClimbOutcome::Proven { shown: "good".into(), not_covered: vec!["gin".into()] })
     }
@@ -178,7 +202,7 @@ mod tests {
     fn one_system_that_fails_fails_the_set() {
         let bad = climb(Rung::Restored, ClimbOutcome::Failed { why: "a byte".into() });
         let good = vec![proven(Rung::Restored), proven(Rung::Alive)];
-        let climbs = together(&[("postgres.a".into(), good), ("postgres.b".into(), vec![bad])]);
+        let climbs = together(&[climbed("postgres.a", good), climbed("postgres.b", vec![bad])]);
         assert_eq!(climbs.len(), 1, "nobody may say that the set is alive: {climbs:?}");
         assert_eq!(climbs[0].outcome, ClimbOutcome::Failed { why: "postgres.b: a byte".into() });
     }
@@ -186,10 +210,23 @@ mod tests {
     #[test]
     fn a_set_is_alive_when_all_of_its_systems_are() {
         let good = || vec![proven(Rung::Restored), proven(Rung::Alive)];
-        let climbs = together(&[("postgres.a".into(), good()), ("postgres.b".into(), good())]);
+        let climbs = together(&[climbed("postgres.a", good()), climbed("postgres.b", good())]);
         assert_eq!(climbs.iter().map(|climb| climb.rung).collect::<Vec<_>>(), [Rung::Restored, Rung::Alive]);
         assert!((climbs[1].took - 4.0).abs() < 1e-9);
         let ClimbOutcome::Proven { not_covered, .. } = &climbs[1].outcome else { panic!("{climbs:?}") };
         assert_eq!(not_covered, &["postgres.a: gin", "postgres.b: gin"]);
+    }
+
+    #[test]
+    fn what_cannot_be_booted_holds_no_set_back_and_is_named() {
+        let files = || Climbed { ends: Some("no server"), ..climbed("files.a", vec![proven(Rung::Restored)]) };
+        let good = climbed("redis.a", vec![proven(Rung::Restored), proven(Rung::Alive)]);
+        let climbs = together(&[good, files()]);
+        let ClimbOutcome::Proven { not_covered, .. } = &climbs[1].outcome else { panic!("{climbs:?}") };
+        assert_eq!(not_covered, &["files.a: no server", "redis.a: gin"]);
+        assert_eq!(together(&[files()]).len(), 1, "nothing was booted, and nobody says so");
+        // Nor does it hide that another did not come so far.
+        let bad = climb(Rung::Restored, ClimbOutcome::Failed { why: "a byte".into() });
+        assert_eq!(together(&[climbed("redis.a", vec![bad]), files()]).len(), 1);
     }
 }

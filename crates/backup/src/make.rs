@@ -2,9 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::repository::{Repository, SetWriter};
-use crate::source::{own, postgres, redis};
-use crate::vault::{Content, Own, PostgresSource, RedisSource, Settings};
-use groundskeeper_core::SystemId;
+use crate::source::{files, own, postgres, redis};
+use crate::vault::{Content, FileSource, Own, PostgresSource, RedisSource, Settings};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Missing, Part, Receipt, Rung, SetId};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -28,12 +27,12 @@ pub(crate) fn make(settings: &Settings, repository: &Repository, own: Vec<Own>, 
     let (mut parts, mut missing) = (Vec::new(), Vec::new());
     let mut first = None;
     for source in sources(settings) {
-        match source.add(&mut writer, &set) {
+        match source.add(&mut writer, settings, &set) {
             Ok(part) => parts.push(part),
             // One system that cannot be read leaves the others their backup; a repository that fails ends them all.
             Err(error @ Error::Source { .. }) => {
                 tracing::error!(%error, "a system is not in the set");
-                missing.push(Missing { system: source.system().clone(), why: error.to_string() });
+                missing.push(Missing { system: source.name(), why: error.to_string() });
                 first.get_or_insert(error);
             }
             Err(error) => return Err(error),
@@ -64,26 +63,30 @@ pub(crate) fn make(settings: &Settings, repository: &Repository, own: Vec<Own>, 
 enum Source<'s> {
     Postgres(&'s PostgresSource),
     Redis(&'s RedisSource),
+    Files(&'s FileSource),
 }
 
 /// In the order in which they are read.
 fn sources(settings: &Settings) -> Vec<Source<'_>> {
     let postgres = settings.postgres.iter().map(Source::Postgres);
-    postgres.chain(settings.redis.iter().map(Source::Redis)).collect()
+    let redis = settings.redis.iter().map(Source::Redis);
+    postgres.chain(redis).chain(settings.files.iter().map(Source::Files)).collect()
 }
 
 impl Source<'_> {
-    fn system(&self) -> &SystemId {
+    fn name(&self) -> String {
         match self {
-            Self::Postgres(source) => &source.system,
-            Self::Redis(source) => &source.system,
+            Self::Postgres(source) => source.system.to_string(),
+            Self::Redis(source) => source.system.to_string(),
+            Self::Files(source) => source.name.clone(),
         }
     }
 
-    fn add(&self, writer: &mut SetWriter<'_>, set: &SetId) -> Result<Part> {
+    fn add(&self, writer: &mut SetWriter<'_>, settings: &Settings, set: &SetId) -> Result<Part> {
         match self {
             Self::Postgres(source) => add(writer, source, set),
             Self::Redis(source) => redis::add(writer, source),
+            Self::Files(source) => files::add(writer, source, settings),
         }
     }
 }

@@ -244,6 +244,7 @@ mod tests {
             key: KeySource::Given(SecretString::from("secret")),
             postgres: Vec::new(),
             redis: Vec::new(),
+            files: Vec::new(),
             scratch: folder.join("scratch"),
             programs: Vec::new(),
             run_as: "postgres".into(),

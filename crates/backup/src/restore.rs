@@ -5,7 +5,7 @@ use crate::repository::Repository;
 use crate::source::postgres::{DATA, TABLESPACES};
 use crate::source::redis::RDB;
 use crate::vault::{Restored, RestoredPart, receipt};
-use groundskeeper_core::receipt::{Cluster, Keyspace, Part, SetId};
+use groundskeeper_core::receipt::{Cluster, FileTree, Keyspace, Part, SetId};
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -39,6 +39,7 @@ pub(crate) fn restore(
                 steps(&folder.join(DATA), cluster)
             }
             Some(Part { redis: Some(keyspace), .. }) => redis_steps(&folder, keyspace),
+            Some(Part { files: Some(tree), .. }) => file_steps(&folder, tree),
             _ => Vec::new(),
         };
         parts.push(RestoredPart { name: name.clone(), folder, entries: tally.entries, bytes: tally.bytes, next });
@@ -111,6 +112,22 @@ fn redis_steps(folder: &Path, keyspace: &Keyspace) -> Vec<String> {
     ];
     if !keyspace.modules.is_empty() {
         steps.insert(1, format!("It needs the modules {}.", keyspace.modules.join(", ")));
+    }
+    steps
+}
+
+/// What a person does with a restored tree.
+fn file_steps(folder: &Path, tree: &FileTree) -> Vec<String> {
+    let (from, to) = (folder.display(), &tree.path);
+    let mut steps = vec![
+        format!("It was {to}. Look what differs: diff -rq {from} {to}"),
+        format!("Bring it back with modes, owners and times: rsync -a {from}/ {to}/"),
+        format!("The folder itself: chown {}:{} {to} && chmod {:o} {to}", tree.uid, tree.gid, tree.mode),
+    ];
+    for (named, what) in [(&tree.unreadable, "could not be read, and is not there"), (&tree.changed, "was in motion")] {
+        if !named.is_empty() {
+            steps.push(format!("What {what}: {named}"));
+        }
     }
     steps
 }

@@ -21,6 +21,7 @@ pub struct Settings {
     pub key: KeySource,
     pub postgres: Vec<PostgresSource>,
     pub redis: Vec<RedisSource>,
+    pub files: Vec<FileSource>,
     /// Where drills restore to; a folder of our own is made in it and removed.
     pub scratch: PathBuf,
     /// Folders with programs of Postgres (`pg_ctl`, `pg_verifybackup`) and Redis; besides them, where packages put them is
@@ -49,6 +50,16 @@ pub struct PostgresSource {
 pub struct RedisSource {
     pub system: SystemId,
     pub endpoint: groundskeeper_systems::redis::Endpoint,
+}
+
+/// A folder that is backed up with all below it.
+#[derive(Debug, Clone)]
+pub struct FileSource {
+    /// Of its part in a set: `files.srv-docs`.
+    pub name: String,
+    pub path: PathBuf,
+    /// Whether file systems that are mounted in it are entered.
+    pub other_filesystems: bool,
 }
 
 /// Something of the keeper's own that goes into the set's folder `groundskeeper`: the copy of its store, the head of its

@@ -4,9 +4,8 @@
 
 mod parts;
 
-pub use parts::Keyspace;
+pub use parts::{FileTree, Keyspace, Named};
 
-use crate::system::SystemId;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -179,6 +178,8 @@ pub struct Part {
     pub postgres: Option<Cluster>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<Keyspace>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FileTree>,
 }
 
 /// What has to be known of a Postgres to start it from its base backup.
@@ -212,10 +213,11 @@ pub struct Tablespace {
     pub location: String,
 }
 
-/// A system that should be in the set and is not.
+/// A part that should be in the set and is not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
-    pub system: SystemId,
+    /// Its name, as [`Part::name`] would be.
+    pub system: String,
     pub why: String,
 }
 
@@ -238,6 +240,15 @@ impl Receipt {
     /// Whether every system that should be in it is.
     pub fn is_whole(&self) -> bool {
         self.missing.is_empty()
+    }
+
+    /// What is known of a part that is in it and not all there, a sentence each: the rest of the part is good.
+    pub fn gaps(&self) -> Vec<String> {
+        let told = |part: &Part| {
+            let unreadable = part.files.as_ref().map(|tree| &tree.unreadable)?;
+            (unreadable.count > 0).then(|| format!("{}: could not be read, and not stored: {unreadable}", part.name))
+        };
+        self.parts.iter().filter_map(told).collect()
     }
 
     /// Bytes at the sources.

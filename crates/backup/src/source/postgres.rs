@@ -252,7 +252,7 @@ fn unpack(reader: &mut Data<'_>, feed: &mut Feed, base: &Path) -> io::Result<()>
             }
             EntryType::Symlink if name.starts_with(LINKS) => {}
             EntryType::Symlink => {
-                let target = entry.link_name()?.map(|target| target.display().to_string()).unwrap_or_default();
+                let target = entry.link_name()?.map(|target| target.into_owned()).unwrap_or_default();
                 feed.link(&path, target, meta);
             }
             other => return Err(io::Error::other(format!("{} is of kind {other:?}", name.display()))),

@@ -1,6 +1,7 @@
 //! Backups of real servers, in real repositories.
 
 mod faults;
+mod files;
 mod proof;
 mod redis;
 mod scene;

@@ -64,6 +64,7 @@ fn settings(endpoint: Endpoint, folder: &Path) -> Settings {
         key: KeySource::Given(KEY.into()),
         postgres: Vec::new(),
         redis: vec![RedisSource { system: SystemId::new(SystemKind::Redis, "cache"), endpoint }],
+        files: Vec::new(),
         scratch: folder.join("scratch"),
         programs: Vec::new(),
         run_as: "postgres".to_owned(),

@@ -88,6 +88,7 @@ pub(crate) fn settings(url: &str, folder: &Path) -> Settings {
             endpoint: Endpoint::parse(url, None).unwrap(),
         }],
         redis: Vec::new(),
+        files: Vec::new(),
         scratch: folder.join("scratch"),
         programs: bin.into_iter().collect(),
         run_as: "postgres".to_owned(),

@@ -1,6 +1,8 @@
 //! What has to be known of each kind of part to restore it, Postgres apart.
 
+use crate::quantity::format_count;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// The data of a Redis or Valkey: one RDB file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,4 +24,80 @@ pub struct Keyspace {
     /// Modules that were loaded, without which a server cannot read the file when it has data of theirs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub modules: Vec<String>,
+}
+
+/// A folder and all below it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileTree {
+    /// Where it was.
+    pub path: String,
+    /// Mode (the bits of `chmod`) and owner of the folder itself.
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    /// Regular files.
+    pub files: u64,
+    /// What does not belong into a backup: sockets, pipes, devices, other file systems, the backups themselves.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub left_out: Named,
+    /// What changed or went while it was read. A file that changed is as it was read.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub changed: Named,
+    /// What could not be read, and is not there.
+    #[serde(default, skip_serializing_if = "Named::is_empty")]
+    pub unreadable: Named,
+}
+
+/// Some of many things, named.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    pub count: u64,
+    /// The first of them.
+    pub first: Vec<String>,
+}
+
+impl Named {
+    const MOST: usize = 20;
+
+    pub fn add(&mut self, one: String) {
+        self.count += 1;
+        if self.first.len() < Self::MOST {
+            self.first.push(one);
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// `a: Permission denied, b: a socket and 12 more`
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.first.join(", "))?;
+        match self.count.saturating_sub(self.first.len() as u64) {
+            0 => Ok(()),
+            more => write!(f, " and {} more", format_count(more as f64)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::receipt::Part;
+
+    #[test]
+    fn some_of_many_are_named_and_all_are_counted() {
+        let mut named = Named::default();
+        (0..1_300).for_each(|number| named.add(format!("file-{number}")));
+        assert_eq!((named.count, named.first.len()), (1_300, 20));
+        assert!(named.to_string().ends_with("file-19 and 1,280 more"), "{named}");
+    }
+
+    #[test]
+    fn receipts_of_before_are_read() {
+        let part: Part = serde_json::from_str(r#"{"name":"groundskeeper","entries":3,"bytes":9}"#).unwrap();
+        assert_eq!(part, Part { name: "groundskeeper".into(), entries: 3, bytes: 9, ..Part::default() });
+    }
 }

@@ -121,6 +121,7 @@ impl Backups {
             key: KeySource::File(key_file.to_owned()),
             postgres: Vec::new(),
             redis: Vec::new(),
+            files: Vec::new(),
             scratch: std::env::temp_dir(),
             programs: Vec::new(),
             run_as: "postgres".to_owned(),
@@ -220,7 +221,7 @@ fn parts(receipt: &Receipt, only: Option<&str>) -> Result<Vec<(String, u64)>, Ca
     if let Some(part) = receipt.parts.iter().find(|part| part.name == only) {
         return Ok(vec![sized(part)]);
     }
-    if let Some(missing) = receipt.missing.iter().find(|missing| missing.system.to_string() == only) {
+    if let Some(missing) = receipt.missing.iter().find(|missing| missing.system == only) {
         return Err(CallError::usage(format!("{only} is missing in the set {}: {}", receipt.set, missing.why)));
     }
     let names: Vec<&str> = receipt.parts.iter().map(|part| part.name.as_str()).collect();

@@ -66,6 +66,7 @@ async fn run(shop: &Shop, vault: &Vault) -> End<Found> {
 fn ended(receipt: Receipt, amiss: Vec<String>) -> End<Found> {
     let mut details: Vec<String> =
         receipt.missing.iter().map(|missing| format!("{} is missing: {}", missing.system, missing.why)).collect();
+    details.extend(receipt.gaps());
     details.extend(amiss);
     let but = if details.is_empty() { "" } else { ", but not everything is in it" };
     let summary = format!("set {}: {}{but}", receipt.set, made(&receipt));
@@ -160,7 +161,8 @@ async fn would(shop: &Shop, vault: &Vault) -> End<Found> {
 fn sources(settings: &backup::Settings) -> Vec<String> {
     let postgres = settings.postgres.iter().map(|source| format!("{} at {}", source.system, source.endpoint.address()));
     let redis = settings.redis.iter().map(|source| format!("{} at {}", source.system, source.endpoint.address()));
-    postgres.chain(redis).collect()
+    let files = settings.files.iter().map(|source| format!("{} ({})", source.name, source.path.display()));
+    postgres.chain(redis).chain(files).collect()
 }
 
 #[cfg(test)]

@@ -182,6 +182,14 @@ fn problem(text: &str) -> String {
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[host.local]\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = [\"host.local\"]",
     "groundskeeper.toml:7: `systems` in [backup]: `host.local` cannot be backed up by this version; it backs up Postgres and Redis"
 )]
+#[case::backup_of_a_relative_folder(
+    "[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nfiles = [\"docs\"]",
+    "groundskeeper.toml:4: `files` in [backup]: `docs` must be a whole path such as \"/srv/docs\""
+)]
+#[case::backup_of_folders_of_one_name(
+    "[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nfiles = [\"/srv/docs\", \"/srv-docs\"]",
+    "groundskeeper.toml:4: `files` in [backup]: /srv/docs and /srv-docs would both be called files.srv-docs; keep one, or name a folder above them"
+)]
 #[case::backup_of_no_system(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = []",
     "groundskeeper.toml:3: [backup] has an empty `systems`; leave it out to back up all that can be backed up"
@@ -200,7 +208,7 @@ fn problem(text: &str) -> String {
 )]
 #[case::backup_without_a_postgres(
     "[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\n",
-    "groundskeeper.toml:1: [backup] has nothing to back up: no Postgres and no Redis is configured; add a [postgres.main] section"
+    "groundskeeper.toml:1: [backup] has nothing to back up: no Postgres and no Redis is configured, and no `files`; add a [postgres.main] section"
 )]
 fn each_mistake_gets_one_clear_sentence(#[case] text: &str, #[case] expected: &str) {
     assert_eq!(problem(text), expected);
@@ -376,6 +384,10 @@ fn backups_are_of_everything_that_can_be_backed_up_unless_some_are_named() {
     };
     assert_eq!(names("key_command = \"pass backup\""), ["postgres.a", "postgres.b", "redis.cache"]);
     assert_eq!(names("key = \"k\"\nsystems = [\"redis.cache\"]"), ["redis.cache"]);
+    let files =
+        parse("[backup]\nrepository = \"/b\"\nkey = \"k\"\nfiles = [\"/srv/docs\"]\nother_filesystems = true").unwrap();
+    let files = files.backup.unwrap().files;
+    assert_eq!((files.len(), files[0].name.as_str(), files[0].other_filesystems), (1, "files.srv-docs", true));
     let twice = "systems = [\"postgres.b\", \"postgres.b\"]";
     assert_eq!(names(&format!("key_command = \"pass backup\"\n{twice}")), ["postgres.b"]);
     let file = parse(&format!("{text}key_file = \"backup.key\"")).unwrap().backup.unwrap();

@@ -111,7 +111,10 @@ impl Dump {
 
 impl std::fmt::Debug for Dump {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dump").field("address", &self.wire.address).field("position", &self.position).finish_non_exhaustive()
+        f.debug_struct("Dump")
+            .field("address", &self.wire.address)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
     }
 }
 

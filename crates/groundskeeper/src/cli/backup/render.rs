@@ -120,7 +120,7 @@ fn row(receipt: &Receipt, now: Timestamp, zone: &TimeZone) -> Vec<String> {
 fn systems(receipt: &Receipt) -> String {
     let there: Vec<&str> = receipt.parts.iter().map(|part| part.name.as_str()).filter(|name| *name != KEEPER).collect();
     let there = if there.is_empty() { "nothing".to_owned() } else { there.join(", ") };
-    let missing: Vec<String> = receipt.missing.iter().map(|missing| missing.system.to_string()).collect();
+    let missing: Vec<&str> = receipt.missing.iter().map(|missing| missing.system.as_str()).collect();
     if missing.is_empty() { there } else { format!("{there}, without {}", missing.join(", ")) }
 }
 

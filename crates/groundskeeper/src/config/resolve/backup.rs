@@ -1,5 +1,6 @@
 //! `[backup]`: where sets go, what opens the repository, what goes into a set, where it is proven.
 
+mod files;
 mod sources;
 
 use super::systems::default_deadline;
@@ -32,6 +33,7 @@ pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::S
     let folder = repository(&section);
     let key = key(&section);
     let sources = sources::all(top, &section, so_far);
+    let files = files::all(&section);
     let scratch = folder_of(&section, "scratch", SCRATCH);
     let programs = programs(&section);
     let run_as = section.parsed("run_as", "the name of a user in quotes, such as \"postgres\"", |name| {
@@ -47,6 +49,7 @@ pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::S
         key: key?,
         postgres: sources.postgres,
         redis: sources.redis,
+        files,
         scratch: scratch.unwrap_or_else(|| default_scratch(&so_far.state_dir)),
         programs,
         run_as: run_as.unwrap_or_else(|| RUN_AS.to_owned()),

@@ -42,9 +42,9 @@ pub(super) fn all(top: &Section<'_>, section: &Section<'_>, so_far: &Settings) -
             _ => {}
         }
     }
-    if KINDS.iter().all(|kind| !top.has(kind)) {
+    if KINDS.iter().all(|kind| !top.has(kind)) && !section.has("files") {
         let message = format!(
-            "[{}] has nothing to back up: no Postgres and no Redis is configured; add a [postgres.main] section",
+            "[{}] has nothing to back up: no Postgres and no Redis is configured, and no `files`; add a [postgres.main] section",
             section.name
         );
         section.problem(section.at, message);
