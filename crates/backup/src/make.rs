@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::repository::{Repository, SetWriter};
-use crate::source::{files, own, postgres, redis};
+use crate::source::{configuration, files, own, postgres, redis};
 use crate::vault::{Content, FileSource, Own, PostgresSource, RedisSource, Settings};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Missing, Part, Receipt, Rung, SetId};
 use jiff::{SignedDuration, Timestamp};
@@ -94,10 +94,22 @@ impl Source<'_> {
 fn add(writer: &mut SetWriter<'_>, source: &PostgresSource, set: &SetId) -> Result<Part> {
     let runtime = Handle::current();
     let begun = runtime.block_on(postgres::begin(source, &format!("groundskeeper {set}")))?;
+    let found = runtime.block_on(configuration::read(source));
     let stream = begun.stream();
     let name = source.system.to_string();
-    let stored = writer.add(&name, |feed| stream.send(feed))?;
-    Ok(Part { name, entries: stored.entries, bytes: stored.bytes, postgres: Some(stored.told), ..Part::default() })
+    let stored = writer.add(&name, |feed| {
+        let cluster = stream.send(feed)?;
+        Ok((cluster, configuration::send(feed, &name, &found)?))
+    })?;
+    let (cluster, configuration) = stored.told;
+    Ok(Part {
+        name,
+        entries: stored.entries,
+        bytes: stored.bytes,
+        postgres: Some(cluster),
+        configuration,
+        ..Part::default()
+    })
 }
 
 fn add_own(writer: &mut SetWriter<'_>, mut own: Vec<Own>, manifest: &Manifest<'_>) -> Result<Part> {

@@ -2,10 +2,11 @@
 
 use crate::error::{Error, Result};
 use crate::repository::Repository;
+use crate::source::configuration::{CONFIGURATION, SETTINGS};
 use crate::source::postgres::{DATA, TABLESPACES};
 use crate::source::redis::RDB;
 use crate::vault::{Restored, RestoredPart, receipt};
-use groundskeeper_core::receipt::{Cluster, FileTree, Keyspace, Part, SetId};
+use groundskeeper_core::receipt::{Cluster, Configuration, FileTree, Keyspace, Part, SetId};
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -33,10 +34,10 @@ pub(crate) fn restore(
         let tally = repository.restore(&set, name, &folder)?;
         let part = known.parts.iter().find(|part| part.name == *name);
         let next = match part {
-            Some(Part { postgres: Some(cluster), .. }) => {
+            Some(Part { postgres: Some(cluster), configuration, .. }) => {
                 let spaces = link_tablespaces(&folder)?;
                 remap(&folder.join(DATA), &spaces).map_err(|error| refused(&folder, &error))?;
-                steps(&folder.join(DATA), cluster)
+                steps(&folder, cluster, configuration.as_ref())
             }
             Some(Part { redis: Some(keyspace), .. }) => redis_steps(&folder, keyspace),
             Some(Part { files: Some(tree), .. }) => file_steps(&folder, tree),
@@ -83,16 +84,39 @@ pub(crate) fn remap(data: &Path, spaces: &[(String, PathBuf)]) -> io::Result<()>
 }
 
 /// What a person does with a restored data directory.
-fn steps(data: &Path, cluster: &Cluster) -> Vec<String> {
-    let (major, data) = (cluster.major(), data.display());
-    vec![
-        format!("Give it to the user that Postgres runs as: chown -R postgres:postgres {data}"),
-        format!(
-            "Look at {data}/postgresql.conf, postgresql.auto.conf and pg_hba.conf (Debian keeps them in \
-             /etc/postgresql, which is not in this backup): paths, port, archive_command."
-        ),
-        format!("Start Postgres {major} on it: pg_ctl -D {data} -l /tmp/restored.log start"),
-    ]
+fn steps(folder: &Path, cluster: &Cluster, found: Option<&Configuration>) -> Vec<String> {
+    let (major, data) = (cluster.major(), folder.join(DATA));
+    let data = data.display();
+    let mut steps = vec![format!("Give it to the user that Postgres runs as: chown -R postgres:postgres {data}")];
+    let look = "Look at its paths, port and archive_command before you start it.";
+    match found {
+        None => steps.push(format!(
+            "Its configuration is in {data}: postgresql.conf, postgresql.auto.conf, pg_hba.conf. {look}"
+        )),
+        Some(found) => {
+            let beside = folder.join(CONFIGURATION);
+            let beside = beside.display();
+            if !found.files.is_empty() {
+                let files = found.files.join(", ");
+                steps.push(format!(
+                    "Its configuration was outside of the data folder ({files}) and is in {beside}: put the \
+                    files where they were, or into {data}. {look}"
+                ));
+            }
+            if !found.unreadable.is_empty() {
+                steps.push(format!(
+                    "Not in this backup, because it could not be read: {}.",
+                    found.unreadable.join("; ")
+                ));
+                steps.push(format!(
+                    "Where no such file is left, make them: cp {beside}/{SETTINGS} {data}/postgresql.conf && \
+                    echo 'local all all peer' > {data}/pg_hba.conf && touch {data}/pg_ident.conf. {look}"
+                ));
+            }
+        }
+    }
+    steps.push(format!("Start Postgres {major} on it: pg_ctl -D {data} -l /tmp/restored.log start"));
+    steps
 }
 
 /// What a person does with a restored RDB file.

@@ -4,7 +4,7 @@
 
 mod parts;
 
-pub use parts::{FileTree, Keyspace, Named};
+pub use parts::{Configuration, FileTree, Keyspace, Named};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -176,6 +176,8 @@ pub struct Part {
     pub bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<Cluster>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Configuration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis: Option<Keyspace>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

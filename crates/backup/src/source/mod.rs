@@ -1,5 +1,6 @@
 //! What is backed up, as a stream of entries.
 
+pub(crate) mod configuration;
 pub(crate) mod files;
 mod incoming;
 pub(crate) mod own;

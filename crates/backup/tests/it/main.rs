@@ -1,5 +1,6 @@
 //! Backups of real servers, in real repositories.
 
+mod configuration;
 mod faults;
 mod files;
 mod proof;

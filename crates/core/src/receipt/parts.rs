@@ -4,6 +4,16 @@ use crate::quantity::format_count;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
+/// What a part of Postgres has of a configuration that lies outside of the data directory, in its folder `configuration`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Where each file was: `/etc/postgresql/15/main/pg_hba.conf`.
+    pub files: Vec<String>,
+    /// What could not be read, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
+}
+
 /// The data of a Redis or Valkey: one RDB file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keyspace {
