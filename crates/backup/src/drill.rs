@@ -10,7 +10,9 @@ use crate::restore::link_tablespaces;
 use crate::scratch::ScratchPlace;
 use crate::source::postgres::DATA;
 use crate::vault::{Settings, receipt};
-use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, FileTree, Keyspace, Part, Receipt, Rung, SetId};
+use groundskeeper_core::receipt::{
+    Climb, ClimbOutcome, Cluster, FileTree, Keyspace, Part, Receipt, Rung, SetId, Vectors,
+};
 use jiff::Timestamp;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -58,6 +60,7 @@ struct Drill<'a> {
 enum Means<'a> {
     Postgres(&'a Cluster, Programs),
     Redis(&'a Keyspace, RedisPrograms),
+    Qdrant(&'a Vectors),
     Files(&'a FileTree),
 }
 
@@ -70,7 +73,11 @@ struct Climbed {
 }
 
 fn ends(part: &Part) -> Option<&'static str> {
-    part.files.as_ref().map(|_| "files are restored, and there is nothing to boot")
+    match part {
+        Part { files: Some(_), .. } => Some("files are restored, and there is nothing to boot"),
+        Part { qdrant: Some(_), .. } => Some("no Qdrant was started on the snapshots: this version has none to start"),
+        _ => None,
+    }
 }
 
 impl Drill<'_> {
@@ -86,6 +93,7 @@ impl Drill<'_> {
             Part { redis: Some(keyspace), .. } => {
                 Means::Redis(keyspace, RedisPrograms::find(&keyspace.version, programs))
             }
+            Part { qdrant: Some(vectors), .. } => Means::Qdrant(vectors),
             Part { files: Some(tree), .. } => Means::Files(tree),
             _ => return Ok(None),
         };
@@ -122,6 +130,7 @@ impl Drill<'_> {
                 Means::Redis(keyspace, programs) => {
                     proof::redis::climb(&place, &folder, keyspace, programs, left, now).await
                 }
+                Means::Qdrant(vectors) => vec![proof::qdrant::climb(&folder, vectors, now)],
                 Means::Files(tree) => vec![proof::files(self.part, tree, now)],
             }
         });

@@ -6,7 +6,7 @@
 //! | [`observe`] | what the watch looks at, at the cost of a few system calls |
 //! | `make`, `verify`, `drill`, `restore` | one file for each thing that the façade does |
 //! | `repository` | the restic format through `rustic_core`, over `object_store` |
-//! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, Redis as a replica |
+//! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, Redis as a replica, Qdrant by snapshots, folders |
 //! | `rdb` | the file format of Redis: its checksum, its structure |
 //! | [`proof`], [`scratch`] | the rungs of the ladder, and the scratch server that they boot |
 //! | [`programs`] | where the programs of the right Postgres version are |

@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::repository::{Repository, SetWriter};
-use crate::source::{configuration, files, own, postgres, redis};
-use crate::vault::{Content, FileSource, Own, PostgresSource, RedisSource, Settings};
+use crate::source::{configuration, files, own, postgres, qdrant, redis};
+use crate::vault::{Content, FileSource, Own, PostgresSource, QdrantSource, RedisSource, Settings};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Missing, Part, Receipt, Rung, SetId};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -63,6 +63,7 @@ pub(crate) fn make(settings: &Settings, repository: &Repository, own: Vec<Own>, 
 enum Source<'s> {
     Postgres(&'s PostgresSource),
     Redis(&'s RedisSource),
+    Qdrant(&'s QdrantSource),
     Files(&'s FileSource),
 }
 
@@ -70,7 +71,8 @@ enum Source<'s> {
 fn sources(settings: &Settings) -> Vec<Source<'_>> {
     let postgres = settings.postgres.iter().map(Source::Postgres);
     let redis = settings.redis.iter().map(Source::Redis);
-    postgres.chain(redis).chain(settings.files.iter().map(Source::Files)).collect()
+    let qdrant = settings.qdrant.iter().map(Source::Qdrant);
+    postgres.chain(redis).chain(qdrant).chain(settings.files.iter().map(Source::Files)).collect()
 }
 
 impl Source<'_> {
@@ -78,6 +80,7 @@ impl Source<'_> {
         match self {
             Self::Postgres(source) => source.system.to_string(),
             Self::Redis(source) => source.system.to_string(),
+            Self::Qdrant(source) => source.name.clone(),
             Self::Files(source) => source.name.clone(),
         }
     }
@@ -86,6 +89,7 @@ impl Source<'_> {
         match self {
             Self::Postgres(source) => add(writer, source, set),
             Self::Redis(source) => redis::add(writer, source),
+            Self::Qdrant(source) => qdrant::add(writer, source),
             Self::Files(source) => files::add(writer, source, settings),
         }
     }

@@ -245,6 +245,7 @@ mod tests {
             postgres: Vec::new(),
             redis: Vec::new(),
             files: Vec::new(),
+            qdrant: Vec::new(),
             scratch: folder.join("scratch"),
             programs: Vec::new(),
             run_as: "postgres".into(),

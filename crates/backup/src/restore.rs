@@ -6,7 +6,7 @@ use crate::source::configuration::{CONFIGURATION, SETTINGS};
 use crate::source::postgres::{DATA, TABLESPACES};
 use crate::source::redis::RDB;
 use crate::vault::{Restored, RestoredPart, receipt};
-use groundskeeper_core::receipt::{Cluster, Configuration, FileTree, Keyspace, Part, SetId};
+use groundskeeper_core::receipt::{Cluster, Configuration, FileTree, Keyspace, Part, SetId, Vectors};
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
@@ -40,6 +40,7 @@ pub(crate) fn restore(
                 steps(&folder, cluster, configuration.as_ref())
             }
             Some(Part { redis: Some(keyspace), .. }) => redis_steps(&folder, keyspace),
+            Some(Part { qdrant: Some(vectors), .. }) => qdrant_steps(&folder, vectors),
             Some(Part { files: Some(tree), .. }) => file_steps(&folder, tree),
             _ => Vec::new(),
         };
@@ -154,4 +155,32 @@ fn file_steps(folder: &Path, tree: &FileTree) -> Vec<String> {
         }
     }
     steps
+}
+
+/// What a person does with restored snapshots.
+fn qdrant_steps(folder: &Path, vectors: &Vectors) -> Vec<String> {
+    let folder = folder.display();
+    let several = vectors.nodes.len() > 1;
+    let mut steps = vec![format!(
+        "Upload each snapshot to a Qdrant {} or newer{}: curl -X POST 'http://HOST:6333/collections/NAME/snapshots/upload?\
+         priority=snapshot' -F 'snapshot=@{folder}/collections/NAME/node-1.snapshot'",
+        vectors.version,
+        if several { ", node-1 to the first node, and so on" } else { "" }
+    )];
+    if vectors.aliases > 0 {
+        steps.push(format!(
+            "Make the aliases in {folder}/aliases.json again, each with POST /collections/aliases; snapshots have none."
+        ));
+    }
+    steps.push(format!("Compare the points: {}.", points(vectors)));
+    if !vectors.not_covered.is_empty() {
+        steps.push(format!("Not in this backup is what lay only on {}.", vectors.not_covered.join(", ")));
+    }
+    steps
+}
+
+fn points(vectors: &Vectors) -> String {
+    let each = vectors.collections.iter().map(|collection| format!("{} had {}", collection.name, collection.points));
+    let each: Vec<String> = each.collect();
+    if each.is_empty() { "there were none".to_owned() } else { each.join(", ") }
 }

@@ -22,6 +22,7 @@ pub struct Settings {
     pub postgres: Vec<PostgresSource>,
     pub redis: Vec<RedisSource>,
     pub files: Vec<FileSource>,
+    pub qdrant: Vec<QdrantSource>,
     /// Where drills restore to; a folder of our own is made in it and removed.
     pub scratch: PathBuf,
     /// Folders with programs of Postgres (`pg_ctl`, `pg_verifybackup`) and Redis; besides them, where packages put them is
@@ -50,6 +51,14 @@ pub struct PostgresSource {
 pub struct RedisSource {
     pub system: SystemId,
     pub endpoint: groundskeeper_systems::redis::Endpoint,
+}
+
+/// A Qdrant: one node, or those of a cluster.
+#[derive(Debug, Clone)]
+pub struct QdrantSource {
+    /// Of its part in a set: `qdrant.main`.
+    pub name: String,
+    pub nodes: Vec<groundskeeper_systems::qdrant::Endpoint>,
 }
 
 /// A folder that is backed up with all below it.

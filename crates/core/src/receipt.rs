@@ -4,7 +4,7 @@
 
 mod parts;
 
-pub use parts::{Configuration, FileTree, Keyspace, Named};
+pub use parts::{Collection, Configuration, FileTree, Keyspace, Named, SnapshotFile, Vectors};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -182,6 +182,8 @@ pub struct Part {
     pub redis: Option<Keyspace>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FileTree>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qdrant: Option<Vectors>,
 }
 
 /// What has to be known of a Postgres to start it from its base backup.
@@ -250,7 +252,12 @@ impl Receipt {
             let unreadable = part.files.as_ref().map(|tree| &tree.unreadable)?;
             (unreadable.count > 0).then(|| format!("{}: could not be read, and not stored: {unreadable}", part.name))
         };
-        self.parts.iter().filter_map(told).collect()
+        let nodes = |part: &Part| {
+            let not_covered = part.qdrant.as_ref().map(|vectors| vectors.not_covered.join(", "))?;
+            let why = "is in the cluster and not in `urls`, so what lies on it is not stored";
+            (!not_covered.is_empty()).then(|| format!("{}: {not_covered} {why}", part.name))
+        };
+        self.parts.iter().flat_map(|part| told(part).into_iter().chain(nodes(part))).collect()
     }
 
     /// Bytes at the sources.

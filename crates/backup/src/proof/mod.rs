@@ -6,6 +6,7 @@
 
 mod alive;
 mod coverage;
+pub(crate) mod qdrant;
 pub(crate) mod redis;
 mod restored;
 

@@ -5,4 +5,5 @@ pub(crate) mod files;
 mod incoming;
 pub(crate) mod own;
 pub(crate) mod postgres;
+pub(crate) mod qdrant;
 pub(crate) mod redis;

@@ -62,6 +62,7 @@ fn settings(folder: &Path, path: &Path, other_filesystems: bool) -> Settings {
         postgres: Vec::new(),
         redis: Vec::new(),
         files: vec![FileSource { name: "files.docs".into(), path: path.to_owned(), other_filesystems }],
+        qdrant: Vec::new(),
         scratch: folder.join("scratch"),
         programs: Vec::new(),
         run_as: "postgres".to_owned(),

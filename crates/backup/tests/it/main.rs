@@ -4,6 +4,7 @@ mod configuration;
 mod faults;
 mod files;
 mod proof;
+mod qdrant;
 mod redis;
 mod scene;
 mod sets;

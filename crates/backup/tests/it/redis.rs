@@ -65,6 +65,7 @@ fn settings(endpoint: Endpoint, folder: &Path) -> Settings {
         postgres: Vec::new(),
         redis: vec![RedisSource { system: SystemId::new(SystemKind::Redis, "cache"), endpoint }],
         files: Vec::new(),
+        qdrant: Vec::new(),
         scratch: folder.join("scratch"),
         programs: Vec::new(),
         run_as: "postgres".to_owned(),

@@ -89,6 +89,7 @@ pub(crate) fn settings(url: &str, folder: &Path) -> Settings {
         }],
         redis: Vec::new(),
         files: Vec::new(),
+        qdrant: Vec::new(),
         scratch: folder.join("scratch"),
         programs: bin.into_iter().collect(),
         run_as: "postgres".to_owned(),

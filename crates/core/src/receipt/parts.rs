@@ -92,6 +92,38 @@ impl fmt::Display for Named {
     }
 }
 
+/// The collections of a Qdrant.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vectors {
+    /// `1.16.3`. A snapshot is for this version or a newer one.
+    pub version: String,
+    /// The nodes that it was taken from, by their addresses: the first is `node-1`.
+    pub nodes: Vec<String>,
+    /// Nodes that the cluster has besides: what lies on them only is not there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_covered: Vec<String>,
+    pub aliases: u64,
+    pub collections: Vec<Collection>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collection {
+    pub name: String,
+    /// As Qdrant counted them right before; it calls that an estimate.
+    pub points: u64,
+    pub snapshots: Vec<SnapshotFile>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotFile {
+    /// In the folder of the part.
+    pub path: String,
+    pub bytes: u64,
+    pub sha256: String,
+    /// Whether the server gave a checksum, and this is it.
+    pub compared: bool,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,7 @@ use groundskeeper_core::SystemKind;
 use groundskeeper_core::check::judge_all;
 use groundskeeper_core::quantity::{format_bytes, format_seconds, seconds_between};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Part, Receipt, Rung};
+use groundskeeper_systems::qdrant::survey;
 use secrecy::SecretString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,6 +24,9 @@ pub(crate) const NOT_CONFIGURED: &str = "no backup is configured; add a [backup]
 
 /// Who drills by hand waits for it.
 pub(super) const BY_HAND: Duration = Duration::from_hours(24);
+
+/// For one question to a Qdrant.
+const REACH: Duration = Duration::from_secs(10);
 
 impl From<Error> for CallError {
     fn from(error: Error) -> Self {
@@ -122,6 +126,7 @@ impl Backups {
             postgres: Vec::new(),
             redis: Vec::new(),
             files: Vec::new(),
+            qdrant: Vec::new(),
             scratch: std::env::temp_dir(),
             programs: Vec::new(),
             run_as: "postgres".to_owned(),
@@ -194,6 +199,14 @@ impl Backups {
     /// Opens the repository with the key and says in a few words what is there.
     pub async fn try_out(&self) -> Result<String, CallError> {
         let sets = self.vault.receipts().await?;
+        // The watch does not look at a Qdrant, so a wrong address or key would show at night only.
+        for source in &self.vault.settings().qdrant {
+            for node in &source.nodes {
+                survey(node, REACH).await.map_err(|failure| {
+                    CallError::unanswered(format!("{}: {}: {}", source.name, failure.address, failure.message))
+                })?;
+            }
+        }
         let newest = sets.first().map_or_else(
             || "no set yet; `groundskeeper backup run` makes one".to_owned(),
             |newest| format!("{} sets, the newest {}", sets.len(), newest.set),

@@ -162,7 +162,11 @@ fn sources(settings: &backup::Settings) -> Vec<String> {
     let postgres = settings.postgres.iter().map(|source| format!("{} at {}", source.system, source.endpoint.address()));
     let redis = settings.redis.iter().map(|source| format!("{} at {}", source.system, source.endpoint.address()));
     let files = settings.files.iter().map(|source| format!("{} ({})", source.name, source.path.display()));
-    postgres.chain(redis).chain(files).collect()
+    let qdrant = settings.qdrant.iter().map(|source| {
+        let nodes: Vec<&str> = source.nodes.iter().map(|node| node.address()).collect();
+        format!("{} at {}", source.name, nodes.join(", "))
+    });
+    postgres.chain(redis).chain(qdrant).chain(files).collect()
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ fn problem(text: &str) -> String {
 )]
 #[case::backup_of_a_host(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[host.local]\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = [\"host.local\"]",
-    "groundskeeper.toml:7: `systems` in [backup]: `host.local` cannot be backed up by this version; it backs up Postgres and Redis"
+    "groundskeeper.toml:7: `systems` in [backup]: `host.local` cannot be backed up by this version; it backs up Postgres, Redis and Qdrant"
 )]
 #[case::backup_of_a_relative_folder(
     "[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nfiles = [\"docs\"]",
@@ -189,6 +189,22 @@ fn problem(text: &str) -> String {
 #[case::backup_of_folders_of_one_name(
     "[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nfiles = [\"/srv/docs\", \"/srv-docs\"]",
     "groundskeeper.toml:4: `files` in [backup]: /srv/docs and /srv-docs would both be called files.srv-docs; keep one, or name a folder above them"
+)]
+#[case::qdrant_without_an_address(
+    "[qdrant.main]\n[backup]\nrepository = \"/b\"\nkey_file = \"/etc/k\"",
+    "groundskeeper.toml:1: [qdrant.main] needs `url`, such as url = \"http://localhost:6333\", or `urls` with every node of a cluster"
+)]
+#[case::qdrant_with_two_kinds_of_address(
+    "[qdrant.main]\nurl = \"http://a:6333\"\nurls = [\"http://b:6333\"]\n[backup]\nrepository = \"/b\"\nkey_file = \"/etc/k\"",
+    "groundskeeper.toml:1: [qdrant.main] has both `url` and `urls`; keep one"
+)]
+#[case::qdrant_over_grpc(
+    "[qdrant.main]\nurl = \"grpc://a:6334\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/etc/k\"",
+    "groundskeeper.toml:2: `url` in [qdrant.main]: this is no address of Qdrant's REST interface (the scheme is `grpc`); write http://host:6333"
+)]
+#[case::qdrant_that_nobody_backs_up(
+    "[qdrant.main]\nurl = \"http://a:6333\"",
+    "groundskeeper.toml:1: [qdrant] is for backups only in this version, and there is no [backup]; add one, or remove this section"
 )]
 #[case::backup_of_no_system(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = []",
@@ -208,7 +224,7 @@ fn problem(text: &str) -> String {
 )]
 #[case::backup_without_a_postgres(
     "[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\n",
-    "groundskeeper.toml:1: [backup] has nothing to back up: no Postgres and no Redis is configured, and no `files`; add a [postgres.main] section"
+    "groundskeeper.toml:1: [backup] has nothing to back up: no Postgres, Redis or Qdrant is configured, and no `files`; add a [postgres.main] section"
 )]
 fn each_mistake_gets_one_clear_sentence(#[case] text: &str, #[case] expected: &str) {
     assert_eq!(problem(text), expected);
@@ -384,6 +400,11 @@ fn backups_are_of_everything_that_can_be_backed_up_unless_some_are_named() {
     };
     assert_eq!(names("key_command = \"pass backup\""), ["postgres.a", "postgres.b", "redis.cache"]);
     assert_eq!(names("key = \"k\"\nsystems = [\"redis.cache\"]"), ["redis.cache"]);
+    let qdrant = "[qdrant.main]\nurls = [\"http://one:6333\", \"http://two:6333\"]\napi_key = \"hunter2\"\n\
+                  [backup]\nrepository = \"/b\"\nkey = \"k\"";
+    let qdrant = parse(qdrant).unwrap().backup.unwrap().qdrant;
+    assert_eq!((qdrant[0].name.as_str(), qdrant[0].nodes[1].address()), ("qdrant.main", "http://two:6333"));
+    assert!(!format!("{qdrant:?}").contains("hunter2"));
     let files =
         parse("[backup]\nrepository = \"/b\"\nkey = \"k\"\nfiles = [\"/srv/docs\"]\nother_filesystems = true").unwrap();
     let files = files.backup.unwrap().files;

@@ -1,6 +1,7 @@
 //! `[backup]`: where sets go, what opens the repository, what goes into a set, where it is proven.
 
 mod files;
+mod qdrant;
 mod sources;
 
 use super::systems::default_deadline;
@@ -29,10 +30,11 @@ pub(super) fn system(settings: backup::Settings) -> SystemSettings {
 
 /// `so_far` has the systems and the state folder.
 pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::Settings> {
+    let qdrant = qdrant::all(top);
     let section = top.section("backup")?;
     let folder = repository(&section);
     let key = key(&section);
-    let sources = sources::all(top, &section, so_far);
+    let sources = sources::all(top, &section, so_far, qdrant);
     let files = files::all(&section);
     let scratch = folder_of(&section, "scratch", SCRATCH);
     let programs = programs(&section);
@@ -50,6 +52,7 @@ pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::S
         postgres: sources.postgres,
         redis: sources.redis,
         files,
+        qdrant: sources.qdrant,
         scratch: scratch.unwrap_or_else(|| default_scratch(&so_far.state_dir)),
         programs,
         run_as: run_as.unwrap_or_else(|| RUN_AS.to_owned()),
