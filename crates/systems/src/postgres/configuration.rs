@@ -89,9 +89,9 @@ async fn paths(client: &Client) -> Result<(Option<PathBuf>, BTreeSet<PathBuf>), 
     for row in client.query_typed(sql, &names).await? {
         let (name, path): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         if name == "data_directory" {
-            data = Some(PathBuf::from(path))
+            data = Some(PathBuf::from(path));
         } else {
-            drop(paths.insert(PathBuf::from(path)))
+            paths.insert(PathBuf::from(path));
         }
     }
     // What these name in turn (`include_dir 'conf.d'`).
@@ -102,14 +102,14 @@ async fn paths(client: &Client) -> Result<(Option<PathBuf>, BTreeSet<PathBuf>), 
 }
 
 async fn settings(client: &Client) -> Result<String, Error> {
-    let mut lines = String::new();
+    let mut lines = Vec::new();
     for row in client.query_typed(SETTINGS, &[]).await? {
         let (name, value): (String, String) = (row.try_get(0)?, row.try_get(1)?);
         // Where files are is another matter on another machine.
         let comment = if LOCATIONS.contains(&name.as_str()) { "# " } else { "" };
-        lines += &format!("{comment}{}\n", line(&name, &value));
+        lines.push(format!("{comment}{}\n", line(&name, &value)));
     }
-    Ok(lines)
+    Ok(lines.concat())
 }
 
 fn line(name: &str, value: &str) -> String {
