@@ -246,7 +246,7 @@ fn parts(receipt: &Receipt, only: Option<&str>) -> Result<Vec<(String, u64)>, Ca
 fn warnings(receipt: &Receipt, all: &[Receipt]) -> Vec<String> {
     let missing = receipt.missing.iter().map(|missing| format!("{} is not in it: {}", missing.system, missing.why));
     let failed = receipt.failed().map(|(rung, why)| format!("it failed rung {} ({rung}): {why}", rung.number()));
-    let mut warnings: Vec<String> = missing.chain(failed).collect();
+    let mut warnings: Vec<String> = missing.chain(receipt.gaps()).chain(failed).collect();
     if receipt.proven() < Some(Rung::Alive) {
         let better = all.iter().find(|other| other.proven() >= Some(Rung::Alive));
         let better = better.map_or_else(

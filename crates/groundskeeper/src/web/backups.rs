@@ -84,7 +84,7 @@ impl Set {
                 format_seconds(receipt.took)
             ),
             recovery: receipt.recovery_time().map(format_seconds),
-            wrong: missing.chain(failed).collect(),
+            wrong: missing.chain(receipt.gaps()).chain(failed).collect(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What a node says of itself, of its cluster, and of what it holds.
 
 use super::client::Endpoint;
+use crate::deadline::timed_out;
 use groundskeeper_core::observation::{Failure, FailureKind};
 use reqwest::Method;
 use serde_json::Value;
@@ -26,13 +27,10 @@ pub struct Node {
 pub async fn survey(endpoint: &Endpoint, deadline: Duration) -> Result<Node, Failure> {
     // It is the one answer without a `result`.
     let title = endpoint.send(Method::GET, &[], deadline).await?;
-    let title: Value = title.json().await.map_err(|_| endpoint.nonsense(&[]))?;
+    let title = tokio::time::timeout(deadline, title.json::<Value>()).await;
+    let title = title.map_err(|_| timed_out(deadline, endpoint.address()))?.map_err(|_| endpoint.nonsense(&[]))?;
     let version = title.get("version").and_then(Value::as_str).ok_or_else(|| endpoint.nonsense(&[]))?.to_owned();
-    let (peer, peers) = match endpoint.ask(Method::GET, &["cluster"], deadline).await {
-        Ok(cluster) => members(&cluster),
-        // A key may be too narrow for it; then we do not know, and say so by refusing.
-        Err(failure) => return Err(failure),
-    };
+    let (peer, peers) = members(&endpoint.ask(Method::GET, &["cluster"], deadline).await?);
     let named = endpoint.ask(Method::GET, &["collections"], deadline).await?;
     let named =
         named.get("collections").and_then(Value::as_array).ok_or_else(|| endpoint.nonsense(&["collections"]))?;

@@ -63,7 +63,7 @@ pub(super) fn run(run: &TaskRunView, paint: Paint) -> String {
 fn wrongs(receipt: &Receipt) -> impl Iterator<Item = String> {
     let missing = receipt.missing.iter().map(|missing| format!("{} is missing: {}", missing.system, missing.why));
     let failed = receipt.failed().map(|(rung, why)| format!("rung {} ({rung}) failed: {why}", rung.number()));
-    missing.chain(failed).map(|wrong| format!("{}: {wrong}", receipt.set))
+    missing.chain(receipt.gaps()).chain(failed).map(|wrong| format!("{}: {wrong}", receipt.set))
 }
 
 pub(super) fn list(view: &BackupListView, zone: &TimeZone, paint: Paint) -> String {
