@@ -66,7 +66,9 @@ mod tests {
     fn a_snapshot_that_differs_or_is_no_archive_fails() {
         let folder = tempfile::tempdir().unwrap();
         let mut archive = tar::Builder::new(Vec::new());
-        archive.append_data(&mut tar::Header::new_gnu(), "config.json", io::empty()).unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(0);
+        archive.append_data(&mut header, "config.json", io::empty()).unwrap();
         let whole = archive.into_inner().unwrap();
         let climbed = |content: &[u8], of: &[u8]| {
             std::fs::write(folder.path().join("node-1.snapshot"), content).unwrap();
@@ -79,7 +81,9 @@ mod tests {
         };
         let ClimbOutcome::Proven { not_covered, .. } = climbed(&whole, &whole) else { panic!("it is whole") };
         assert!(not_covered[0].contains("no checksum"), "{not_covered:?}");
-        let why = |outcome| if let ClimbOutcome::Failed { why } = outcome { why } else { panic!("{outcome:?}") };
+        let why = |outcome: ClimbOutcome| {
+            if let ClimbOutcome::Failed { why } = outcome { why } else { panic!("{outcome:?}") }
+        };
         assert!(why(climbed(&whole, b"other")).contains("SHA-256"));
         let torn = vec![b'x'; 1024];
         assert!(why(climbed(&torn, &torn)).starts_with("node-1.snapshot: "));

@@ -87,8 +87,8 @@ impl Feed {
 
     /// Takes exactly `size` bytes of a file; its end before that is an error.
     pub(crate) fn file(&mut self, path: &Path, size: u64, meta: Metadata, from: &mut dyn Read) -> io::Result<()> {
-        let number = self.files;
-        let pieces = self.open(Some(size), meta.mtime)?;
+        let (number, mtime) = (self.files, meta.mtime);
+        let pieces = self.open(Some(size), mtime)?;
         let mut left = size;
         while left > 0 {
             let mut piece = vec![0; PIECE.min(usize::try_from(left).unwrap_or(PIECE))];
@@ -98,7 +98,7 @@ impl Feed {
         }
         self.files += 1;
         self.dropped += size;
-        self.keep(path, meta, &Taken { number, mtime: meta.mtime, size, failure: None });
+        self.keep(path, meta, &Taken { number, mtime, size, failure: None });
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use groundskeeper_systems::postgres::facts::cluster_facts;
 use groundskeeper_systems::postgres::walsender::{BaseBackup, Chunk, WalSenderError};
 use jiff::Timestamp;
 use rustic_core::repofile::Metadata;
+use std::borrow::Cow;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -252,7 +253,7 @@ fn unpack(reader: &mut Data<'_>, feed: &mut Feed, base: &Path) -> io::Result<()>
             }
             EntryType::Symlink if name.starts_with(LINKS) => {}
             EntryType::Symlink => {
-                let target = entry.link_name()?.map(|target| target.into_owned()).unwrap_or_default();
+                let target = entry.link_name()?.map(Cow::into_owned).unwrap_or_default();
                 feed.link(&path, target, meta);
             }
             other => return Err(io::Error::other(format!("{} is of kind {other:?}", name.display()))),

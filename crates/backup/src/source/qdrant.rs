@@ -40,8 +40,8 @@ pub(crate) fn add(writer: &mut SetWriter<'_>, source: &QdrantSource) -> Result<P
     let runtime = Handle::current();
     let name = source.name.clone();
     let nodes = runtime.block_on(nodes(source))?;
-    let copy = Copy { runtime, nodes, system: name.clone() };
-    let stored = writer.add(&name, |feed| copy.send(feed))?;
+    let copying = Copying { runtime, nodes, system: name.clone() };
+    let stored = writer.add(&name, |feed| copying.send(feed))?;
     Ok(Part { name, entries: stored.entries, bytes: stored.bytes, qdrant: Some(stored.told), ..Part::default() })
 }
 
@@ -79,13 +79,13 @@ fn said(failure: &Failure) -> (String, bool) {
     (format!("{}: {}", failure.address, failure.message), !lasting)
 }
 
-struct Copy {
+struct Copying {
     runtime: Handle,
     nodes: Vec<(Endpoint, Node)>,
     system: String,
 }
 
-impl Copy {
+impl Copying {
     fn send(self, feed: &mut Feed) -> Result<Vectors> {
         // What one node does not know yet, or any more, another may.
         let names: BTreeSet<&String> = self.nodes.iter().flat_map(|(_, node)| node.collections.keys()).collect();

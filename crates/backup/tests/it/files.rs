@@ -137,7 +137,7 @@ async fn what_is_no_file_and_what_is_mounted_is_left_out_and_named() {
     fs::write(disk.path().join("inside"), "b").unwrap();
     let mounted = scene.docs().join("mounted");
     fs::create_dir(&mounted).unwrap();
-    assert!(Command::new("mount").arg("--bind").args([disk.path(), &mounted]).status().unwrap().success());
+    assert!(Command::new("mount").arg("--bind").args([disk.path(), mounted.as_path()]).status().unwrap().success());
     let left_out = scene.make().await;
     let everything = Vault::new(settings(scene.folder.path(), &scene.docs(), true)).make(Vec::new(), now()).await;
     assert!(Command::new("umount").arg(&mounted).status().unwrap().success());
@@ -157,7 +157,7 @@ async fn the_backups_are_not_in_the_backups() {
     let made = all.make(Vec::new(), now()).await.unwrap();
     let left_out = &tree(&made).left_out.first;
     assert_eq!(left_out, &["repository: the repository of the backups", "scratch: the scratch folder of drills"]);
-    let inside = settings(scene.folder.path(), &scene.folder.path().join("repository/data"), false);
+    let inside = settings(scene.folder.path(), &scene.folder.path().join("repository/keys"), false);
     let error = Vault::new(inside).make(Vec::new(), now()).await.unwrap_err();
     assert!(error.to_string().contains("lies in the repository"), "{error}");
 }

@@ -40,6 +40,8 @@ impl Scene {
         let folder = Scratch::new("qdrant-backup").unwrap();
         let vault = Vault::new(settings(&[&url], folder.path()));
         assert!(vault.init().await.unwrap());
+        // Whoever asked first was enough.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().build().unwrap();
         let collection = format!("backup test {test} {}", std::process::id());
         let scene = Self { server, url, client, collection, folder, vault };

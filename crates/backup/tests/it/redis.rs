@@ -269,5 +269,5 @@ async fn a_set_of_two_systems_is_as_good_as_the_worse_of_them() {
     // One of them is gone: the other is kept, and the set is not whole.
     both.redis[0].endpoint = Endpoint::parse("redis://127.0.0.1:1", None).unwrap();
     let partly = Vault::new(both).make(Vec::new(), now()).await.unwrap();
-    assert!(!partly.is_whole() && partly.missing[0].system.to_string() == "redis.cache", "{partly:?}");
+    assert!(!partly.is_whole() && partly.missing[0].system == "redis.cache", "{partly:?}");
 }

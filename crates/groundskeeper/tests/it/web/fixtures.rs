@@ -348,7 +348,7 @@ pub(crate) fn sick() -> StatusView {
     let backup = status.backup.as_mut().unwrap();
     backup.last_proof = None;
     backup.sets.truncate(1);
-    backup.sets[0].missing = vec![Missing { system: id("postgres.reports"), why: "no <b>answer</b>".into() }];
+    backup.sets[0].missing = vec![Missing { system: "postgres.reports".into(), why: "no <b>answer</b>".into() }];
     backup.sets[0].climbs.extend([
         climb(Rung::Intact, ClimbOutcome::Failed { why: "1 of 40 packs is damaged".into() }),
         climb(Rung::Restored, ClimbOutcome::NotTried { why: "no room".into() }),
