@@ -110,8 +110,12 @@ impl Drill<'_> {
             Err(error) => return Ok(not_tried(&error.to_string(), now)),
         };
         let folder = place.path().join(&self.part.name);
-        match self.repository.restore(self.set, &self.part.name, &folder).and_then(|_| link_tablespaces(&folder)) {
-            Ok(_) => {}
+        let restored = self.repository.restore(self.set, &self.part.name, &folder).and_then(|_| match means {
+            Means::Postgres(..) => link_tablespaces(&folder).map(drop),
+            _ => Ok(()),
+        });
+        match restored {
+            Ok(()) => {}
             Err(error @ (Error::Damaged { .. } | Error::Target { .. })) => {
                 let outcome = ClimbOutcome::Failed { why: error.to_string() };
                 let took = started.elapsed().as_secs_f64();

@@ -43,8 +43,8 @@ fn problem(text: &str) -> String {
     "groundskeeper.toml:1: unknown section [postgre]; did you mean `postgres`?"
 )]
 #[case::section_of_a_later_version(
-    "[qdrant.main]\nurl = \"http://localhost:6333\"",
-    "groundskeeper.toml:1: [qdrant] is not available in this version yet; remove this section"
+    "[prometheus.main]\nurl = \"http://localhost:9090\"",
+    "groundskeeper.toml:1: [prometheus] is not available in this version yet; remove this section"
 )]
 #[case::instance_without_a_name(
     "[redis]\nurl = \"redis://localhost\"",
