@@ -78,8 +78,21 @@ fn remove(folder: &Path) -> io::Result<()> {
         if last.as_ref().is_ok() || last.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Ok(());
         }
+        if last.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            open_up(folder);
+        }
     }
     last
+}
+
+/// What was restored may be closed to its own owner; a folder that is keeps what is in it from going.
+fn open_up(folder: &Path) {
+    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
 }
 
 /// The marker goes last: should we be killed half-way, the rest is still known as ours.
@@ -197,6 +210,22 @@ mod tests {
             fs::write(folder.join(MARKER), text).unwrap();
         }
         folder
+    }
+
+    #[test]
+    fn what_was_restored_closed_to_its_owner_goes_as_well() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = left(parent.path(), "closed", None);
+        fs::create_dir_all(folder.join("a/b")).unwrap();
+        fs::write(folder.join("a/b/c"), "c").unwrap();
+        for closed in ["a/b", "a"] {
+            fs::set_permissions(folder.join(closed), fs::Permissions::from_mode(0o500)).unwrap();
+        }
+        open_up(&folder);
+        assert_eq!(folder.join("a/b").metadata().unwrap().mode() & 0o777, 0o700);
+        fs::set_permissions(folder.join("a"), fs::Permissions::from_mode(0o500)).unwrap();
+        remove(&folder).unwrap();
+        assert!(!folder.exists());
     }
 
     /// The id of a process that has ended.
