@@ -333,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_read_to_its_end_is_not_kept_and_harms_no_other() {
-        let (mut feed, source) = pipe();
+        let (mut feed, source) = pipe(Progress::default());
         let sent = std::thread::scope(|scope| {
             let pulling = scope.spawn(|| {
                 let files = source.entries().filter_map(|entry| entry.unwrap().open);

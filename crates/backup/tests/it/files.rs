@@ -64,6 +64,7 @@ fn settings(folder: &Path, path: &Path, other_filesystems: bool) -> Settings {
         files: vec![FileSource { name: "files.docs".into(), path: path.to_owned(), other_filesystems }],
         qdrant: Vec::new(),
         scratch: folder.join("scratch"),
+        leave_free: 0,
         programs: Vec::new(),
         run_as: "postgres".to_owned(),
     }

@@ -104,6 +104,7 @@ fn settings(urls: &[&str], folder: &Path) -> Settings {
         files: Vec::new(),
         qdrant: vec![QdrantSource { name: "qdrant.main".into(), nodes }],
         scratch: folder.join("scratch"),
+        leave_free: 0,
         programs: Vec::new(),
         run_as: "postgres".to_owned(),
     }

@@ -68,6 +68,7 @@ fn settings(endpoint: Endpoint, folder: &Path) -> Settings {
         files: Vec::new(),
         qdrant: Vec::new(),
         scratch: folder.join("scratch"),
+        leave_free: 0,
         programs: Vec::new(),
         run_as: "postgres".to_owned(),
     }
