@@ -106,13 +106,11 @@ impl Feed {
     /// Takes a file to its end, wherever that is; gives its size. An error of the reader is one of the source.
     pub(crate) fn stream(&mut self, path: &Path, meta: Metadata, from: &mut dyn Read) -> io::Result<u64> {
         let mut taken = self.take(meta.mtime, from)?;
-        match taken.failure.take() {
-            Some(failure) => Err(failure),
-            None => {
-                self.keep(path, meta, &taken);
-                Ok(taken.size)
-            }
+        if let Some(failure) = taken.failure.take() {
+            return Err(failure);
         }
+        self.keep(path, meta, &taken);
+        Ok(taken.size)
     }
 
     /// Takes a file as far as it can be read. An error is one of the repository.

@@ -8,6 +8,7 @@ use crate::vault::PostgresSource;
 use groundskeeper_core::receipt;
 use groundskeeper_systems::postgres::configuration::{Configuration, configuration};
 use rustic_core::repofile::Metadata;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,6 +33,14 @@ pub(crate) fn send(feed: &mut Feed, system: &str, found: &Configuration) -> Resu
         return Ok(None);
     }
     let private = |mode| Metadata { mode: Some(mode), ..Metadata::default() };
+    // Folders count as entries, so each is sent.
+    let places = found.files.keys().map(|path| Path::new(CONFIGURATION).join(found.place_of(path)));
+    let above = |place: PathBuf| place.ancestors().skip(1).map(Path::to_owned).collect::<Vec<_>>();
+    let mut folders: BTreeSet<PathBuf> = places.flat_map(above).filter(|folder| folder.parent().is_some()).collect();
+    folders.insert(CONFIGURATION.into());
+    for folder in &folders {
+        feed.folder(folder, private(0o700));
+    }
     let mut send = |path: PathBuf, content: &[u8]| {
         let path = Path::new(CONFIGURATION).join(path);
         feed.file(&path, content.len() as u64, private(0o600), &mut &*content).map_err(|error| Error::Source {
@@ -49,7 +58,6 @@ pub(crate) fn send(feed: &mut Feed, system: &str, found: &Configuration) -> Resu
     if let Some(rules) = &found.rules {
         send(RULES.into(), rules.as_bytes())?;
     }
-    feed.folder(Path::new(CONFIGURATION), private(0o700));
     Ok(Some(receipt::Configuration {
         files: found.files.keys().map(|path| path.display().to_string()).collect(),
         unreadable: found.unreadable.clone(),
