@@ -10,7 +10,7 @@ use crate::{Failure, cargo, setup};
 
 pub(crate) const AREA: &str = "backup";
 /// Where the tests of bad days are.
-const TESTS: &str = "package(groundskeeper-backup) and test(/^(faults|proof::faults|proof::bolts|prune|prune_killed)::/) \
+const TESTS: &str = "package(groundskeeper-backup) and test(/^(faults|proof::bolts|prune|prune_killed|[a-z]+::faults)::/) \
                      or package(groundskeeper) and test(/^(backup_killed|backup_pruned)::/)";
 
 /// One test, as nextest told of it.

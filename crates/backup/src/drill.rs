@@ -1,15 +1,18 @@
-//! Rungs 3 and 4: restores every Postgres of a set into a scratch place, compares it with its manifest, boots it.
+//! Rungs 3 and 4: restores every Postgres and Redis of a set into a scratch place, compares it with what its server wrote
+//! beside it, boots it.
 
 use crate::error::{Error, Result};
 use crate::make::later;
-use crate::programs::Programs;
-use crate::proof::{climb, not_tried};
+use crate::programs::{Programs, RedisPrograms};
+use crate::proof::{self, climb, not_tried};
 use crate::repository::{Hold, Repository, StoredSet};
 use crate::restore::link_tablespaces;
 use crate::scratch::{Room, ScratchPlace};
 use crate::source::postgres::DATA;
 use crate::vault::{Settings, receipt};
-use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, Part, Receipt, Rung, SetId};
+use groundskeeper_core::receipt::{
+    Climb, ClimbOutcome, Cluster, FileTree, Keyspace, Part, Receipt, Rung, SetId, Vectors,
+};
 use jiff::Timestamp;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -31,44 +34,80 @@ pub(crate) fn drill(
     let started = Instant::now();
     let (set, _hold) = Hold::on(&settings.folder, repository, wanted)?;
     let mut kept = receipt(repository, &set)?;
-    let clusters: Vec<(&Part, &Cluster)> =
-        kept.parts.iter().filter_map(|part| Some((part, part.postgres.as_ref()?))).collect();
+    let live: Vec<&Cluster> = kept.parts.iter().filter_map(|part| part.postgres.as_ref()).collect();
     let mut climbs = Vec::new();
-    for (part, cluster) in &clusters {
+    for part in &kept.parts {
         let left = budget.saturating_sub(started.elapsed());
-        let live: Vec<&Cluster> = clusters.iter().map(|(_, cluster)| *cluster).collect();
-        let drill = Drill { settings, repository, set: &set, part, cluster, live: &live };
+        let drill = Drill { settings, repository, set: &set, part, live: &live };
         // What was shown of the others is kept, whatever happens to this one.
         let at = later(now, started);
-        climbs.push((part.name.clone(), drill.run(left, at).unwrap_or_else(|why| not_tried(&why.to_string(), at))));
+        let climbed = drill.run(left, at).unwrap_or_else(|why| Some(not_tried(&why.to_string(), at)));
+        climbs.extend(climbed.map(|climbs| Climbed { name: part.name.clone(), climbs, ends: ends(part) }));
     }
     if climbs.is_empty() {
-        let why = "it has no Postgres, or its receipt was lost: there is nothing to boot";
-        climbs.push((set.id.to_string(), not_tried(why, now)));
+        let why = "it has nothing that can be restored and looked at, or its receipt was lost";
+        climbs.push(Climbed { name: set.id.to_string(), climbs: not_tried(why, now), ends: None });
     }
     kept.climbs.extend(together(&climbs));
     repository.keep_receipt(&kept)?;
     Ok(kept)
 }
 
-/// One Postgres of the set.
+/// One system of the set.
 struct Drill<'a> {
     settings: &'a Settings,
     repository: &'a Repository,
     set: &'a StoredSet,
     part: &'a Part,
-    cluster: &'a Cluster,
     live: &'a [&'a Cluster],
 }
 
+/// By what a system is proven.
+enum Means<'a> {
+    Postgres(&'a Cluster, Programs),
+    Redis(&'a Keyspace, RedisPrograms),
+    Qdrant(&'a Vectors),
+    Files(&'a FileTree),
+}
+
+/// How far one part came.
+struct Climbed {
+    name: String,
+    climbs: Vec<Climb>,
+    /// Why it has no rung above the restored one.
+    ends: Option<&'static str>,
+}
+
+fn ends(part: &Part) -> Option<&'static str> {
+    match part {
+        Part { files: Some(_), .. } => Some("files are restored, and there is nothing to boot"),
+        Part { qdrant: Some(_), .. } => Some("no Qdrant was started on the snapshots: this version has none to start"),
+        _ => None,
+    }
+}
+
 impl Drill<'_> {
-    /// What keeps us from trying is not held against the set; what is wrong with its data is.
-    fn run(&self, budget: Duration, now: Timestamp) -> Result<Vec<Climb>> {
-        let started = Instant::now();
-        let programs = match Programs::find(self.cluster.major(), &self.settings.programs) {
-            Ok(programs) => programs,
-            Err(why) => return Ok(not_tried(&why, now)),
+    /// What keeps us from trying is not held against the set; what is wrong with its data is. None for a part that has
+    /// nothing to boot.
+    fn run(&self, budget: Duration, now: Timestamp) -> Result<Option<Vec<Climb>>> {
+        let programs = &self.settings.programs;
+        let means = match self.part {
+            Part { postgres: Some(cluster), .. } => match Programs::find(cluster.major(), programs) {
+                Ok(programs) => Means::Postgres(cluster, programs),
+                Err(why) => return Ok(Some(not_tried(&why, now))),
+            },
+            Part { redis: Some(keyspace), .. } => {
+                Means::Redis(keyspace, RedisPrograms::find(&keyspace.version, programs))
+            }
+            Part { qdrant: Some(vectors), .. } => Means::Qdrant(vectors),
+            Part { files: Some(tree), .. } => Means::Files(tree),
+            _ => return Ok(None),
         };
+        self.climb(&means, budget, now).map(Some)
+    }
+
+    fn climb(&self, means: &Means<'_>, budget: Duration, now: Timestamp) -> Result<Vec<Climb>> {
+        let started = Instant::now();
         let runtime = Handle::current();
         let room = Room { needed: self.part.bytes + besides(self.part.bytes), left_free: self.settings.leave_free };
         let (scratch, run_as) = (&self.settings.scratch, &self.settings.run_as);
@@ -77,8 +116,12 @@ impl Drill<'_> {
             Err(error) => return Ok(not_tried(&error.to_string(), now)),
         };
         let folder = place.path().join(&self.part.name);
-        match self.repository.restore(self.set, &self.part.name, &folder).and_then(|_| link_tablespaces(&folder)) {
-            Ok(_) => {}
+        let restored = self.repository.restore(self.set, &self.part.name, &folder).and_then(|_| match means {
+            Means::Postgres(..) => link_tablespaces(&folder).map(drop),
+            _ => Ok(()),
+        });
+        match restored {
+            Ok(()) => {}
             Err(Error::Damaged { why, .. }) => {
                 let outcome = ClimbOutcome::Failed { why };
                 let took = started.elapsed().as_secs_f64();
@@ -89,8 +132,19 @@ impl Drill<'_> {
         let restoring = started.elapsed();
         let left = budget.saturating_sub(restoring);
         let _shown = self.repository.progress().begin(format!("starting and checking {}", self.part.name), None);
-        let data = folder.join(DATA);
-        let mut climbs = runtime.block_on(climb(&place, &data, self.cluster, &programs, left, later(now, started)));
+        let now = later(now, started);
+        let mut climbs = runtime.block_on(async {
+            match means {
+                Means::Postgres(cluster, programs) => {
+                    climb(&place, &folder.join(DATA), cluster, programs, left, now).await
+                }
+                Means::Redis(keyspace, programs) => {
+                    proof::redis::climb(&place, &folder, keyspace, programs, left, now).await
+                }
+                Means::Qdrant(vectors) => vec![proof::qdrant::climb(&folder, vectors, now)],
+                Means::Files(tree) => vec![proof::files(self.part, tree, now)],
+            }
+        });
         // The measured recovery time begins with the first byte that is fetched.
         for climb in climbs.iter_mut().filter(|climb| climb.rung == Rung::Restored) {
             climb.took += restoring.as_secs_f64();
@@ -103,22 +157,27 @@ impl Drill<'_> {
 }
 
 /// One climb of each rung for the whole set: the worst of its systems decides, and times add up.
-fn together(systems: &[(String, Vec<Climb>)]) -> Vec<Climb> {
+fn together(systems: &[Climbed]) -> Vec<Climb> {
     let several = systems.len() > 1;
     let mut rungs = Vec::new();
     for rung in [Rung::Restored, Rung::Alive] {
+        let goes_on = |system: &&Climbed| rung < Rung::Alive || system.ends.is_none();
+        let due = systems.iter().filter(goes_on).count();
         let of_rung: Vec<(&String, &Climb)> = systems
             .iter()
-            .filter_map(|(name, climbs)| Some((name, climbs.iter().find(|climb| climb.rung == rung)?)))
+            .filter(goes_on)
+            .filter_map(|system| Some((&system.name, system.climbs.iter().find(|climb| climb.rung == rung)?)))
             .collect();
         // A system that did not come this far has said why on the rung below.
-        if of_rung.len() < systems.len() && of_rung.iter().all(|(_, climb)| is_proven(climb)) {
+        if of_rung.len() < due && of_rung.iter().all(|(_, climb)| is_proven(climb)) {
             continue;
         }
         let Some(at) = of_rung.iter().map(|(_, climb)| climb.at).max() else { continue };
         let took = of_rung.iter().map(|(_, climb)| climb.took).sum();
         let said = |name: &str, text: &str| if several { format!("{name}: {text}") } else { text.to_owned() };
         let (mut failed, mut untried, mut shown, mut left_out) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let below = systems.iter().filter(|system| !goes_on(system));
+        left_out.extend(below.filter_map(|system| Some(said(&system.name, system.ends?))));
         for (name, climb) in of_rung {
             match &climb.outcome {
                 ClimbOutcome::Failed { why } => failed.push(said(name, why)),
@@ -153,6 +212,10 @@ mod tests {
         Climb { rung, at: Timestamp::UNIX_EPOCH, took: 2.0, outcome }
     }
 
+    fn climbed(name: &str, climbs: Vec<Climb>) -> Climbed {
+        Climbed { name: name.into(), climbs, ends: None }
+    }
+
     fn proven(rung: Rung) -> Climb {
         climb(rung, ClimbOutcome::Proven { shown: "good".into(), not_covered: vec!["gin".into()] })
     }
@@ -161,7 +224,7 @@ mod tests {
     fn one_system_that_fails_fails_the_set() {
         let bad = climb(Rung::Restored, ClimbOutcome::Failed { why: "a byte".into() });
         let good = vec![proven(Rung::Restored), proven(Rung::Alive)];
-        let climbs = together(&[("postgres.a".into(), good), ("postgres.b".into(), vec![bad])]);
+        let climbs = together(&[climbed("postgres.a", good), climbed("postgres.b", vec![bad])]);
         assert_eq!(climbs.len(), 1, "nobody may say that the set is alive: {climbs:?}");
         assert_eq!(climbs[0].outcome, ClimbOutcome::Failed { why: "postgres.b: a byte".into() });
     }
@@ -169,7 +232,7 @@ mod tests {
     #[test]
     fn a_set_is_alive_when_all_of_its_systems_are() {
         let good = || vec![proven(Rung::Restored), proven(Rung::Alive)];
-        let climbs = together(&[("postgres.a".into(), good()), ("postgres.b".into(), good())]);
+        let climbs = together(&[climbed("postgres.a", good()), climbed("postgres.b", good())]);
         assert_eq!(climbs.iter().map(|climb| climb.rung).collect::<Vec<_>>(), [Rung::Restored, Rung::Alive]);
         assert!((climbs[1].took - 4.0).abs() < 1e-9);
         let ClimbOutcome::Proven { not_covered, .. } = &climbs[1].outcome else { panic!("{climbs:?}") };
@@ -180,5 +243,18 @@ mod tests {
     fn what_a_scratch_server_writes_goes_with_the_size_of_the_cluster_up_to_a_bound() {
         let mebibytes = |size: u64| besides(size << 20) >> 20;
         assert_eq!((mebibytes(0), mebibytes(100), mebibytes(5_000), mebibytes(1 << 20)), (64, 74, 564, 1_024));
+    }
+
+    #[test]
+    fn what_cannot_be_booted_holds_no_set_back_and_is_named() {
+        let files = || Climbed { ends: Some("no server"), ..climbed("files.a", vec![proven(Rung::Restored)]) };
+        let good = climbed("redis.a", vec![proven(Rung::Restored), proven(Rung::Alive)]);
+        let climbs = together(&[good, files()]);
+        let ClimbOutcome::Proven { not_covered, .. } = &climbs[1].outcome else { panic!("{climbs:?}") };
+        assert_eq!(not_covered, &["files.a: no server", "redis.a: gin"]);
+        assert_eq!(together(&[files()]).len(), 1, "nothing was booted, and nobody says so");
+        // Nor does it hide that another did not come so far.
+        let bad = climb(Rung::Restored, ClimbOutcome::Failed { why: "a byte".into() });
+        assert_eq!(together(&[climbed("redis.a", vec![bad]), files()]).len(), 1);
     }
 }

@@ -7,9 +7,11 @@
 //! | `key` | where the repository's key comes from |
 //! | `make`, `verify`, `drill`, `restore`, [`prune`] | one file for each thing that the façade does |
 //! | [`progress`] | how far the work is |
+//! | `steps` | what a person does with what was restored |
 //! | `replace` | what is moved aside for a restore, and what never is |
 //! | `repository` | the restic format through `rustic_core`, over `object_store` |
-//! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, files |
+//! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, Redis as a replica, Qdrant by snapshots, folders |
+//! | `rdb` | the file format of Redis: its checksum, its structure |
 //! | [`proof`], [`scratch`] | the rungs of the ladder, and the scratch server that they boot |
 //! | [`programs`] | where the programs of the right Postgres version are |
 //!
@@ -28,10 +30,12 @@ pub mod vault;
 mod drill;
 mod key;
 mod make;
+mod rdb;
 mod replace;
 mod repository;
 mod restore;
 mod source;
+mod steps;
 mod verify;
 
 pub use error::{Error, Result};

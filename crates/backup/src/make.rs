@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::repository::{Repository, SetWriter, StoredSet};
-use crate::source::{own, postgres};
-use crate::vault::{Content, Own, PostgresSource, Settings};
+use crate::source::{configuration, files, own, postgres, qdrant, redis};
+use crate::vault::{Content, FileSource, Own, PostgresSource, QdrantSource, RedisSource, Settings};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Missing, Part, Receipt, Rung, SetId};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -30,13 +30,13 @@ pub(crate) fn make(settings: &Settings, repository: &Repository, own: Vec<Own>, 
     let mut writer = repository.begin(ordered)?;
     let (mut parts, mut missing) = (Vec::new(), Vec::new());
     let mut first = None;
-    for source in &settings.postgres {
-        match add(&mut writer, source, &set) {
+    for source in sources(settings) {
+        match source.add(&mut writer, settings, &set) {
             Ok(part) => parts.push(part),
             // One system that cannot be read leaves the others their backup; a repository that fails ends them all.
             Err(error @ Error::Source { .. }) => {
                 tracing::error!(%error, "a system is not in the set");
-                missing.push(Missing { system: source.system.clone(), why: error.to_string() });
+                missing.push(Missing { system: source.name(), why: error.to_string() });
                 first.get_or_insert(error);
             }
             Err(error) => return Err(error),
@@ -66,24 +66,69 @@ pub(crate) fn make(settings: &Settings, repository: &Repository, own: Vec<Own>, 
     })
 }
 
+/// What goes into a set besides the keeper's own part.
+enum Source<'s> {
+    Postgres(&'s PostgresSource),
+    Redis(&'s RedisSource),
+    Qdrant(&'s QdrantSource),
+    Files(&'s FileSource),
+}
+
+/// In the order in which they are read.
+fn sources(settings: &Settings) -> Vec<Source<'_>> {
+    let postgres = settings.postgres.iter().map(Source::Postgres);
+    let redis = settings.redis.iter().map(Source::Redis);
+    let qdrant = settings.qdrant.iter().map(Source::Qdrant);
+    postgres.chain(redis).chain(qdrant).chain(settings.files.iter().map(Source::Files)).collect()
+}
+
+impl Source<'_> {
+    fn name(&self) -> String {
+        match self {
+            Self::Postgres(source) => source.system.to_string(),
+            Self::Redis(source) => source.system.to_string(),
+            Self::Qdrant(source) => source.name.clone(),
+            Self::Files(source) => source.name.clone(),
+        }
+    }
+
+    fn add(&self, writer: &mut SetWriter<'_>, settings: &Settings, set: &SetId) -> Result<Part> {
+        match self {
+            Self::Postgres(source) => add(writer, source, set),
+            Self::Redis(source) => redis::add(writer, source),
+            Self::Qdrant(source) => qdrant::add(writer, source),
+            Self::Files(source) => files::add(writer, source, settings),
+        }
+    }
+}
+
 fn add(writer: &mut SetWriter<'_>, source: &PostgresSource, set: &SetId) -> Result<Part> {
     let runtime = Handle::current();
     let begun = runtime.block_on(postgres::begin(source, &format!("groundskeeper {set}")))?;
+    let found = runtime.block_on(configuration::read(source));
     let stream = begun.stream();
     let name = source.system.to_string();
     let stored = writer.add(&name, |feed| {
         let cluster = stream.send(feed)?;
         runtime.block_on(postgres::must_have_every_tablespace(source, &cluster))?;
-        Ok(cluster)
+        Ok((cluster, configuration::send(feed, &name, &found)?))
     })?;
-    Ok(Part { name, entries: stored.entries, bytes: stored.bytes, postgres: Some(stored.told) })
+    let (cluster, configuration) = stored.told;
+    Ok(Part {
+        name,
+        entries: stored.entries,
+        bytes: stored.bytes,
+        postgres: Some(cluster),
+        configuration,
+        ..Part::default()
+    })
 }
 
 fn add_own(writer: &mut SetWriter<'_>, mut own: Vec<Own>, manifest: &Manifest<'_>) -> Result<Part> {
     let text = serde_json::to_string_pretty(manifest).map_err(|error| Error::Worker(error.to_string()))?;
     own.push(Own { name: own::MANIFEST.to_owned(), content: Content::Text(text) });
     let stored = writer.add(own::PART, |feed| own::send(feed, &own))?;
-    Ok(Part { name: own::PART.to_owned(), entries: stored.entries, bytes: stored.bytes, postgres: None })
+    Ok(Part { name: own::PART.to_owned(), entries: stored.entries, bytes: stored.bytes, ..Part::default() })
 }
 
 /// The newest set is the one with the latest time. A clock that was set back, or two sets in one second, must not make an

@@ -4,6 +4,10 @@
 //! be installed. A program gets a clean environment (a `PGHOST` of ours would take it to a live server), no standard
 //! input, and a time after which it is killed; so it is, too, when nobody waits for it any more.
 
+mod redis;
+
+pub(crate) use redis::RedisPrograms;
+
 use crate::scratch::User;
 use std::ffi::OsString;
 use std::io;
@@ -122,29 +126,40 @@ impl Programs {
         user: Option<&User>,
         within: Duration,
     ) -> io::Result<Said> {
-        let mut command = tokio::process::Command::new(self.path(name));
-        command.env_clear().env("PATH", PATH).env("LC_ALL", "C").env("PGOPTIONS", options);
-        command.args(arguments).current_dir("/").kill_on_drop(true);
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        if let Some(user) = user {
-            command.uid(user.uid).gid(user.gid);
-        }
-        let mut child = command.spawn()?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (mut said, mut complaints) = (Vec::new(), Vec::new());
-        let ending = async {
-            tokio::try_join!(collect(stdout, &mut said), collect(stderr, &mut complaints))?;
-            child.wait().await
-        };
-        let status = if let Ok(status) = tokio::time::timeout(within, ending).await {
-            Some(status?)
-        } else {
-            child.kill().await?;
-            None
-        };
-        said.append(&mut complaints);
-        Ok(Said { status, text: String::from_utf8_lossy(&said).into_owned() })
+        run(&self.path(name), arguments, options, user, within).await
     }
+}
+
+/// The same for a program that is known by its path.
+pub(crate) async fn run(
+    program: &Path,
+    arguments: Vec<OsString>,
+    options: &str,
+    user: Option<&User>,
+    within: Duration,
+) -> io::Result<Said> {
+    let mut command = tokio::process::Command::new(program);
+    command.env_clear().env("PATH", PATH).env("LC_ALL", "C").env("PGOPTIONS", options);
+    command.args(arguments).current_dir("/").kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    if let Some(user) = user {
+        command.uid(user.uid).gid(user.gid);
+    }
+    let mut child = command.spawn()?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (mut said, mut complaints) = (Vec::new(), Vec::new());
+    let ending = async {
+        tokio::try_join!(collect(stdout, &mut said), collect(stderr, &mut complaints))?;
+        child.wait().await
+    };
+    let status = if let Ok(status) = tokio::time::timeout(within, ending).await {
+        Some(status?)
+    } else {
+        child.kill().await?;
+        None
+    };
+    said.append(&mut complaints);
+    Ok(Said { status, text: String::from_utf8_lossy(&said).into_owned() })
 }
 
 /// Reads a stream to its end, so that its writer never waits, and keeps how it begins.

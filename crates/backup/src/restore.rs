@@ -1,13 +1,12 @@
 //! Restoring for real: into folders of their own. What is there is in the way, or moved aside when that was asked for.
 
 use crate::error::{Error, Result};
-use crate::programs::Programs;
 use crate::replace;
 use crate::repository::{Hold, Repository, StoredSet, Tally};
-use crate::scratch::User;
 use crate::source::postgres::{DATA, TABLESPACES};
-use crate::vault::{Restored, RestoredPart, Settings};
-use groundskeeper_core::receipt::SetId;
+use crate::steps;
+use crate::vault::{Restored, RestoredPart, Settings, receipt};
+use groundskeeper_core::receipt::{Part, SetId};
 use jiff::Timestamp;
 use std::fs;
 use std::io;
@@ -25,6 +24,7 @@ pub(crate) fn restore(
 ) -> Result<Restored> {
     let started = Instant::now();
     let (set, _hold) = Hold::on(&settings.folder, repository, wanted)?;
+    let known = receipt(repository, &set)?;
     let names: Vec<&String> = set.parts.iter().filter(|name| only.is_none_or(|only| only == **name)).collect();
     if names.is_empty() {
         let what = only.unwrap_or("nothing");
@@ -42,14 +42,21 @@ pub(crate) fn restore(
     for name in names {
         let folder = into.join(name);
         let (tally, replaced) = restore_whole(repository, &set, name, &folder, over)?;
-        let mut next = Vec::new();
+        let part = known.parts.iter().find(|part| part.name == *name);
         // What is there decides, not the receipt, which may be lost: a Postgres must never find its way to the folders of
         // the one that it was copied from.
-        if folder.join(DATA).join("PG_VERSION").exists() {
+        let next = if folder.join(DATA).join("PG_VERSION").exists() {
             let spaces = link_tablespaces(&folder)?;
             remap(&folder.join(DATA), &spaces)?;
-            next = steps(&folder, &settings.programs);
-        }
+            steps::postgres(&folder, &settings.programs, part.and_then(|part| part.configuration.as_ref()))
+        } else {
+            match part {
+                Some(Part { redis: Some(keyspace), .. }) => steps::redis(&folder, keyspace),
+                Some(Part { qdrant: Some(vectors), .. }) => steps::qdrant(&folder, vectors),
+                Some(Part { files: Some(tree), .. }) => steps::files(&folder, tree),
+                _ => Vec::new(),
+            }
+        };
         let Tally { entries, bytes } = tally;
         parts.push(RestoredPart { name: name.clone(), folder, entries, bytes, replaced, next });
     }
@@ -160,74 +167,4 @@ pub(crate) fn remap(data: &Path, spaces: &[(String, PathBuf)]) -> Result<()> {
     let escaped = |path: &Path| path.display().to_string().replace('\\', "\\\\").replace('\n', "\\\n");
     let lines: Vec<String> = spaces.iter().map(|(oid, path)| format!("{oid} {}", escaped(path))).collect();
     fs::write(&map, lines.join("\n") + "\n").map_err(|error| refused(&map, &error))
-}
-
-/// Whose Postgres a restored one becomes when we are root.
-const OWNER: &str = "postgres";
-
-/// What a person does with a restored Postgres, a command at the end where there is one.
-fn steps(folder: &Path, programs: &[PathBuf]) -> Vec<String> {
-    let data = folder.join(DATA);
-    let version = fs::read_to_string(data.join("PG_VERSION")).unwrap_or_default();
-    let major = version.trim();
-    let programs = major
-        .parse()
-        .ok()
-        .and_then(|major| Programs::find(major, programs).ok())
-        .filter(|programs| programs.has("pg_ctl"));
-    let pg_ctl = programs.map_or_else(|| "pg_ctl".to_owned(), |programs| quoted(&programs.path("pg_ctl")));
-    let (whole, log) = (quoted(folder), quoted(&folder.join("server.log")));
-    let mut steps = Vec::new();
-    let mut as_owner = String::new();
-    if rustix::process::geteuid().is_root() {
-        steps.push(format!("Give all of it to the user that Postgres runs as: chown -R {OWNER}:{OWNER} {whole}"));
-        let closed: Vec<String> = closed_above(folder).iter().map(|folder| quoted(folder)).collect();
-        if !closed.is_empty() {
-            steps.push(format!(
-                "Let that user through to it, or restore to where it may go: chmod o+x {}",
-                closed.join(" ")
-            ));
-        }
-        as_owner = format!("runuser -u {OWNER} -- ");
-    } else {
-        steps.push(format!(
-            "It is yours, and Postgres runs as nobody else: start it yourself, or let root give {whole} away."
-        ));
-    }
-    steps.push(format!(
-        "Look at postgresql.conf, postgresql.auto.conf and pg_hba.conf in {} (Debian keeps them in /etc/postgresql, \
-         which is not in this backup): paths, archive_command.",
-        data.display()
-    ));
-    steps.push(format!(
-        "Start Postgres {major} on it, on another port than a server that still runs: \
-         {as_owner}{pg_ctl} -D {} -o '-p 5433' -l {log} -w start",
-        quoted(&data)
-    ));
-    steps
-}
-
-/// Folders on the way to this one that the owner of a Postgres may not enter; what a restore makes is for us only.
-fn closed_above(folder: &Path) -> Vec<PathBuf> {
-    let Ok(Some(user)) = User::to_run_as(OWNER) else { return Vec::new() };
-    let above: Vec<&Path> = folder.ancestors().skip(1).collect();
-    above.into_iter().rev().filter(|above| !user.may_enter(above).unwrap_or(true)).map(Path::to_owned).collect()
-}
-
-/// For a shell.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let is_plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/._-+:@".contains(&byte));
-    if is_plain { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_with_a_blank_or_a_quote_is_one_word_of_the_shell() {
-        assert_eq!(quoted(Path::new("/srv/restored/postgres.main")), "/srv/restored/postgres.main");
-        assert_eq!(quoted(Path::new("/srv/it's here")), "'/srv/it'\\''s here'");
-    }
 }

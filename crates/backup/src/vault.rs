@@ -23,11 +23,15 @@ pub struct Settings {
     pub folder: PathBuf,
     pub key: KeySource,
     pub postgres: Vec<PostgresSource>,
+    pub redis: Vec<RedisSource>,
+    pub files: Vec<FileSource>,
+    pub qdrant: Vec<QdrantSource>,
     /// Where drills restore to; a folder of our own is made in it and removed.
     pub scratch: PathBuf,
     /// Bytes of the scratch folder's disk that a drill never fills.
     pub leave_free: u64,
-    /// Folders with Postgres programs (`pg_ctl`, `pg_verifybackup`); besides them, where packages put them is searched.
+    /// Folders with programs of Postgres (`pg_ctl`, `pg_verifybackup`) and Redis; besides them, where packages put them is
+    /// searched.
     pub programs: Vec<PathBuf>,
     /// Whom scratch servers run as when we are root; `postgres` otherwise.
     pub run_as: String,
@@ -37,6 +41,30 @@ pub struct Settings {
 pub struct PostgresSource {
     pub system: SystemId,
     pub endpoint: Endpoint,
+}
+
+#[derive(Debug, Clone)]
+pub struct RedisSource {
+    pub system: SystemId,
+    pub endpoint: groundskeeper_systems::redis::Endpoint,
+}
+
+/// A Qdrant: one node, or those of a cluster.
+#[derive(Debug, Clone)]
+pub struct QdrantSource {
+    /// Of its part in a set: `qdrant.main`.
+    pub name: String,
+    pub nodes: Vec<groundskeeper_systems::qdrant::Endpoint>,
+}
+
+/// A folder that is backed up with all below it.
+#[derive(Debug, Clone)]
+pub struct FileSource {
+    /// Of its part in a set: `files.srv-docs`.
+    pub name: String,
+    pub path: PathBuf,
+    /// Whether file systems that are mounted in it are entered.
+    pub other_filesystems: bool,
 }
 
 /// Something of the keeper's own that goes into the set's folder `groundskeeper`: the copy of its store, the head of its
@@ -198,7 +226,7 @@ impl Vault {
         .await
     }
 
-    /// Rungs 3 and 4: restores every Postgres of the set into the scratch place, boots it, asks it, removes it.
+    /// Rungs 3 and 4: restores every system of the set into the scratch place, boots it, asks it, removes it.
     /// What is not done within `budget` is not tried. The rungs below come first when nobody has tried them: a ladder
     /// that lacks one is not climbed.
     pub async fn drill(&self, set: Option<&SetId>, budget: Duration, now: Timestamp) -> Result<Receipt> {

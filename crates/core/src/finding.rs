@@ -64,9 +64,9 @@ pub enum Target {
     Rung {
         rung: Rung,
     },
-    /// A system that a backup set should hold.
+    /// A part that a backup set should hold.
     Source {
-        system: SystemId,
+        system: String,
     },
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for Target {
             Self::Standby { name } => format!("standby {name}"),
             Self::Path { path } => path.clone(),
             Self::Rung { rung } => format!("rung {} {rung}", rung.number()),
-            Self::Source { system } => system.to_string(),
+            Self::Source { system } => system.clone(),
         };
         f.pad(&text)
     }

@@ -2,7 +2,10 @@
 //!
 //! A receipt lies beside the repository's own files, so that the proof outlives the keeper that made it.
 
-use crate::system::SystemId;
+mod parts;
+
+pub use parts::{Collection, Configuration, FileTree, Keyspace, Named, SnapshotFile, Vectors};
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -105,9 +108,10 @@ pub enum Rung {
     Stored,
     /// The repository's data were read back and are what was written.
     Intact,
-    /// Restored into a scratch place, and `pg_verifybackup` found nothing wrong.
+    /// Restored into a scratch place, and what its server wrote beside the data finds nothing wrong: `pg_verifybackup`
+    /// by the manifest, the CRC64 of an RDB file.
     Restored,
-    /// Postgres booted from it and `pg_amcheck` found nothing wrong.
+    /// Postgres booted from it and `pg_amcheck` found nothing wrong; Redis loaded it and has as many keys.
     Alive,
 }
 
@@ -163,7 +167,7 @@ pub enum ClimbOutcome {
 }
 
 /// One system's share of a set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Part {
     /// Its folder at the top of the snapshot: `postgres.main`, or `groundskeeper` for the keeper's own store.
     pub name: String,
@@ -172,6 +176,14 @@ pub struct Part {
     pub bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<Cluster>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Configuration>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<Keyspace>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FileTree>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub qdrant: Option<Vectors>,
 }
 
 /// What has to be known of a Postgres to start it from its base backup.
@@ -205,10 +217,11 @@ pub struct Tablespace {
     pub location: String,
 }
 
-/// A system that should be in the set and is not.
+/// A part that should be in the set and is not.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
-    pub system: SystemId,
+    /// Its name, as [`Part::name`] would be.
+    pub system: String,
     pub why: String,
 }
 
@@ -231,6 +244,20 @@ impl Receipt {
     /// Whether every system that should be in it is. Of a set whose receipt was lost nobody knows.
     pub fn is_whole(&self) -> bool {
         !self.parts.is_empty() && self.missing.is_empty()
+    }
+
+    /// What is known of a part that is in it and not all there, a sentence each: the rest of the part is good.
+    pub fn gaps(&self) -> Vec<String> {
+        let told = |part: &Part| {
+            let unreadable = part.files.as_ref().map(|tree| &tree.unreadable)?;
+            (unreadable.count > 0).then(|| format!("{}: could not be read, and not stored: {unreadable}", part.name))
+        };
+        let nodes = |part: &Part| {
+            let not_covered = part.qdrant.as_ref().map(|vectors| vectors.not_covered.join(", "))?;
+            let why = "is in the cluster and not in `urls`, so what lies on it is not stored";
+            (!not_covered.is_empty()).then(|| format!("{}: {not_covered} {why}", part.name))
+        };
+        self.parts.iter().flat_map(|part| told(part).into_iter().chain(nodes(part))).collect()
     }
 
     /// Bytes at the sources.

@@ -15,5 +15,6 @@ pub mod host;
 pub mod http;
 pub mod logs;
 pub mod postgres;
+pub mod qdrant;
 pub mod redis;
 pub mod trust;

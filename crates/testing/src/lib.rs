@@ -36,7 +36,7 @@ mod inbox;
 pub use disk::SmallDisk;
 pub use http::{HttpTarget, TlsOptions};
 pub use mail::{Mail, MailSink};
-pub use misbehaving::{BlackHole, Closer, Cutter, Garbage, PacketDropper};
+pub use misbehaving::{BlackHole, Closer, Cutter, Flipper, Garbage, PacketDropper};
 pub use postgres::{PostgresOptions, PostgresServer};
 pub use redis::RedisServer;
 pub use webhook::{Delivery, WebhookSink};

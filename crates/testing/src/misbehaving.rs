@@ -92,6 +92,50 @@ impl Cutter {
     }
 }
 
+/// Passes bytes on to a server and back, and flips a bit in one of those that the server sends on each connection.
+#[derive(Debug)]
+pub struct Flipper {
+    listening: Listening,
+}
+
+impl Flipper {
+    pub async fn start(to: SocketAddr, at: u64) -> Result<Self> {
+        let pass_on = move |mut client: TcpStream| async move {
+            let _ = flip(&mut client, to, at).await;
+        };
+        Ok(Self { listening: Listening::start(pass_on).await? })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.listening.address
+    }
+}
+
+async fn flip(client: &mut TcpStream, to: SocketAddr, at: u64) -> io::Result<()> {
+    let mut server = TcpStream::connect(to).await?;
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let down = async {
+        let (mut before, mut buffer) = (0, [0; 4096]);
+        loop {
+            let count = from_server.read(&mut buffer).await?;
+            if count == 0 {
+                return Ok(());
+            }
+            if let Some(byte) = usize::try_from(at.wrapping_sub(before)).ok().and_then(|at| buffer[..count].get_mut(at))
+            {
+                *byte ^= 1;
+            }
+            before += count as u64;
+            to_client.write_all(&buffer[..count]).await?;
+        }
+    };
+    tokio::select! {
+        up = tokio::io::copy(&mut from_client, &mut to_server) => up.map(drop),
+        down = down => down,
+    }
+}
+
 async fn pass(client: &mut TcpStream, to: SocketAddr, after: u64) -> io::Result<()> {
     let mut server = TcpStream::connect(to).await?;
     let (mut from_client, mut to_client) = client.split();

@@ -40,7 +40,7 @@ pub(crate) struct Found {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kind {
     Folder,
-    Link { target: String },
+    Link { target: PathBuf },
     File { number: u64 },
 }
 
@@ -55,12 +55,24 @@ pub(crate) struct Feed {
     found: Vec<Found>,
     files: u64,
     bytes: u64,
+    /// Bytes of files that were taken and not kept.
+    dropped: u64,
+}
+
+/// A file that was taken, to be kept or not.
+pub(crate) struct Taken {
+    number: u64,
+    mtime: Option<jiff::Timestamp>,
+    pub(crate) size: u64,
+    /// What kept its reader from going on.
+    pub(crate) failure: Option<io::Error>,
 }
 
 /// A file on its way.
 struct Opening {
     number: u64,
-    size: u64,
+    /// None when only its end will tell.
+    size: Option<u64>,
     mtime: Option<jiff::Timestamp>,
     pieces: Pieces,
 }
@@ -70,39 +82,86 @@ impl Feed {
         self.found.push(Found { path: path.to_owned(), meta, kind: Kind::Folder });
     }
 
-    pub(crate) fn link(&mut self, path: &Path, target: String, meta: Metadata) {
+    pub(crate) fn link(&mut self, path: &Path, target: PathBuf, meta: Metadata) {
         self.found.push(Found { path: path.to_owned(), meta, kind: Kind::Link { target } });
     }
 
     /// Takes exactly `size` bytes of a file; its end before that is an error.
-    pub(crate) fn file(&mut self, path: &Path, size: u64, mut meta: Metadata, from: &mut dyn Read) -> io::Result<()> {
-        let number = self.files;
-        let (pieces, receiver) = sync_channel(PIECES_AHEAD);
-        let opening =
-            Opening { number, size, mtime: meta.mtime, pieces: Pieces { receiver, left: size, piece: Bytes::new() } };
-        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the repository took no more entries");
-        self.entries.send(opening).map_err(gone)?;
+    pub(crate) fn file(&mut self, path: &Path, size: u64, meta: Metadata, from: &mut dyn Read) -> io::Result<()> {
+        let (number, mtime) = (self.files, meta.mtime);
+        let pieces = self.open(Some(size), mtime)?;
         let mut left = size;
         while left > 0 {
             let mut piece = vec![0; PIECE.min(usize::try_from(left).unwrap_or(PIECE))];
             from.read_exact(&mut piece)?;
             left -= piece.len() as u64;
-            if pieces.send(Bytes::from(piece)).is_err() {
-                return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the repository took no more of this file"));
-            }
+            give(&pieces, piece)?;
         }
-        meta.size = size;
         self.files += 1;
-        self.bytes += size;
-        self.found.push(Found { path: path.to_owned(), meta, kind: Kind::File { number } });
+        self.dropped += size;
+        self.keep(path, meta, &Taken { number, mtime, size, failure: None });
         Ok(())
     }
+
+    /// Takes a file to its end, wherever that is; gives its size. An error of the reader is one of the source.
+    pub(crate) fn stream(&mut self, path: &Path, meta: Metadata, from: &mut dyn Read) -> io::Result<u64> {
+        let mut taken = self.take(meta.mtime, from)?;
+        if let Some(failure) = taken.failure.take() {
+            return Err(failure);
+        }
+        self.keep(path, meta, &taken);
+        Ok(taken.size)
+    }
+
+    /// Takes a file as far as it can be read. An error is one of the repository.
+    pub(crate) fn take(&mut self, mtime: Option<jiff::Timestamp>, from: &mut dyn Read) -> io::Result<Taken> {
+        let number = self.files;
+        let pieces = self.open(None, mtime)?;
+        let (mut size, mut failure) = (0, None);
+        while failure.is_none() {
+            let mut piece = Vec::with_capacity(PIECE);
+            failure = (&mut *from).take(PIECE as u64).read_to_end(&mut piece).err();
+            if piece.is_empty() {
+                break;
+            }
+            size += piece.len() as u64;
+            give(&pieces, piece)?;
+        }
+        // An empty one says that this is the end, and not that the source was lost.
+        give(&pieces, Vec::new())?;
+        self.files += 1;
+        self.dropped += size;
+        Ok(Taken { number, mtime, size, failure })
+    }
+
+    /// Gives a file that was taken its name. Without one it is in no set.
+    pub(crate) fn keep(&mut self, path: &Path, mut meta: Metadata, taken: &Taken) {
+        (meta.size, meta.mtime) = (taken.size, taken.mtime);
+        self.dropped -= taken.size;
+        self.bytes += taken.size;
+        self.found.push(Found { path: path.to_owned(), meta, kind: Kind::File { number: taken.number } });
+    }
+
+    fn open(&mut self, size: Option<u64>, mtime: Option<jiff::Timestamp>) -> io::Result<SyncSender<Bytes>> {
+        let (sender, receiver) = sync_channel(PIECES_AHEAD);
+        let pieces = Pieces { receiver, left: size, piece: Bytes::new() };
+        let opening = Opening { number: self.files, size, mtime, pieces };
+        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the repository took no more entries");
+        self.entries.send(opening).map_err(gone)?;
+        Ok(sender)
+    }
+}
+
+fn give(pieces: &SyncSender<Bytes>, piece: Vec<u8>) -> io::Result<()> {
+    let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the repository took no more of this file");
+    pieces.send(Bytes::from(piece)).map_err(gone)
 }
 
 /// A file's bytes on their way from the source.
 struct Pieces {
     receiver: Receiver<Bytes>,
-    left: u64,
+    /// None until an empty piece says that it has ended.
+    left: Option<u64>,
     piece: Bytes,
 }
 
@@ -116,18 +175,21 @@ impl Read for Reader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let pieces = &mut self.pieces;
         while pieces.piece.is_empty() {
-            if pieces.left == 0 {
+            if pieces.left == Some(0) {
                 return Ok(0);
             }
             let Ok(next) = pieces.receiver.recv() else {
                 self.state.short.store(true, Ordering::Relaxed);
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the source ended in the middle of a file"));
             };
+            if next.is_empty() {
+                pieces.left = Some(0);
+            }
             pieces.piece = next;
         }
         let taken = pieces.piece.split_to(buffer.len().min(pieces.piece.len()));
         buffer[..taken.len()].copy_from_slice(&taken);
-        pieces.left -= taken.len() as u64;
+        pieces.left = pieces.left.map(|left| left - taken.len() as u64);
         self.state.read.fetch_add(taken.len() as u64, Ordering::Relaxed);
         self.state.progress.add_bytes(taken.len() as u64);
         Ok(taken.len())
@@ -152,7 +214,7 @@ pub(super) struct Source {
 /// A feed and what pulls from it.
 pub(super) fn pipe(progress: Progress) -> (Feed, Source) {
     let (sender, receiver) = sync_channel(ENTRIES_AHEAD);
-    let feed = Feed { entries: sender, found: Vec::new(), files: 0, bytes: 0 };
+    let feed = Feed { entries: sender, found: Vec::new(), files: 0, bytes: 0, dropped: 0 };
     let state = State { progress, ..State::default() };
     (feed, Source { entries: Mutex::new(Some(receiver)), state: Arc::new(state) })
 }
@@ -163,12 +225,13 @@ pub(super) struct Sent {
     pub(super) found: Vec<Found>,
     pub(super) files: u64,
     pub(super) bytes: u64,
+    dropped: u64,
 }
 
 impl Feed {
     /// The source has sent everything.
     pub(super) fn end(self) -> Sent {
-        Sent { found: self.found, files: self.files, bytes: self.bytes }
+        Sent { found: self.found, files: self.files, bytes: self.bytes, dropped: self.dropped }
     }
 }
 
@@ -181,8 +244,9 @@ impl Source {
     /// Whether everything that was sent was read.
     pub(super) fn check(&self, sent: &Sent) -> Result<()> {
         let read = self.state.read.load(Ordering::Relaxed);
-        if self.state.short.load(Ordering::Relaxed) || read != sent.bytes {
-            return Err(Error::Worker(format!("{read} of {} bytes reached the repository", sent.bytes)));
+        let all = sent.bytes + sent.dropped;
+        if self.state.short.load(Ordering::Relaxed) || read != all {
+            return Err(Error::Worker(format!("{read} of {all} bytes reached the repository")));
         }
         Ok(())
     }
@@ -222,7 +286,9 @@ impl Iterator for Entries {
         let path = numbered(opening.number);
         // Sorts behind the file and before the next.
         self.marker = Some(path.with_extension("end"));
-        let meta = Metadata { size: opening.size, mtime: opening.mtime, ..Metadata::default() };
+        // The size is a hint to how much room it needs in memory.
+        let size = opening.size.unwrap_or(PIECE as u64);
+        let meta = Metadata { size, mtime: opening.mtime, ..Metadata::default() };
         let node = node(&path, NodeType::File, meta);
         let open = Some(Open { pieces: opening.pieces, state: Arc::clone(&self.state) });
         Some(Ok(ReadSourceEntry { path, node, open }))
@@ -245,5 +311,46 @@ impl ReadSource for Source {
     fn entries(&self) -> Entries {
         let receiver = self.entries.lock().unwrap_or_else(PoisonError::into_inner).take();
         Entries { receiver, state: Arc::clone(&self.state), marker: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some bytes, and then a disk that cannot be read.
+    struct Bad(usize);
+
+    impl Read for Bad {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let given = self.0.min(buffer.len());
+            self.0 -= given;
+            if given == 0 { Err(io::Error::other("a bad sector")) } else { Ok(given) }
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_to_its_end_is_not_kept_and_harms_no_other() {
+        let (mut feed, source) = pipe(Progress::default());
+        let sent = std::thread::scope(|scope| {
+            let pulling = scope.spawn(|| {
+                let files = source.entries().filter_map(|entry| entry.unwrap().open);
+                files.map(|open| open.open().unwrap().read_to_end(&mut Vec::new()).unwrap()).collect::<Vec<_>>()
+            });
+            let taken = feed.take(None, &mut Bad(PIECE + 5)).unwrap();
+            assert!(
+                (taken.size, taken.failure.unwrap().to_string()) == ((PIECE + 5) as u64, "a bad sector".to_owned())
+            );
+            feed.stream(Path::new("good"), Metadata::default(), &mut &b"whole"[..]).unwrap();
+            feed.file(Path::new("empty"), 0, Metadata::default(), &mut io::empty()).unwrap();
+            assert!(feed.stream(Path::new("bad"), Metadata::default(), &mut Bad(1)).is_err());
+            let sent = feed.end();
+            assert_eq!(pulling.join().unwrap(), [PIECE + 5, 5, 0, 1]);
+            sent
+        });
+        source.check(&sent).unwrap();
+        let found: Vec<_> = sent.found.iter().map(|found| (found.path.to_str().unwrap(), &found.kind)).collect();
+        assert_eq!(found, [("good", &Kind::File { number: 1 }), ("empty", &Kind::File { number: 2 })]);
+        assert_eq!((sent.files, sent.bytes), (4, 5));
     }
 }

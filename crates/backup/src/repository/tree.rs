@@ -11,7 +11,7 @@ use rustic_core::{BytesList, FileType, Id, TreeId, WriteBackend};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path};
 
 /// A pack is closed when it is larger. Folders are small: nearly always there is one pack.
@@ -21,8 +21,8 @@ const PACK: usize = 16 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Folder {
     node: Option<Node>,
-    folders: BTreeMap<String, Folder>,
-    others: BTreeMap<String, Node>,
+    folders: BTreeMap<OsString, Folder>,
+    others: BTreeMap<OsString, Node>,
 }
 
 impl Folder {
@@ -40,9 +40,9 @@ impl Folder {
         };
         let mut folder = self;
         for name in names {
-            folder = folder.folders.entry(name.to_string_lossy().into_owned()).or_default();
+            folder = folder.folders.entry(name.to_owned()).or_default();
         }
-        let name = last.to_string_lossy().into_owned();
+        let name = last.to_owned();
         if node.is_dir() {
             folder.folders.entry(name).or_default().node = Some(node);
         } else if folder.others.insert(name, node).is_some() {
@@ -104,11 +104,11 @@ impl<'r> Trees<'r> {
 
     /// Writes a folder and all below it.
     pub(super) fn write(&mut self, folder: &Folder) -> Result<TreeId> {
-        let mut nodes: BTreeMap<String, Node> = folder.others.clone();
+        let mut nodes: BTreeMap<OsString, Node> = folder.others.clone();
         for (name, inner) in &folder.folders {
             let mut node = inner.node.clone().unwrap_or_else(|| {
                 let meta = rustic_core::repofile::Metadata { mode: Some(0o700), ..Default::default() };
-                Node::new_node(OsStr::new(name), NodeType::Dir, meta)
+                Node::new_node(name, NodeType::Dir, meta)
             });
             node.subtree = Some(self.write(inner)?);
             nodes.insert(name.clone(), node);

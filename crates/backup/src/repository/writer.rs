@@ -117,10 +117,7 @@ impl SetWriter<'_> {
             let last = found.path.file_name().unwrap_or(OsStr::new(""));
             let mut node = match &found.kind {
                 Kind::Folder => Node::new_node(last, NodeType::Dir, found.meta.clone()),
-                Kind::Link { target } => {
-                    let kind = NodeType::Symlink { linktarget: target.clone(), linktarget_raw: None };
-                    Node::new_node(last, kind, found.meta.clone())
-                }
+                Kind::Link { target } => Node::new_node(last, NodeType::from_link(target), found.meta.clone()),
                 Kind::File { .. } => Node::new_node(last, NodeType::File, found.meta.clone()),
             };
             if let Kind::File { number } = found.kind {

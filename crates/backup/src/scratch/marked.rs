@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 const PREFIX: &str = "groundskeeper-drill-";
 const MARKER: &str = ".groundskeeper-drill";
 const TITLE: &str = "a scratch place of groundskeeper; it is removed when its process is gone";
+/// The programs of scratch servers. One file is all programs of Redis, and Debian calls it by its second name.
+const SERVERS: [&str; 4] = ["postgres", "redis-server", "redis-check-rdb", "valkey-server"];
 /// A marker is three short lines.
 const MARKER_BYTES: u64 = 1 << 10;
 /// How long a leftover server has to end, first by itself and then by force.
@@ -76,8 +78,21 @@ fn remove(folder: &Path) -> io::Result<()> {
         if last.as_ref().is_ok() || last.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Ok(());
         }
+        if last.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied) {
+            open_up(folder);
+        }
     }
     last
+}
+
+/// What was restored may be closed to its own owner; a folder that is keeps what is in it from going.
+fn open_up(folder: &Path) {
+    let _ = fs::set_permissions(folder, fs::Permissions::from_mode(0o700));
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            open_up(&entry.path());
+        }
+    }
 }
 
 /// The marker goes last: should we be killed half-way, the rest is still known as ours.
@@ -101,7 +116,7 @@ pub(super) async fn sweep(parent: &Path) {
         // The lock is held until the folder is gone.
         let Some(marker) = abandoned(&folder) else { continue };
         if !stop_servers_in(&folder).await {
-            tracing::warn!(folder = %folder.display(), "a Postgres in an abandoned scratch place does not end");
+            tracing::warn!(folder = %folder.display(), "a server in an abandoned scratch place does not end");
             continue;
         }
         tracing::info!(folder = %folder.display(), "removing an abandoned scratch place");
@@ -168,16 +183,16 @@ async fn stop_servers_in(folder: &Path) -> bool {
     false
 }
 
-/// Every Postgres process works in its data directory. By that, not by the id in `postmaster.pid`, which may be
-/// somebody else's by now.
+/// Every Postgres process works in its data directory, and every Redis in that of its file. By that, not by the id in
+/// `postmaster.pid`, which may be somebody else's by now.
 fn servers_in(folder: &Path) -> Vec<Pid> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let inside = processes.flatten().filter_map(|process| {
         let id = Pid::from_raw(process.file_name().to_str()?.parse().ok()?)?;
         let works_here = fs::read_link(process.path().join("cwd")).ok()?.starts_with(folder);
         let program = fs::read_link(process.path().join("exe")).ok()?;
-        let is_postgres = program.file_name()?.to_string_lossy().trim_end_matches(" (deleted)") == "postgres";
-        (works_here && is_postgres).then_some(id)
+        let is_server = SERVERS.contains(&program.file_name()?.to_string_lossy().trim_end_matches(" (deleted)"));
+        (works_here && is_server).then_some(id)
     });
     inside.collect()
 }
@@ -195,6 +210,22 @@ mod tests {
             fs::write(folder.join(MARKER), text).unwrap();
         }
         folder
+    }
+
+    #[test]
+    fn what_was_restored_closed_to_its_owner_goes_as_well() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = left(parent.path(), "closed", None);
+        fs::create_dir_all(folder.join("a/b")).unwrap();
+        fs::write(folder.join("a/b/c"), "c").unwrap();
+        for closed in ["a/b", "a"] {
+            fs::set_permissions(folder.join(closed), fs::Permissions::from_mode(0o500)).unwrap();
+        }
+        open_up(&folder);
+        assert_eq!(folder.join("a/b").metadata().unwrap().mode() & 0o777, 0o700);
+        fs::set_permissions(folder.join("a"), fs::Permissions::from_mode(0o500)).unwrap();
+        remove(&folder).unwrap();
+        assert!(!folder.exists());
     }
 
     /// The id of a process that has ended.

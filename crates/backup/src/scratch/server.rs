@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, NoTls};
 
-const POLL: Duration = Duration::from_millis(20);
+pub(super) const POLL: Duration = Duration::from_millis(20);
 /// One attempt to connect; one that takes longer meets a server that is not there yet.
 const ATTEMPT: Duration = Duration::from_secs(5);
 /// How long a fast shutdown, and then an immediate one, may take.
@@ -68,13 +68,13 @@ pub struct ScratchServer<'a> {
 
 /// The folder of the socket: the server's own, or a short one where that is too long for a socket.
 #[derive(Debug)]
-enum Socket {
+pub(super) enum Socket {
     Own(PathBuf),
     Short(Marked),
 }
 
 impl Socket {
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         match self {
             Self::Own(path) => path,
             Self::Short(folder) => folder.path(),
@@ -224,15 +224,7 @@ impl<'a> ScratchServer<'a> {
 
     /// The last lines of its log.
     pub fn log(&self) -> String {
-        let bytes = File::open(self.folder.join(LOG)).and_then(|mut log| {
-            let length = log.metadata()?.len();
-            log.seek(SeekFrom::Start(length.saturating_sub(QUOTED_BYTES)))?;
-            let mut bytes = Vec::new();
-            log.read_to_end(&mut bytes).map(|_| bytes)
-        });
-        let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n")
+        last_lines(&self.folder.join(LOG))
     }
 
     /// A fast shutdown, an immediate one when that takes too long, and then the end by force.
@@ -275,6 +267,18 @@ impl Drop for ScratchServer<'_> {
     }
 }
 
+pub(super) fn last_lines(log: &Path) -> String {
+    let bytes = File::open(log).and_then(|mut log| {
+        let length = log.metadata()?.len();
+        log.seek(SeekFrom::Start(length.saturating_sub(QUOTED_BYTES)))?;
+        let mut bytes = Vec::new();
+        log.read_to_end(&mut bytes).map(|_| bytes)
+    });
+    let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n")
+}
+
 /// Not listening yet, or not open yet.
 fn is_on_its_way(error: &tokio_postgres::Error) -> bool {
     error.code().is_none_or(|code| *code == SqlState::CANNOT_CONNECT_NOW)
@@ -289,13 +293,13 @@ fn cannot(what: &str, error: &io::Error) -> Setback {
     Setback::NotTried(format!("a scratch server cannot {what}: {error}"))
 }
 
-fn own_folder(place: &Path) -> io::Result<PathBuf> {
+pub(super) fn own_folder(place: &Path) -> io::Result<PathBuf> {
     let mut builder = tempfile::Builder::new();
     builder.prefix("server-").permissions(fs::Permissions::from_mode(0o700));
     Ok(builder.tempdir_in(place)?.keep())
 }
 
-async fn socket_for(folder: &Path, user: Option<&User>) -> Result<Socket> {
+pub(super) async fn socket_for(folder: &Path, user: Option<&User>) -> Result<Socket> {
     // Postgres splits the setting at commas, and quotes would have to be taken off again.
     let plain = |folder: &Path| {
         let text = folder.as_os_str().as_encoded_bytes();
@@ -323,7 +327,7 @@ async fn socket_for(folder: &Path, user: Option<&User>) -> Result<Socket> {
 }
 
 /// Starts a program on a thread that stays until the second value is dropped.
-fn spawn(mut command: Command) -> io::Result<(Child, mpsc::Sender<()>)> {
+pub(super) fn spawn(mut command: Command) -> io::Result<(Child, mpsc::Sender<()>)> {
     let (tell, told) = mpsc::channel();
     let (stay, left) = mpsc::channel::<()>();
     std::thread::Builder::new().name("scratch-server".to_owned()).spawn(move || {
@@ -368,7 +372,7 @@ fn command(programs: &Programs, data: &Path, folder: &Path, user: Option<&User>)
 }
 
 /// The program by which the kernel ends a child with its parent, when it is there and knows how (busybox's does not).
-fn dies_with_us() -> Option<(PathBuf, &'static str)> {
+pub(super) fn dies_with_us() -> Option<(PathBuf, &'static str)> {
     let option = "--pdeathsig=QUIT";
     let found = ["/usr/bin/setpriv", "/bin/setpriv"].into_iter().find(|program| fs::metadata(program).is_ok())?;
     let probe = Command::new(found).args([option, "--", "true"]).stdout(Stdio::null()).stderr(Stdio::null()).status();

@@ -41,7 +41,7 @@ impl User {
     }
 
     /// Makes `path` itself his, never what it links to.
-    pub(super) fn give(&self, path: &Path) -> Result<()> {
+    pub(crate) fn give(&self, path: &Path) -> Result<()> {
         lchown(path, Some(self.uid), Some(self.gid)).map_err(|error| {
             Error::Scratch(format!("{} cannot be given to the user {}: {error}", path.display(), self.name))
         })

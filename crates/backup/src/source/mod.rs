@@ -1,4 +1,9 @@
 //! What is backed up, as a stream of entries.
 
+pub(crate) mod configuration;
+pub(crate) mod files;
+mod incoming;
 pub(crate) mod own;
 pub(crate) mod postgres;
+pub(crate) mod qdrant;
+pub(crate) mod redis;

@@ -16,6 +16,7 @@ use groundskeeper_systems::postgres::facts::{Facts, cluster_facts};
 use groundskeeper_systems::postgres::walsender::{BaseBackup, Chunk, WalSenderError};
 use jiff::Timestamp;
 use rustic_core::repofile::Metadata;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -303,7 +304,7 @@ fn unpack(reader: &mut Data<'_>, feed: &mut Feed, base: &Path) -> io::Result<()>
             }
             EntryType::Symlink if name.starts_with(LINKS) => {}
             EntryType::Symlink => {
-                let target = entry.link_name()?.map(|target| target.display().to_string()).unwrap_or_default();
+                let target = entry.link_name()?.map(Cow::into_owned).unwrap_or_default();
                 feed.link(&path, target, meta);
             }
             other => return Err(io::Error::other(format!("{} is of kind {other:?}", name.display()))),

@@ -97,7 +97,7 @@ async fn one_system_that_cannot_be_read_is_named_and_the_other_is_kept() {
     settings.postgres.push(gone);
     let made = Vault::new(settings).make(Vec::new(), now()).await.unwrap();
     assert!(!made.is_whole());
-    assert_eq!(made.missing[0].system.to_string(), "postgres.gone");
+    assert_eq!(made.missing[0].system, "postgres.gone");
     assert!(made.missing[0].why.contains("127.0.0.1:1"), "{made:?}");
     assert_eq!(made.parts.len(), 2);
 }

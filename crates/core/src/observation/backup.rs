@@ -75,7 +75,7 @@ mod tests {
     fn what_a_judgement_needs_of_many_sets_is_kept() {
         let mut sets: Vec<Receipt> = (0..200).map(set).collect();
         sets[70].missing.clear();
-        sets[70].parts = vec![Part { name: "postgres.main".into(), entries: 1, bytes: 1, postgres: None }];
+        sets[70].parts = vec![Part { name: "postgres.main".into(), entries: 1, bytes: 1, ..Part::default() }];
         let proven = ClimbOutcome::Proven { shown: String::new(), not_covered: Vec::new() };
         let climb = |rung| Climb { rung, at: sets[0].made, took: 1.0, outcome: proven.clone() };
         sets[130].climbs = Rung::ALL.map(climb).into();

@@ -122,7 +122,7 @@ fn what_nobody_may_lose_stays_without_any_rule() {
 fn the_standing_of_a_set_is_read_from_its_receipt() {
     use crate::receipt::{Climb, ClimbOutcome, Missing, Part};
     let made = at("2026-03-02T01:00:00Z");
-    let part = Part { name: "postgres.main".into(), entries: 1, bytes: 1, postgres: None };
+    let part = Part { name: "postgres.main".into(), entries: 1, bytes: 1, ..Part::default() };
     let receipt = Receipt {
         set: SetId::new(made, 1),
         made,

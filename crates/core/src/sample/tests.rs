@@ -289,7 +289,7 @@ fn what_was_not_read_is_left_out_and_never_zero() {
 fn backups() -> Backup {
     let set = |hours: f64, climbs, missing| {
         let made = after(start(), hours * -3_600.0);
-        let part = |name: &str, bytes| Part { name: name.into(), entries: 1, bytes, postgres: None };
+        let part = |name: &str, bytes| Part { name: name.into(), entries: 1, bytes, ..Part::default() };
         let parts = vec![part("postgres.main", 900), part("groundskeeper", 100)];
         Receipt { set: SetId::new(made, 7), made, took: 5.0, parts, missing, added: 30, climbs }
     };

@@ -18,6 +18,7 @@ use groundskeeper_core::SystemKind;
 use groundskeeper_core::check::judge_all;
 use groundskeeper_core::quantity::{after, format_bytes, format_seconds, seconds_between};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Part, Receipt, Rung};
+use groundskeeper_systems::qdrant::survey;
 use secrecy::SecretString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,6 +28,9 @@ pub(crate) const NOT_CONFIGURED: &str = "no backup is configured; add a [backup]
 
 /// Who drills by hand waits for it.
 pub(super) const BY_HAND: Duration = Duration::from_hours(24);
+
+/// For one question to a Qdrant.
+const REACH: Duration = Duration::from_secs(10);
 
 impl From<Error> for CallError {
     fn from(error: Error) -> Self {
@@ -150,6 +154,9 @@ impl Backups {
             folder: folder.to_owned(),
             key: KeySource::File(key_file.to_owned()),
             postgres: Vec::new(),
+            redis: Vec::new(),
+            files: Vec::new(),
+            qdrant: Vec::new(),
             scratch: std::env::temp_dir(),
             leave_free: 0,
             programs: Vec::new(),
@@ -244,6 +251,14 @@ impl Backups {
     /// Opens the repository with the key and says in a few words what is there.
     pub async fn try_out(&self) -> Result<String, CallError> {
         let sets = self.vault.receipts().await?;
+        // The watch does not look at a Qdrant, so a wrong address or key would show at night only.
+        for source in &self.vault.settings().qdrant {
+            for node in &source.nodes {
+                survey(node, REACH).await.map_err(|failure| {
+                    CallError::unanswered(format!("{}: {}: {}", source.name, failure.address, failure.message))
+                })?;
+            }
+        }
         let newest = sets.first().map_or_else(
             || "no set yet; `groundskeeper backup run` makes one".to_owned(),
             |newest| format!("{} sets, the newest {}", sets.len(), newest.set),
@@ -279,7 +294,7 @@ fn parts(receipt: &Receipt, only: Option<&str>) -> Result<Vec<(String, u64)>, Ca
     if let Some(part) = receipt.parts.iter().find(|part| part.name == only) {
         return Ok(vec![sized(part)]);
     }
-    if let Some(missing) = receipt.missing.iter().find(|missing| missing.system.to_string() == only) {
+    if let Some(missing) = receipt.missing.iter().find(|missing| missing.system == only) {
         return Err(CallError::usage(format!("{only} is missing in the set {}: {}", receipt.set, missing.why)));
     }
     let names: Vec<&str> = receipt.parts.iter().map(|part| part.name.as_str()).collect();
@@ -291,7 +306,7 @@ fn parts(receipt: &Receipt, only: Option<&str>) -> Result<Vec<(String, u64)>, Ca
 fn warnings(receipt: &Receipt, all: &[Receipt]) -> Vec<String> {
     let missing = receipt.missing.iter().map(|missing| format!("{} is not in it: {}", missing.system, missing.why));
     let failed = receipt.failed().map(|(rung, why)| format!("it failed rung {} ({rung}): {why}", rung.number()));
-    let mut warnings: Vec<String> = missing.chain(failed).collect();
+    let mut warnings: Vec<String> = missing.chain(receipt.gaps()).chain(failed).collect();
     if receipt.parts.is_empty() {
         warnings.push("its receipt was lost: nobody knows what should be in it, nor how much room it needs".to_owned());
     }
@@ -321,7 +336,7 @@ mod tests {
 
     fn set(hours: f64, random: u32) -> Receipt {
         let made = after("2026-03-02T09:00:00Z".parse::<Timestamp>().unwrap(), hours * -3_600.0);
-        let part = |name: &str, bytes| Part { name: name.into(), entries: 9, bytes, postgres: None };
+        let part = |name: &str, bytes| Part { name: name.into(), entries: 9, bytes, ..Part::default() };
         let parts = vec![part("postgres.main", 1 << 30), part(KEEPER, 4096)];
         Receipt { set: SetId::new(made, random), made, took: 12.0, parts, missing: vec![], added: 0, climbs: vec![] }
     }

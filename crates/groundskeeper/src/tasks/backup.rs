@@ -1,4 +1,4 @@
-//! The backup: one set of every Postgres of `[backup]`, and of the keeper itself, in the repository.
+//! The backup: one set of every system of `[backup]`, and of the keeper itself, in the repository.
 //!
 //! It changes nothing that is looked after, so no window, no pause of all actions and no finding holds it up; only a pause
 //! of the task itself does. When the keeper's own part cannot be gathered the set is made without it, and the run has
@@ -9,8 +9,8 @@ use crate::app::CallError;
 use crate::app::backup::{NOT_CONFIGURED, made};
 use crate::record::{self, Copy};
 use crate::scheduler::{BoxFuture, End, Job, Mode};
-use groundskeeper_backup::Vault;
 use groundskeeper_backup::vault::{Content, Own};
+use groundskeeper_backup::{self as backup, Vault};
 use groundskeeper_core::observation::LastRun;
 use groundskeeper_core::quantity::{format_bytes, format_seconds, seconds_between};
 use groundskeeper_core::receipt::Receipt;
@@ -66,6 +66,7 @@ async fn run(shop: &Shop, vault: &Vault) -> End<Found> {
 fn ended(receipt: Receipt, amiss: Vec<String>) -> End<Found> {
     let mut details: Vec<String> =
         receipt.missing.iter().map(|missing| format!("{} is missing: {}", missing.system, missing.why)).collect();
+    details.extend(receipt.gaps());
     details.extend(amiss);
     let but = if details.is_empty() { "" } else { ", but not everything is in it" };
     let summary = format!("set {}: {}{but}", receipt.set, made(&receipt));
@@ -128,11 +129,8 @@ async fn copy(shop: &Shop) -> Result<Copy, CallError> {
 /// What a run would do.
 async fn would(shop: &Shop, vault: &Vault) -> End<Found> {
     let settings = vault.settings();
-    let mut details: Vec<String> = settings
-        .postgres
-        .iter()
-        .map(|source| format!("would back up {} at {}", source.system, source.endpoint.address()))
-        .collect();
+    let sources = sources(settings);
+    let mut details: Vec<String> = sources.iter().map(|source| format!("would back up {source}")).collect();
     details.push("would add the keeper's own store, the head of its audit and its configuration".to_owned());
     let now = shop.clock.now();
     let (receipts, space) = (vault.receipts().await, vault.space().await);
@@ -150,10 +148,25 @@ async fn would(shop: &Shop, vault: &Vault) -> End<Found> {
     if let Ok(space) = space {
         details.push(format!("{} are free", format_bytes(space.free as f64)));
     }
-    let systems = settings.postgres.len();
-    let summary =
-        format!("would make a set of {systems} Postgres and the keeper itself in {}", settings.folder.display());
+    let summary = format!(
+        "would make a set of {} {} and the keeper itself in {}",
+        sources.len(),
+        if sources.len() == 1 { "system" } else { "systems" },
+        settings.folder.display()
+    );
     End { ok, summary, found: Found { details, ..Found::default() } }
+}
+
+/// Each with where it is.
+fn sources(settings: &backup::Settings) -> Vec<String> {
+    let postgres = settings.postgres.iter().map(|source| format!("{} at {}", source.system, source.endpoint.address()));
+    let redis = settings.redis.iter().map(|source| format!("{} at {}", source.system, source.endpoint.address()));
+    let files = settings.files.iter().map(|source| format!("{} ({})", source.name, source.path.display()));
+    let qdrant = settings.qdrant.iter().map(|source| {
+        let nodes: Vec<&str> = source.nodes.iter().map(|node| node.address()).collect();
+        format!("{} at {}", source.name, nodes.join(", "))
+    });
+    postgres.chain(redis).chain(qdrant).chain(files).collect()
 }
 
 #[cfg(test)]
@@ -164,7 +177,7 @@ mod tests {
 
     fn receipt(missing: Vec<Missing>) -> Receipt {
         let made = Timestamp::UNIX_EPOCH;
-        let part = |name: &str, bytes| Part { name: name.into(), entries: 9, bytes, postgres: None };
+        let part = |name: &str, bytes| Part { name: name.into(), entries: 9, bytes, ..Part::default() };
         let parts = vec![part("postgres.main", 1 << 30), part("groundskeeper", 4096)];
         Receipt { set: SetId::new(made, 1), made, took: 12.0, parts, missing, added: 1 << 20, climbs: Vec::new() }
     }

@@ -103,7 +103,7 @@ impl Set {
                 format_seconds(receipt.took)
             ),
             recovery: receipt.recovery_time().map(format_seconds),
-            wrong: missing.chain(failed).collect(),
+            wrong: missing.chain(receipt.gaps()).chain(failed).collect(),
             goes: retention
                 .and_then(|view| view.going.iter().find(|(set, _)| *set == receipt.set).map(|(_, why)| why.clone())),
         }

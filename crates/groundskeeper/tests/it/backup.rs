@@ -207,7 +207,7 @@ async fn a_running_keeper_makes_and_proves_sets_and_tells_of_them() {
         night.details
     );
     let dry: TaskRunView = scene.place.json(&["task", "run", "backup", "--dry-run"]).await;
-    assert!(dry.ok && dry.summary.starts_with("would make a set of 1 Postgres"), "{dry:?}");
+    assert!(dry.ok && dry.summary.starts_with("would make a set of 1 system"), "{dry:?}");
     assert_eq!(scene.list().await.sets.len(), 2, "a dry run makes none");
 
     let status: StatusView = eventually("the status tells of both sets", async || {

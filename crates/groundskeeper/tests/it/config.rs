@@ -43,8 +43,8 @@ fn problem(text: &str) -> String {
     "groundskeeper.toml:1: unknown section [postgre]; did you mean `postgres`?"
 )]
 #[case::section_of_a_later_version(
-    "[qdrant.main]\nurl = \"http://localhost:6333\"",
-    "groundskeeper.toml:1: [qdrant] is not available in this version yet; remove this section"
+    "[prometheus.main]\nurl = \"http://localhost:9090\"",
+    "groundskeeper.toml:1: [prometheus] is not available in this version yet; remove this section"
 )]
 #[case::instance_without_a_name(
     "[redis]\nurl = \"redis://localhost\"",
@@ -186,13 +186,37 @@ fn problem(text: &str) -> String {
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = [\"postgres.man\"]",
     "groundskeeper.toml:6: `systems` in [backup]: there is no `postgres.man`; did you mean `postgres.main`?"
 )]
-#[case::backup_of_a_redis(
-    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = [\"redis.cache\"]",
-    "groundskeeper.toml:6: `systems` in [backup]: `redis.cache` cannot be backed up by this version; it backs up Postgres"
+#[case::backup_of_a_host(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[host.local]\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = [\"host.local\"]",
+    "groundskeeper.toml:7: `systems` in [backup]: `host.local` cannot be backed up by this version; it backs up Postgres, Redis and Qdrant"
+)]
+#[case::backup_of_a_relative_folder(
+    "[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nfiles = [\"docs\"]",
+    "groundskeeper.toml:4: `files` in [backup]: `docs` must be a whole path such as \"/srv/docs\""
+)]
+#[case::backup_of_folders_of_one_name(
+    "[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nfiles = [\"/srv/docs\", \"/srv-docs\"]",
+    "groundskeeper.toml:4: `files` in [backup]: /srv/docs and /srv-docs would both be called files.srv-docs; keep one, or name a folder above them"
+)]
+#[case::qdrant_without_an_address(
+    "[qdrant.main]\n[backup]\nrepository = \"/b\"\nkey_file = \"/etc/k\"",
+    "groundskeeper.toml:1: [qdrant.main] needs `url`, such as url = \"http://localhost:6333\", or `urls` with every node of a cluster"
+)]
+#[case::qdrant_with_two_kinds_of_address(
+    "[qdrant.main]\nurl = \"http://a:6333\"\nurls = [\"http://b:6333\"]\n[backup]\nrepository = \"/b\"\nkey_file = \"/etc/k\"",
+    "groundskeeper.toml:1: [qdrant.main] has both `url` and `urls`; keep one"
+)]
+#[case::qdrant_over_grpc(
+    "[qdrant.main]\nurl = \"grpc://a:6334\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/etc/k\"",
+    "groundskeeper.toml:2: `url` in [qdrant.main]: this is no address of Qdrant's REST interface (the scheme is `grpc`); write http://host:6333"
+)]
+#[case::qdrant_that_nobody_backs_up(
+    "[qdrant.main]\nurl = \"http://a:6333\"",
+    "groundskeeper.toml:1: [qdrant] is for backups only in this version, and there is no [backup]; add one, or remove this section"
 )]
 #[case::backup_of_no_system(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = []",
-    "groundskeeper.toml:3: [backup] has an empty `systems`; leave it out to back up every Postgres"
+    "groundskeeper.toml:3: [backup] has an empty `systems`; leave it out to back up all that can be backed up"
 )]
 #[case::backup_with_an_unknown_key(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nscrach = \"/tmp\"",
@@ -208,7 +232,7 @@ fn problem(text: &str) -> String {
 )]
 #[case::backup_without_a_postgres(
     "[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\n",
-    "groundskeeper.toml:1: [backup] has nothing to back up: this version backs up Postgres, and none is configured; add a [postgres.main] section"
+    "groundskeeper.toml:1: [backup] has nothing to back up: no Postgres, Redis or Qdrant is configured, and no `files`; add a [postgres.main] section"
 )]
 fn each_mistake_gets_one_clear_sentence(#[case] text: &str, #[case] expected: &str) {
     assert_eq!(problem(text), expected);
@@ -376,14 +400,26 @@ fn no_secret_shows_in_an_error(#[case] text: &str) {
 }
 
 #[test]
-fn backups_are_of_every_postgres_unless_some_are_named() {
+fn backups_are_of_everything_that_can_be_backed_up_unless_some_are_named() {
     let text = "[postgres.a]\nurl = \"postgres://localhost/a\"\n[postgres.b]\nurl = \"postgres://localhost/b\"\n\
                 [redis.cache]\nurl = \"redis://localhost\"\n[backup]\nrepository = \"/var/backups\"\n";
     let names = |more: &str| -> Vec<String> {
         let settings = parse(&format!("{text}{more}")).unwrap_or_else(|error| panic!("{error}"));
-        settings.backup.unwrap().postgres.iter().map(|source| source.system.to_string()).collect()
+        let backup = settings.backup.unwrap();
+        let postgres = backup.postgres.iter().map(|source| source.system.to_string());
+        postgres.chain(backup.redis.iter().map(|source| source.system.to_string())).collect()
     };
-    assert_eq!(names("key_command = \"pass backup\""), ["postgres.a", "postgres.b"]);
+    assert_eq!(names("key_command = \"pass backup\""), ["postgres.a", "postgres.b", "redis.cache"]);
+    assert_eq!(names("key = \"k\"\nsystems = [\"redis.cache\"]"), ["redis.cache"]);
+    let qdrant = "[qdrant.main]\nurls = [\"http://one:6333\", \"http://two:6333\"]\napi_key = \"hunter2\"\n\
+                  [backup]\nrepository = \"/b\"\nkey = \"k\"";
+    let qdrant = parse(qdrant).unwrap().backup.unwrap().qdrant;
+    assert_eq!((qdrant[0].name.as_str(), qdrant[0].nodes[1].address()), ("qdrant.main", "http://two:6333"));
+    assert!(!format!("{qdrant:?}").contains("hunter2"));
+    let files =
+        parse("[backup]\nrepository = \"/b\"\nkey = \"k\"\nfiles = [\"/srv/docs\"]\nother_filesystems = true").unwrap();
+    let files = files.backup.unwrap().files;
+    assert_eq!((files.len(), files[0].name.as_str(), files[0].other_filesystems), (1, "files.srv-docs", true));
     let twice = "systems = [\"postgres.b\", \"postgres.b\"]";
     assert_eq!(names(&format!("key_command = \"pass backup\"\n{twice}")), ["postgres.b"]);
     let file = parse(&format!("{text}key_file = \"backup.key\"")).unwrap().backup.unwrap();

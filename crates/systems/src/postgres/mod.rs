@@ -6,11 +6,13 @@
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
 //! | [`act`] | the changes that we can make |
 //! | [`walsender`] | base backups over the replication protocol |
+//! | [`configuration`] | the files of the configuration outside of the data directory, and the settings |
 //! | [`facts`] | what a copy of a cluster must be given to start elsewhere |
 //! | [`grants`] | the SQL that gives our role what it needs, and no more |
 
 pub mod act;
 pub mod client;
+pub mod configuration;
 pub mod facts;
 pub mod grants;
 pub mod observe;

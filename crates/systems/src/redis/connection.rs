@@ -8,6 +8,7 @@ use super::endpoint::{Endpoint, Place};
 use groundskeeper_core::observation::{Failure, FailureKind};
 use redis::{Cmd, Value};
 use rustls::pki_types::ServerName;
+use secrecy::ExposeSecret;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -15,7 +16,7 @@ use tokio::net::{TcpStream, UnixStream};
 /// An answer to INFO has some kilobytes. What sends more than this is no Redis.
 const LONGEST_ANSWER: u64 = 16 << 20;
 
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 pub(super) struct Connection<'a> {
@@ -46,6 +47,28 @@ impl<'a> Connection<'a> {
             }
         };
         Ok(Self { stream, address })
+    }
+
+    /// Says who we are, where there is a password.
+    pub(super) async fn login(&mut self, endpoint: &Endpoint) -> Result<(), Failure> {
+        let Some(password) = &endpoint.password else { return Ok(()) };
+        let mut login = redis::cmd("AUTH");
+        if let Some(user) = &endpoint.user {
+            login.arg(user);
+        }
+        login.arg(password.expose_secret());
+        if let Value::ServerError(error) = self.ask(&login).await? {
+            // A password that the server does not ask for opens the door as well.
+            if !error.details().is_some_and(|details| details.contains("without any password configured")) {
+                return Err(server_failure(&error, self.address));
+            }
+        }
+        Ok(())
+    }
+
+    /// For what is no question and answer. Nothing that was sent is lost: every answer was read whole.
+    pub(super) fn into_stream(self) -> Box<dyn Stream> {
+        self.stream
     }
 
     /// The server's answer; an error that it reports is an answer as well ([`Value::ServerError`]).
@@ -96,7 +119,7 @@ pub(super) fn failure(kind: FailureKind, message: impl Into<String>, address: &s
     Failure { kind, message, address: address.to_owned() }
 }
 
-fn io_failure(error: &io::Error, address: &str) -> Failure {
+pub(super) fn io_failure(error: &io::Error, address: &str) -> Failure {
     let kind = match error.kind() {
         io::ErrorKind::ConnectionRefused => FailureKind::Refused,
         io::ErrorKind::NotFound => FailureKind::Missing,

@@ -10,7 +10,6 @@ use crate::deadline::within;
 use groundskeeper_core::observation::{Failure, FailureKind, Reading, Redis};
 use jiff::Timestamp;
 use redis::{Value, cmd};
-use secrecy::ExposeSecret;
 use std::time::{Duration, Instant};
 
 /// How far a reading came.
@@ -34,20 +33,8 @@ pub async fn observe(endpoint: &Endpoint, now: Timestamp, deadline: Duration) ->
 async fn read(endpoint: &Endpoint, progress: &mut Progress) -> Result<Redis, Failure> {
     let address = endpoint.address();
     let mut connection = Connection::open(endpoint, &mut progress.waits_for).await?;
-    if let Some(password) = &endpoint.password {
-        progress.waits_for = "AUTH";
-        let mut login = cmd("AUTH");
-        if let Some(user) = &endpoint.user {
-            login.arg(user);
-        }
-        login.arg(password.expose_secret());
-        if let Value::ServerError(error) = connection.ask(&login).await? {
-            // A password that the server does not ask for opens the door as well.
-            if !error.details().is_some_and(|details| details.contains("without any password configured")) {
-                return Err(server_failure(&error, address));
-            }
-        }
-    }
+    progress.waits_for = "AUTH";
+    connection.login(endpoint).await?;
     progress.waits_for = "INFO";
     let answer = connection.ask(&cmd("INFO")).await?;
     progress.latency = Some(progress.started.elapsed().as_secs_f64());

@@ -63,7 +63,7 @@ pub(super) fn run(run: &TaskRunView, paint: Paint) -> String {
 fn wrongs(receipt: &Receipt) -> impl Iterator<Item = String> {
     let missing = receipt.missing.iter().map(|missing| format!("{} is missing: {}", missing.system, missing.why));
     let failed = receipt.failed().map(|(rung, why)| format!("rung {} ({rung}) failed: {why}", rung.number()));
-    missing.chain(failed).map(|wrong| format!("{}: {wrong}", receipt.set))
+    missing.chain(receipt.gaps()).chain(failed).map(|wrong| format!("{}: {wrong}", receipt.set))
 }
 
 pub(super) fn list(view: &BackupListView, zone: &TimeZone, paint: Paint) -> String {
@@ -120,7 +120,7 @@ fn row(receipt: &Receipt, now: Timestamp, zone: &TimeZone) -> Vec<String> {
 fn systems(receipt: &Receipt) -> String {
     let there: Vec<&str> = receipt.parts.iter().map(|part| part.name.as_str()).filter(|name| *name != KEEPER).collect();
     let there = if there.is_empty() { "nothing".to_owned() } else { there.join(", ") };
-    let missing: Vec<String> = receipt.missing.iter().map(|missing| missing.system.to_string()).collect();
+    let missing: Vec<&str> = receipt.missing.iter().map(|missing| missing.system.as_str()).collect();
     if missing.is_empty() { there } else { format!("{there}, without {}", missing.join(", ")) }
 }
 

@@ -11,7 +11,7 @@ fn berlin() -> TimeZone {
 
 fn set(made: &str, random: u32) -> Receipt {
     let made = utc(made);
-    let part = |name: &str, bytes| Part { name: name.into(), entries: 1_234, bytes, postgres: None };
+    let part = |name: &str, bytes| Part { name: name.into(), entries: 1_234, bytes, ..Part::default() };
     let parts = vec![part("postgres.main", 2 << 30), part(KEEPER, 1 << 20)];
     Receipt { set: SetId::new(made, random), made, took: 12.5, parts, missing: vec![], added: 35 << 20, climbs: vec![] }
 }

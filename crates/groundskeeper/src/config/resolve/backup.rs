@@ -1,11 +1,14 @@
 //! `[backup]`: where sets go, what opens the repository, what goes into a set, where it is proven.
 
+mod files;
+mod qdrant;
+mod sources;
+
 use super::systems::default_deadline;
-use crate::config::nearest::did_you_mean;
 use crate::config::raw::{At, Section};
 use crate::config::size;
 use crate::config::{Endpoint, KeepSettings, Settings, SystemSettings};
-use groundskeeper_backup::vault::{KeySource, PostgresSource};
+use groundskeeper_backup::vault::KeySource;
 use groundskeeper_backup::{self as backup, Lookout, Vault};
 use groundskeeper_core::{SystemId, SystemKind};
 use secrecy::SecretString;
@@ -30,10 +33,12 @@ pub(super) fn system(settings: backup::Settings, keep: &KeepSettings) -> SystemS
 
 /// `so_far` has the systems and the state folder.
 pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::Settings> {
+    let qdrant = qdrant::all(top);
     let section = top.section("backup")?;
     let folder = repository(&section);
     let key = key(&section);
-    let postgres = sources(top, &section, so_far);
+    let sources = sources::all(top, &section, so_far, qdrant);
+    let files = files::all(&section);
     let scratch = folder_of(&section, "scratch", SCRATCH);
     let leave_free = section.parsed("leave_free", "an amount in quotes, such as \"5 GiB\"", size::parse);
     let programs = programs(&section);
@@ -50,7 +55,10 @@ pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::S
     Some(backup::Settings {
         folder: folder?,
         key: key?,
-        postgres,
+        postgres: sources.postgres,
+        redis: sources.redis,
+        files,
+        qdrant: sources.qdrant,
         scratch: scratch.unwrap_or_else(|| default_scratch(&so_far.state_dir)),
         leave_free: leave_free.unwrap_or(LEAVE_FREE),
         programs,
@@ -136,60 +144,4 @@ fn key(section: &Section<'_>) -> Option<KeySource> {
         "key_command" => KeySource::Command(written.value.clone()),
         _ => KeySource::Given(SecretString::from(written.value.clone())),
     })
-}
-
-/// The named systems; without names every Postgres.
-fn sources(top: &Section<'_>, section: &Section<'_>, so_far: &Settings) -> Vec<PostgresSource> {
-    let known: Vec<PostgresSource> = so_far
-        .systems
-        .iter()
-        .filter_map(|system| match &system.endpoint {
-            Endpoint::Postgres(endpoint) => {
-                Some(PostgresSource { system: system.id.clone(), endpoint: endpoint.clone() })
-            }
-            _ => None,
-        })
-        .collect();
-    // A table that is there and has a mistake was already reported.
-    let declared = |id: &SystemId| top.section(id.kind.as_str()).is_some_and(|kind| kind.has(&id.name));
-    if !top.has("postgres") {
-        let message = format!(
-            "[{}] has nothing to back up: this version backs up Postgres, and none is configured; add a \
-             [postgres.main] section",
-            section.name
-        );
-        section.problem(section.at, message);
-    }
-    let Some(names) = section.texts("systems") else { return known };
-    if names.is_empty() {
-        let message = format!("[{}] has an empty `systems`; leave it out to back up every Postgres", section.name);
-        section.problem(section.at, message);
-    }
-    let mut found: Vec<PostgresSource> = Vec::new();
-    for name in &names {
-        match source(name, &known, &declared) {
-            Ok(source) => found.extend(source.filter(|new| found.iter().all(|old| old.system != new.system))),
-            Err(why) => section.problem(name.at, format!("`systems`{}: {why}", section.place())),
-        }
-    }
-    found
-}
-
-fn source(
-    name: &At<String>,
-    known: &[PostgresSource],
-    declared: &dyn Fn(&SystemId) -> bool,
-) -> Result<Option<PostgresSource>, String> {
-    let id: SystemId = name.value.parse()?;
-    if id.kind != SystemKind::Postgres {
-        return Err(format!("`{id}` cannot be backed up by this version; it backs up Postgres"));
-    }
-    if let Some(source) = known.iter().find(|source| source.system == id) {
-        return Ok(Some(source.clone()));
-    }
-    if declared(&id) {
-        return Ok(None);
-    }
-    let names: Vec<String> = known.iter().map(|source| source.system.to_string()).collect();
-    Err(format!("there is no `{id}`{}", did_you_mean(&name.value, names.iter().map(String::as_str))))
 }

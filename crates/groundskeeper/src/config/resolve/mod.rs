@@ -31,7 +31,7 @@ const REPEAT: Duration = Duration::from_hours(4);
 const HEARTBEAT: Duration = Duration::from_mins(1);
 
 /// Sections of the plan that this build does not have, so that the answer is better than "unknown".
-const NOT_YET: [&str; 4] = ["kubernetes", "qdrant", "prometheus", "ai"];
+const NOT_YET: [&str; 3] = ["kubernetes", "prometheus", "ai"];
 
 /// Reads the text of a file. `file` is for messages and for relative paths in it.
 pub(super) fn settings(text: &str, file: &Path, environment: &Environment) -> Result<Settings, ConfigError> {

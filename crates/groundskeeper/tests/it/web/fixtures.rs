@@ -189,7 +189,7 @@ pub(crate) fn healthy() -> StatusView {
 
 fn set(hours_ago: i64, climbs: Vec<Climb>) -> Receipt {
     let made = ago(hours_ago * 3_600);
-    let part = |name: &str, bytes| Part { name: name.into(), entries: 1_234, bytes, postgres: None };
+    let part = |name: &str, bytes| Part { name: name.into(), entries: 1_234, bytes, ..Part::default() };
     Receipt {
         set: SetId::new(made, 0x3fa2_b1c9),
         made,
@@ -353,7 +353,7 @@ pub(crate) fn sick() -> StatusView {
     let backup = status.backup.as_mut().unwrap();
     backup.last_proof = None;
     backup.sets.truncate(1);
-    backup.sets[0].missing = vec![Missing { system: id("postgres.reports"), why: "no <b>answer</b>".into() }];
+    backup.sets[0].missing = vec![Missing { system: "postgres.reports".into(), why: "no <b>answer</b>".into() }];
     backup.sets[0].climbs.extend([
         climb(Rung::Intact, ClimbOutcome::Failed { why: "1 of 40 packs is damaged".into() }),
         climb(Rung::Restored, ClimbOutcome::NotTried { why: "no room".into() }),
