@@ -163,7 +163,7 @@ fn sources(settings: &backup::Settings) -> Vec<String> {
     let redis = settings.redis.iter().map(|source| format!("{} at {}", source.system, source.endpoint.address()));
     let files = settings.files.iter().map(|source| format!("{} ({})", source.name, source.path.display()));
     let qdrant = settings.qdrant.iter().map(|source| {
-        let nodes: Vec<&str> = source.nodes.iter().map(|node| node.address()).collect();
+        let nodes: Vec<&str> = source.nodes.iter().map(groundskeeper_systems::qdrant::Endpoint::address).collect();
         format!("{} at {}", source.name, nodes.join(", "))
     });
     postgres.chain(redis).chain(qdrant).chain(files).collect()
