@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::repository::{Repository, SetWriter, StoredSet};
-use crate::source::{configuration, files, own, postgres, qdrant, redis};
+use crate::source::{configuration, contents, files, own, postgres, qdrant, redis};
 use crate::vault::{Content, FileSource, Own, PostgresSource, QdrantSource, RedisSource, Settings};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Missing, Part, Receipt, Rung, SetId};
 use jiff::{SignedDuration, Timestamp};
@@ -110,15 +110,19 @@ fn add(writer: &mut SetWriter<'_>, source: &PostgresSource, set: &SetId) -> Resu
     let name = source.system.to_string();
     let stored = writer.add(&name, |feed| {
         let cluster = stream.send(feed)?;
+        let (fingerprints, tail) = runtime.block_on(contents::take(source, &cluster));
+        // Nor in the WAL that a drill replays on top of it.
         runtime.block_on(postgres::must_have_every_tablespace(source, &cluster))?;
-        Ok((cluster, configuration::send(feed, &name, &found)?))
+        tail.map_or(Ok(()), |tail| tail.send(feed, &name))?;
+        Ok((cluster, fingerprints, configuration::send(feed, &name, &found)?))
     })?;
-    let (cluster, configuration) = stored.told;
+    let (cluster, fingerprints, configuration) = stored.told;
     Ok(Part {
         name,
         entries: stored.entries,
         bytes: stored.bytes,
         postgres: Some(cluster),
+        contents: Some(fingerprints),
         configuration,
         ..Part::default()
     })

@@ -111,9 +111,18 @@ impl WalSender {
     }
 
     /// Asks for the WAL of a timeline from `start` on.
-    pub async fn stream(mut self, slot: &str, start: Lsn, timeline: u32) -> Result<WalStream> {
-        self.wire.doing = "while WAL was asked for";
+    pub async fn stream(self, slot: &str, start: Lsn, timeline: u32) -> Result<WalStream> {
         let command = format!("START_REPLICATION SLOT {} PHYSICAL {start} TIMELINE {timeline}", quoted(slot));
+        self.start(command).await
+    }
+
+    /// The same without a slot: the server may have thrown away what it does not need itself.
+    pub async fn stream_what_is_there(self, start: Lsn, timeline: u32) -> Result<WalStream> {
+        self.start(format!("START_REPLICATION PHYSICAL {start} TIMELINE {timeline}")).await
+    }
+
+    async fn start(mut self, command: String) -> Result<WalStream> {
+        self.wire.doing = "while WAL was asked for";
         self.wire.command(&command).await?;
         let Self { wire, pid, version, patience } = self;
         let mut stream = WalStream { wire, pid, version, patience, copying: false, next: None };
