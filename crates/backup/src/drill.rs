@@ -6,7 +6,7 @@ use crate::programs::Programs;
 use crate::proof::{climb, not_tried};
 use crate::repository::{Repository, StoredSet};
 use crate::restore::link_tablespaces;
-use crate::scratch::ScratchPlace;
+use crate::scratch::{Room, ScratchPlace};
 use crate::source::postgres::DATA;
 use crate::vault::{Settings, receipt};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, Part, Receipt, Rung, SetId};
@@ -14,8 +14,12 @@ use jiff::Timestamp;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
-/// Bytes besides the restored files: the WAL that recovery writes.
-const BESIDES: u64 = 1 << 30;
+/// Bytes that a scratch server writes besides the restored files. Recovery changes pages in their place; new are the two
+/// WAL segments of its own timeline (32 MiB by default), caches and logs, and what relations grow by in replay, which goes
+/// with how much WAL the set has, a part of it. More than 1 GiB nobody writes there: no vacuum runs and nobody is let in.
+fn besides(part: u64) -> u64 {
+    (part / 10 + (64 << 20)).min(1 << 30)
+}
 
 pub(crate) fn drill(
     settings: &Settings,
@@ -64,9 +68,9 @@ impl Drill<'_> {
             Err(why) => return Ok(not_tried(&why, now)),
         };
         let runtime = Handle::current();
-        let needed = self.part.bytes + BESIDES;
+        let room = Room { needed: self.part.bytes + besides(self.part.bytes), left_free: self.settings.leave_free };
         let (scratch, run_as) = (&self.settings.scratch, &self.settings.run_as);
-        let place = match runtime.block_on(ScratchPlace::make(scratch, run_as, self.live, needed)) {
+        let place = match runtime.block_on(ScratchPlace::make(scratch, run_as, self.live, room)) {
             Ok(place) => place,
             Err(error) => return Ok(not_tried(&error.to_string(), now)),
         };
@@ -165,5 +169,11 @@ mod tests {
         assert!((climbs[1].took - 4.0).abs() < 1e-9);
         let ClimbOutcome::Proven { not_covered, .. } = &climbs[1].outcome else { panic!("{climbs:?}") };
         assert_eq!(not_covered, &["postgres.a: gin", "postgres.b: gin"]);
+    }
+
+    #[test]
+    fn what_a_scratch_server_writes_goes_with_the_size_of_the_cluster_up_to_a_bound() {
+        let mebibytes = |size: u64| besides(size << 20) >> 20;
+        assert_eq!((mebibytes(0), mebibytes(100), mebibytes(5_000), mebibytes(1 << 20)), (64, 74, 564, 1_024));
     }
 }

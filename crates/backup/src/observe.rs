@@ -244,6 +244,7 @@ mod tests {
             key: KeySource::Given(SecretString::from("secret")),
             postgres: Vec::new(),
             scratch: folder.join("scratch"),
+            leave_free: 0,
             programs: Vec::new(),
             run_as: "postgres".into(),
         }))

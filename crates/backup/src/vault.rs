@@ -22,6 +22,8 @@ pub struct Settings {
     pub postgres: Vec<PostgresSource>,
     /// Where drills restore to; a folder of our own is made in it and removed.
     pub scratch: PathBuf,
+    /// Bytes of the scratch folder's disk that a drill never fills.
+    pub leave_free: u64,
     /// Folders with Postgres programs (`pg_ctl`, `pg_verifybackup`); besides them, where packages put them is searched.
     pub programs: Vec<PathBuf>,
     /// Whom scratch servers run as when we are root; `postgres` otherwise.

@@ -5,8 +5,12 @@ use groundskeeper_core::quantity::format_bytes;
 use groundskeeper_core::receipt::Cluster;
 use std::path::{Path, PathBuf};
 
-/// What of a disk is never filled, in percent: others write to it, too.
-const LEFT_FREE: u64 = 5;
+/// What a drill writes, and what it leaves of the disk: others write to it, too. Both in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    pub needed: u64,
+    pub left_free: u64,
+}
 
 /// Where `scratch` really is: absolute, and without links. A link as its last part is refused, because whoever may
 /// change it decides where we write.
@@ -67,20 +71,20 @@ fn live_folders(cluster: &Cluster) -> Vec<PathBuf> {
 }
 
 /// Refuses a disk that would be fuller than we leave one.
-pub(super) fn must_have_room(scratch: &Path, needed: u64) -> Result<()> {
+pub(super) fn must_have_room(scratch: &Path, room: Room) -> Result<()> {
     let disk = rustix::fs::statvfs(scratch)
         .map_err(|error| Error::Scratch(format!("the scratch folder {}: {error}", scratch.display())))?;
-    let (total, free) = (disk.f_blocks.saturating_mul(disk.f_frsize), disk.f_bavail.saturating_mul(disk.f_frsize));
-    let usable = free.saturating_sub(total / 100 * LEFT_FREE);
-    if usable >= needed {
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    if free.saturating_sub(room.left_free) >= room.needed {
         return Ok(());
     }
     Err(Error::Scratch(format!(
-        "the scratch folder {} has {} free, of which {LEFT_FREE} % of the disk stay free, and {} are needed; make \
+        "the scratch folder {} has {} free, of which {} stay free (`leave_free` of [backup]), and {} are needed; make \
          room, or set `scratch` of [backup] to a folder on a larger disk",
         scratch.display(),
         format_bytes(free as f64),
-        format_bytes(needed as f64)
+        format_bytes(room.left_free as f64),
+        format_bytes(room.needed as f64)
     )))
 }
 
@@ -131,8 +135,11 @@ mod tests {
     #[test]
     fn a_disk_without_room_is_refused_with_what_is_there_and_what_is_needed() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(must_have_room(folder.path(), 1).is_ok());
-        let why = must_have_room(folder.path(), u64::MAX).unwrap_err().to_string();
+        let room = |needed, left_free| must_have_room(folder.path(), Room { needed, left_free });
+        assert!(room(0, 0).is_ok() && room(0, u64::MAX).is_ok());
+        let why = room(u64::MAX, 5 << 30).unwrap_err().to_string();
+        assert!(why.contains("of which 5 GiB stay free (`leave_free` of [backup])"), "{why}");
         assert!(why.contains("are needed; make room"), "{why}");
+        assert!(room(1, u64::MAX).is_err());
     }
 }

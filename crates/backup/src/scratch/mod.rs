@@ -23,6 +23,7 @@ mod user;
 mod wal;
 
 pub use folder::DataFolder;
+pub use guard::Room;
 pub(crate) use server::said;
 pub use server::{ScratchServer, Setback};
 pub use user::User;
@@ -42,9 +43,9 @@ pub struct ScratchPlace {
 }
 
 impl ScratchPlace {
-    /// Makes one in `scratch`, for a drill that writes `needed` bytes. `clusters` are those whose live folders it must
-    /// stay away from; `run_as` is whom servers run as when we are root.
-    pub async fn make(scratch: &Path, run_as: &str, clusters: &[&Cluster], needed: u64) -> Result<Self> {
+    /// Makes one in `scratch`, when there is room for it. `clusters` are those whose live folders it must stay away
+    /// from; `run_as` is whom servers run as when we are root.
+    pub async fn make(scratch: &Path, run_as: &str, clusters: &[&Cluster], room: Room) -> Result<Self> {
         let scratch = guard::resolved(scratch)?;
         guard::keep_clear(&scratch, clusters)?;
         let user = User::to_run_as(run_as)?;
@@ -52,7 +53,7 @@ impl ScratchPlace {
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o711).create(&scratch);
         made.map_err(|error| Error::Scratch(format!("the scratch folder {}: {error}", scratch.display())))?;
         marked::sweep(&scratch).await;
-        guard::must_have_room(&scratch, needed)?;
+        guard::must_have_room(&scratch, room)?;
         if let Some(user) = &user {
             user.must_reach(&scratch)?;
         }

@@ -6,7 +6,7 @@ mod good;
 
 use groundskeeper_backup::programs::Programs;
 use groundskeeper_backup::proof::{self, Alive};
-use groundskeeper_backup::scratch::{DataFolder, ScratchPlace};
+use groundskeeper_backup::scratch::{DataFolder, Room, ScratchPlace};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, Lsn, Tablespace};
 use groundskeeper_testing::PostgresServer;
 use groundskeeper_testing::postgres::BIN_VARIABLE;
@@ -74,7 +74,7 @@ impl Drill {
 
 /// A scratch place that stays away from nobody's live folders, unless by itself.
 async fn place(scratch: &Path) -> ScratchPlace {
-    ScratchPlace::make(scratch, "postgres", &[], 1 << 20).await.unwrap()
+    ScratchPlace::make(scratch, "postgres", &[], Room { needed: 1 << 20, left_free: 0 }).await.unwrap()
 }
 
 fn programs(major: u32) -> Programs {

@@ -88,6 +88,7 @@ pub(crate) fn settings(url: &str, folder: &Path) -> Settings {
             endpoint: Endpoint::parse(url, None).unwrap(),
         }],
         scratch: folder.join("scratch"),
+        leave_free: 0,
         programs: bin.into_iter().collect(),
         run_as: "postgres".to_owned(),
     }

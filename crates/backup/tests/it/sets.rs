@@ -3,7 +3,7 @@
 use crate::scene::{BUDGET, KEY, Scene, files, now};
 use groundskeeper_backup::Error;
 use groundskeeper_backup::programs::Programs;
-use groundskeeper_backup::scratch::{DataFolder, ScratchPlace, ScratchServer};
+use groundskeeper_backup::scratch::{DataFolder, Room, ScratchPlace, ScratchServer};
 use groundskeeper_backup::vault::{Content, Own};
 use groundskeeper_core::receipt::{ClimbOutcome, Rung, SetId};
 use groundskeeper_testing::PostgresOptions;
@@ -33,7 +33,8 @@ async fn a_restored_set_answers_with_what_was_in_it() {
     scene.server.client().await.batch_execute("DELETE FROM documents").await.unwrap();
 
     let programs = Programs::find(15, &scene.vault.settings().programs).unwrap();
-    let place = ScratchPlace::make(&scene.scratch(), "postgres", &[], 1 << 20).await.unwrap();
+    let place =
+        ScratchPlace::make(&scene.scratch(), "postgres", &[], Room { needed: 1 << 20, left_free: 0 }).await.unwrap();
     let into = place.path().join("restored");
     let restored = scene.vault.restore(None, None, &into).await.unwrap();
     let names: Vec<&str> = restored.parts.iter().map(|part| part.name.as_str()).collect();

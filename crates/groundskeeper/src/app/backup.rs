@@ -121,6 +121,7 @@ impl Backups {
             key: KeySource::File(key_file.to_owned()),
             postgres: Vec::new(),
             scratch: std::env::temp_dir(),
+            leave_free: 0,
             programs: Vec::new(),
             run_as: "postgres".to_owned(),
         });

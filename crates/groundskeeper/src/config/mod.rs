@@ -12,6 +12,7 @@ mod raw;
 mod resolve;
 mod secrets;
 mod settings;
+mod size;
 
 pub use duration::parse_positive as parse_duration;
 pub use error::{ConfigError, Problem};

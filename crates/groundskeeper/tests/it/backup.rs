@@ -45,7 +45,7 @@ impl Scene {
     fn configure(&self, more: &str) {
         // How full the disk of the tests is, is not their business.
         let backup = format!(
-            "[checks.\"backup.repository_nearly_full\"]\nenabled = false\n[backup]\nrepository = \"{}\"\nkey_file = \"{}\"\nscratch = \"{}\"\n{more}",
+            "[checks.\"backup.repository_nearly_full\"]\nenabled = false\n[backup]\nrepository = \"{}\"\nkey_file = \"{}\"\nscratch = \"{}\"\nleave_free = \"0 B\"\n{more}",
             self.repository().display(),
             self.key().display(),
             self.scratch.path().display()

@@ -334,7 +334,7 @@ fn a_file_with_everything_loads() {
     assert!(matches!(&backup.key, KeySource::Given(key) if key.expose_secret() == "hunter2"));
     assert_eq!(backup.postgres.len(), 1);
     assert_eq!(backup.postgres[0].system, SystemId::new(SystemKind::Postgres, "main"));
-    assert_eq!(backup.scratch, Path::new("/srv/scratch"));
+    assert_eq!((backup.scratch.as_path(), backup.leave_free), (Path::new("/srv/scratch"), 20_000_000_000));
     assert_eq!((backup.programs.len(), backup.run_as.as_str()), (1, "pg"));
     let webhook = &settings.notify.webhooks[0];
     assert_eq!((webhook.form, webhook.minimum), (WebhookForm::Slack, Severity::Critical));
@@ -377,6 +377,7 @@ fn backups_are_of_every_postgres_unless_some_are_named() {
     assert_eq!(names(&format!("key_command = \"pass backup\"\n{twice}")), ["postgres.b"]);
     let file = parse(&format!("{text}key_file = \"backup.key\"")).unwrap().backup.unwrap();
     assert!(matches!(&file.key, KeySource::File(path) if path == Path::new("backup.key")), "beside the configuration");
+    assert_eq!(file.leave_free, 5 << 30);
     assert!(parse("").unwrap().backup.is_none());
     // A mistake in the Postgres is one mistake.
     let message = problem(

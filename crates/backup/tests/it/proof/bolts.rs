@@ -2,7 +2,7 @@
 
 use super::{BUDGET, Drill, assert_says, cluster_of, fill, not_tried, place, programs, proven};
 use groundskeeper_backup::proof;
-use groundskeeper_backup::scratch::{DataFolder, ScratchPlace, ScratchServer};
+use groundskeeper_backup::scratch::{DataFolder, Room, ScratchPlace, ScratchServer};
 use groundskeeper_core::receipt::Climb;
 use groundskeeper_testing::PostgresServer;
 use groundskeeper_testing::scratch::Scratch;
@@ -180,14 +180,15 @@ async fn a_scratch_place_in_or_around_a_live_folder_is_refused() {
     let server = PostgresServer::start().await.unwrap();
     let live = tablespace(&server, "fast").await;
     let cluster = cluster_of(&server).await;
+    let room = |needed| Room { needed, left_free: 0 };
     let (data, around) = (server.data_dir(), server.data_dir().parent().unwrap().to_owned());
     for scratch in [&data, &data.join("scratch"), &live, &live.join("scratch"), &around] {
-        let refused = ScratchPlace::make(scratch, "postgres", &[&cluster], 0).await.unwrap_err().to_string();
+        let refused = ScratchPlace::make(scratch, "postgres", &[&cluster], room(0)).await.unwrap_err().to_string();
         assert_says(&refused, &["Postgres", "set `scratch` of [backup] to another one"]);
     }
     assert!(!data.join("scratch").exists() && !live.join("scratch").exists());
     let apart = Scratch::new("drill").unwrap();
-    let full = ScratchPlace::make(apart.path(), "postgres", &[&cluster], u64::MAX).await.unwrap_err().to_string();
+    let full = ScratchPlace::make(apart.path(), "postgres", &[&cluster], room(u64::MAX)).await.unwrap_err().to_string();
     assert_says(&full, &["are needed; make room"]);
 }
 

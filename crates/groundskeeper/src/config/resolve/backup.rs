@@ -3,6 +3,7 @@
 use super::systems::default_deadline;
 use crate::config::nearest::did_you_mean;
 use crate::config::raw::{At, Section};
+use crate::config::size;
 use crate::config::{Endpoint, Settings, SystemSettings};
 use groundskeeper_backup::vault::{KeySource, PostgresSource};
 use groundskeeper_backup::{self as backup, Lookout, Vault};
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 
 const FOLDER: &str = "/var/backups/groundskeeper";
 const SCRATCH: &str = "/var/tmp/groundskeeper";
+/// Bytes of the scratch folder's disk that stay free: the machine logs and swaps while a drill runs.
+const LEAVE_FREE: u64 = 5 << 30;
 /// As whom Debian's and Red Hat's packages run Postgres.
 const RUN_AS: &str = "postgres";
 const KEYS: [&str; 3] = ["key_file", "key_command", "key"];
@@ -32,6 +35,7 @@ pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::S
     let key = key(&section);
     let postgres = sources(top, &section, so_far);
     let scratch = folder_of(&section, "scratch", SCRATCH);
+    let leave_free = section.parsed("leave_free", "an amount in quotes, such as \"5 GiB\"", size::parse);
     let programs = programs(&section);
     let run_as = section.parsed("run_as", "the name of a user in quotes, such as \"postgres\"", |name| {
         if name.trim().is_empty() {
@@ -46,6 +50,7 @@ pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::S
         key: key?,
         postgres,
         scratch: scratch.unwrap_or_else(|| default_scratch(&so_far.state_dir)),
+        leave_free: leave_free.unwrap_or(LEAVE_FREE),
         programs,
         run_as: run_as.unwrap_or_else(|| RUN_AS.to_owned()),
     })
