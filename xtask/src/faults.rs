@@ -10,7 +10,7 @@ use crate::{Failure, cargo, setup};
 
 pub(crate) const AREA: &str = "backup";
 /// Where the tests of bad days are.
-const TESTS: &str = "package(groundskeeper-backup) and test(/^(faults|proof::faults|proof::bolts)::/) \
+const TESTS: &str = "package(groundskeeper-backup) and test(/^(faults|objects::faults|proof::faults|proof::bolts)::/) \
                      or package(groundskeeper) and test(/^backup_killed::/)";
 
 /// One test, as nextest told of it.

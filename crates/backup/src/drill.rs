@@ -6,7 +6,7 @@ use crate::programs::Programs;
 use crate::proof::{climb, not_tried};
 use crate::repository::{Repository, StoredSet};
 use crate::restore::link_tablespaces;
-use crate::scratch::{Room, ScratchPlace};
+use crate::scratch::{Room, ScratchPlace, keep_out_of};
 use crate::source::postgres::DATA;
 use crate::vault::{Settings, receipt};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, Part, Receipt, Rung, SetId};
@@ -70,6 +70,9 @@ impl Drill<'_> {
         let runtime = Handle::current();
         let room = Room { needed: self.part.bytes + besides(self.part.bytes), left_free: self.settings.leave_free };
         let (scratch, run_as) = (&self.settings.scratch, &self.settings.run_as);
+        if let Some(Err(error)) = self.settings.place.folder().map(|folder| keep_out_of(scratch, folder)) {
+            return Ok(not_tried(&error.to_string(), now));
+        }
         let place = match runtime.block_on(ScratchPlace::make(scratch, run_as, self.live, room)) {
             Ok(place) => place,
             Err(error) => return Ok(not_tried(&error.to_string(), now)),

@@ -5,6 +5,7 @@
 //! | [`vault`] | the façade: make a set, list, verify, drill, restore |
 //! | [`observe`] | what the watch looks at, at the cost of a few system calls |
 //! | `make`, `verify`, `drill`, `restore` | one file for each thing that the façade does |
+//! | [`place`] | where a repository is: a folder, or a bucket of an object store; limits |
 //! | `repository` | the restic format through `rustic_core`, over `object_store` |
 //! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, files |
 //! | [`proof`], [`scratch`] | the rungs of the ladder, and the scratch server that they boot |
@@ -15,6 +16,7 @@
 
 pub mod error;
 pub mod observe;
+pub mod place;
 pub mod programs;
 pub mod proof;
 pub mod scratch;
@@ -29,4 +31,5 @@ mod verify;
 
 pub use error::{Error, Result};
 pub use observe::{Lookout, observe};
+pub use place::Place;
 pub use vault::{Settings, Vault};

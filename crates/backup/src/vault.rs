@@ -1,7 +1,8 @@
 //! The façade.
 
 use crate::error::{Error, Result};
-use crate::repository::{Lock, Repository, StoredSet};
+use crate::place::Place;
+use crate::repository::{Lock, Repository, StoredSet, glance};
 use crate::{drill, make, restore, verify};
 use groundskeeper_core::SystemId;
 use groundskeeper_core::receipt::{Receipt, SetId};
@@ -16,8 +17,8 @@ use std::time::Duration;
 /// Where sets go, what goes into them, and where they are proven.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The folder of the repository.
-    pub folder: PathBuf,
+    /// Where the repository is.
+    pub place: Place,
     pub key: KeySource,
     pub postgres: Vec<PostgresSource>,
     /// Where drills restore to; a folder of our own is made in it and removed.
@@ -124,11 +125,11 @@ impl Vault {
     pub async fn init(&self) -> Result<bool> {
         self.blocking(|settings| {
             let key = settings.key.read()?;
-            if Repository::is_there(&settings.folder)? {
-                Repository::open(&settings.folder, &key)?;
+            if Repository::is_there(&settings.place)? {
+                Repository::open(&settings.place, &key)?;
                 return Ok(false);
             }
-            Repository::init(&settings.folder, &key)?;
+            Repository::init(&settings.place, &key)?;
             Ok(true)
         })
         .await
@@ -138,7 +139,7 @@ impl Vault {
     /// `missing`; when none could, it is an error and there is no set.
     pub async fn make(&self, own: Vec<Own>, now: Timestamp) -> Result<Receipt> {
         self.opened(move |settings, repository| {
-            let _lock = Lock::take(&settings.folder)?;
+            let _lock = Lock::take(&settings.place, repository, now)?;
             make::make(settings, repository, own, now)
         })
         .await
@@ -157,7 +158,7 @@ impl Vault {
     pub async fn verify(&self, set: Option<&SetId>, now: Timestamp) -> Result<Receipt> {
         let wanted = set.cloned();
         self.opened(move |settings, repository| {
-            let _lock = Lock::take(&settings.folder)?;
+            let _lock = Lock::take(&settings.place, repository, now)?;
             verify::verify(repository, wanted.as_ref(), now)
         })
         .await
@@ -168,7 +169,7 @@ impl Vault {
     pub async fn drill(&self, set: Option<&SetId>, budget: Duration, now: Timestamp) -> Result<Receipt> {
         let wanted = set.cloned();
         self.opened(move |settings, repository| {
-            let _lock = Lock::take(&settings.folder)?;
+            let _lock = Lock::take(&settings.place, repository, now)?;
             drill::drill(settings, repository, wanted.as_ref(), budget, now)
         })
         .await
@@ -200,21 +201,26 @@ impl Vault {
         self.opened(move |_, repository| repository.remove_key(&id)).await
     }
 
-    /// The disk that the repository lies on.
-    pub async fn space(&self) -> Result<Space> {
+    /// The disk that the repository lies on. None for an object store: it does not tell.
+    pub async fn space(&self) -> Result<Option<Space>> {
         self.blocking(|settings| {
-            let found = rustix::fs::statvfs(&settings.folder).map_err(|error| Error::Place {
-                place: settings.folder.display().to_string(),
-                why: error.to_string(),
-            })?;
-            Ok(Space { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize })
+            let Some(folder) = settings.place.folder() else { return Ok(None) };
+            let found = rustix::fs::statvfs(folder)
+                .map_err(|error| Error::Place { place: settings.place.to_string(), why: error.to_string() })?;
+            Ok(Some(Space { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize }))
         })
         .await
+    }
+
+    /// Whether an object store has the repository, and with `listed` a number for what it holds. Asks for no key, and
+    /// does not wait long.
+    pub(crate) async fn glance(&self, listed: bool) -> Result<Option<u64>> {
+        self.blocking(move |settings| glance(&settings.place, listed)).await
     }
 }
 
 fn open(settings: &Settings) -> Result<Repository> {
-    Repository::open(&settings.folder, &settings.key.read()?)
+    Repository::open(&settings.place, &settings.key.read()?)
 }
 
 /// What is known of a set.

@@ -27,6 +27,8 @@ pub(crate) fn verify(repository: &Repository, wanted: Option<&SetId>, now: Times
             shown: "every entry, byte and chunk that the sources sent is there".to_owned(),
             not_covered: Vec::new(),
         },
+        // What keeps us from looking is not held against the set.
+        Err(error) if repository.place_failed() => return Err(error),
         Err(error) => ClimbOutcome::Failed { why: error.to_string() },
     };
     kept.climbs.push(climb(Rung::Stored, started, outcome));

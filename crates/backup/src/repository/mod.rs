@@ -8,12 +8,15 @@
 //! | `writer` | a set while it is made |
 //! | `reader` | lists, restores, reads back |
 //! | `receipts` | the proofs, beside restic's own files |
-//! | `lock` | one of us at a time |
+//! | `lock`, `claim` | one of us at a time: a file's lock, an object that says whose it is |
+//! | `glance` | what has changed, without the key |
 //!
 //! Everything here is synchronous and must be called from threads that may block.
 
+mod claim;
 mod crypt;
 pub(crate) mod feed;
+mod glance;
 mod lock;
 mod reader;
 mod receipts;
@@ -21,11 +24,13 @@ mod store;
 mod tree;
 mod writer;
 
+pub(crate) use glance::glance;
 pub(crate) use lock::Lock;
 pub(crate) use reader::StoredSet;
 pub(crate) use writer::SetWriter;
 
 use crate::error::{Error, Result};
+use crate::place::{Patience, Place};
 use crate::vault::KeyInfo;
 use bytesize::ByteSize;
 use crypt::Crypt;
@@ -46,6 +51,8 @@ const CHUNK: u64 = 512 << 10;
 const PACK: u64 = 16 << 20;
 /// What a run has not finished.
 const PENDING: &str = "pending";
+/// The file that makes a place a repository.
+const CONFIG: &str = "config";
 /// What is a set of ours.
 const SET: &str = "groundskeeper-set";
 
@@ -66,17 +73,22 @@ impl std::fmt::Debug for Repository {
 }
 
 impl Repository {
-    /// Makes a repository in a folder that is empty, or not there yet.
-    pub(crate) fn init(folder: &Path, key: &SecretString) -> Result<Self> {
-        let place = folder.display().to_string();
-        let refused = |error: std::io::Error| Error::Place { place: place.clone(), why: error.to_string() };
-        make_private(folder).map_err(refused)?;
-        let foreign = std::fs::read_dir(folder).map_err(refused)?.next().is_some();
-        if foreign {
-            let why = "the folder is not empty; a repository wants one of its own".to_owned();
-            return Err(Error::Place { place, why });
-        }
-        let store = open_store(folder)?;
+    /// Makes a repository in a place that is empty, or a folder that is not there yet.
+    pub(crate) fn init(place: &Place, key: &SecretString) -> Result<Self> {
+        let store = if let Some(folder) = place.folder() {
+            let refused = |error: std::io::Error| Error::Place { place: place.to_string(), why: error.to_string() };
+            make_private(folder).map_err(refused)?;
+            if std::fs::read_dir(folder).map_err(refused)?.next().is_some() {
+                return Err(not_empty(place));
+            }
+            Store::open(place, Patience::Work)?
+        } else {
+            let store = Store::open(place, Patience::Work)?;
+            if !store.is_empty().map_err(|error| store.refused(&error))? {
+                return Err(not_empty(place));
+            }
+            store
+        };
         let opened = rustic(&store)?
             .init(&Credentials::password(key.expose_secret()), &described(), &settings())
             .map_err(|error| store_error(&store, &error))?;
@@ -84,11 +96,11 @@ impl Repository {
     }
 
     /// Opens a repository; the key is tried on every key file, which takes a tenth of a second each on purpose.
-    pub(crate) fn open(folder: &Path, key: &SecretString) -> Result<Self> {
-        if !Self::is_there(folder)? {
-            return Err(Error::NoRepository { place: folder.display().to_string() });
+    pub(crate) fn open(place: &Place, key: &SecretString) -> Result<Self> {
+        if !Self::is_there(place)? {
+            return Err(Error::NoRepository { place: place.to_string() });
         }
-        let store = open_store(folder)?;
+        let store = Store::open(place, Patience::Work)?;
         let opened = rustic(&store)?.open(&Credentials::password(key.expose_secret())).map_err(|error| {
             if error.is_incorrect_password() {
                 Error::WrongKey { place: store.place().to_owned() }
@@ -99,12 +111,14 @@ impl Repository {
         Ok(Self::opened(store, &opened))
     }
 
-    /// Whether the folder holds a repository.
-    pub(crate) fn is_there(folder: &Path) -> Result<bool> {
-        folder
-            .join("config")
-            .try_exists()
-            .map_err(|error| Error::Place { place: folder.display().to_string(), why: error.to_string() })
+    /// Whether the place holds a repository.
+    pub(crate) fn is_there(place: &Place) -> Result<bool> {
+        if let Some(folder) = place.folder() {
+            let looked = folder.join(CONFIG).try_exists();
+            return looked.map_err(|error| Error::Place { place: place.to_string(), why: error.to_string() });
+        }
+        let store = Store::open(place, Patience::Work)?;
+        store.exists(CONFIG).map_err(|error| store.refused(&error))
     }
 
     fn opened(store: Store, opened: &Rustic<OpenStatus>) -> Self {
@@ -124,6 +138,20 @@ impl Repository {
 
     fn error(&self, error: &RusticError) -> Error {
         store_error(&self.store, error)
+    }
+
+    /// What is stored cannot be used. When that is because the store did not answer, it is the store's fault.
+    fn damaged(&self, why: String) -> Error {
+        let place = self.place().to_owned();
+        match self.store.failure() {
+            Some(why) => Error::Place { place, why },
+            None => Error::Damaged { place, why },
+        }
+    }
+
+    /// Whether an object store failed since this repository was opened: then nothing can be said of what it holds.
+    pub(crate) fn place_failed(&self) -> bool {
+        self.store.failure().is_some()
     }
 
     pub(crate) fn keys(&self) -> Result<Vec<KeyInfo>> {
@@ -167,8 +195,10 @@ impl Repository {
     }
 }
 
-fn open_store(folder: &Path) -> Result<Store> {
-    Store::folder(folder).map_err(|error| Error::Place { place: folder.display().to_string(), why: error.to_string() })
+fn not_empty(place: &Place) -> Error {
+    let what = if place.folder().is_some() { "the folder" } else { "it" };
+    let why = format!("{what} is not empty; a repository wants one of its own");
+    Error::Place { place: place.to_string(), why }
 }
 
 fn rustic(store: &Store) -> Result<Rustic<()>> {
@@ -202,7 +232,7 @@ fn make_private(folder: &Path) -> std::io::Result<()> {
 }
 
 fn store_error(store: &Store, error: &RusticError) -> Error {
-    let why = plain(error);
+    let why = store.failure().unwrap_or_else(|| plain(error));
     Error::Place { place: store.place().to_owned(), why }
 }
 

@@ -148,6 +148,11 @@ impl Repository {
                     verified.bytes += u64::from(size.unwrap_or(0));
                     match self.wrong(&pack) {
                         None => drop(good.insert(name)),
+                        // A store that does not answer says nothing about what it holds. What was read so far is known.
+                        Some(why) if self.place_failed() => {
+                            self.keep_verified_packs(&good)?;
+                            return Err(self.damaged(why));
+                        }
                         Some(why) => bad.push((pack, why)),
                     }
                 }
@@ -214,10 +219,7 @@ impl Repository {
             return Err(refused("it is not empty, and nothing that is there is ever overwritten".to_owned()));
         }
         let view = self.full()?;
-        let damaged = |error: &rustic_core::RusticError| Error::Damaged {
-            place: self.place().to_owned(),
-            why: super::plain(error),
-        };
+        let damaged = |error: &rustic_core::RusticError| self.damaged(super::plain(error));
         let node = view.node_from_path(set.snapshot.tree, Path::new(part)).map_err(|error| damaged(&error))?;
         let target = into.display().to_string();
         let destination = LocalDestination::new(&target, true, false).map_err(|error| refused(super::plain(&error)))?;
@@ -228,10 +230,8 @@ impl Repository {
             view.prepare_restore(&options, nodes.clone(), &destination, false).map_err(|error| damaged(&error))?;
         // It panics on a chunk that cannot be decrypted.
         let restoring = AssertUnwindSafe(|| view.restore(plan, &options, nodes, &destination));
-        let restored = catch_unwind(restoring).map_err(|_| Error::Damaged {
-            place: self.place().to_owned(),
-            why: format!("{part} has a chunk that is not what was written"),
-        })?;
+        let restored = catch_unwind(restoring)
+            .map_err(|_| self.damaged(format!("{part} has a chunk that is not what was written")))?;
         restored.map_err(|error| damaged(&error))?;
         let written = measure(into).map_err(|error| refused(error.to_string()))?;
         let (tallies, _) = self.walk(&view, set)?;

@@ -24,6 +24,8 @@ mod wal;
 
 pub use folder::DataFolder;
 pub use guard::Room;
+pub(crate) use guard::keep_out_of;
+pub(crate) use marked::started as process_start;
 pub(crate) use server::said;
 pub use server::{ScratchServer, Setback};
 pub use user::User;

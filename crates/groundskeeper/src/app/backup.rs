@@ -8,8 +8,9 @@ use crate::clock::Clock;
 use crate::config::{Settings, did_you_mean};
 use crate::stack::Stack;
 use crate::tasks::{self, Climbed, Proof};
+use groundskeeper_backup::place::{Bucket, Storage};
 use groundskeeper_backup::vault::KeySource;
-use groundskeeper_backup::{self as backup, Error, Vault};
+use groundskeeper_backup::{self as backup, Error, Place, Vault};
 use groundskeeper_core::SystemKind;
 use groundskeeper_core::check::judge_all;
 use groundskeeper_core::quantity::{format_bytes, format_seconds, seconds_between};
@@ -114,10 +115,17 @@ impl Backups {
         Ok(Self { vault: Vault::new(backup), clock: Clock::wall() })
     }
 
-    /// Those in a folder, where nothing but the key is left.
-    pub fn at(folder: &Path, key_file: &Path) -> Self {
+    /// Those in a folder, or in an object store by its address, where nothing but the key is left. How that store is
+    /// reached is then in the environment.
+    pub fn at(repository: &str, key_file: &Path) -> Result<Self, CallError> {
+        let place = if Place::is_address(repository) {
+            let bucket = Bucket::parse(repository, Storage::default());
+            Place::of_bucket(bucket.map_err(|why| CallError::usage(format!("--repository: {why}")))?)
+        } else {
+            Place::of_folder(repository)
+        };
         let vault = Vault::new(backup::Settings {
-            folder: folder.to_owned(),
+            place,
             key: KeySource::File(key_file.to_owned()),
             postgres: Vec::new(),
             scratch: std::env::temp_dir(),
@@ -125,11 +133,11 @@ impl Backups {
             programs: Vec::new(),
             run_as: "postgres".to_owned(),
         });
-        Self { vault, clock: Clock::wall() }
+        Ok(Self { vault, clock: Clock::wall() })
     }
 
     fn repository(&self) -> String {
-        self.vault.settings().folder.display().to_string()
+        self.vault.settings().place.to_string()
     }
 
     pub async fn init(&self) -> Result<BackupInitView, CallError> {

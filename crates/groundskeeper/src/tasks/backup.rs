@@ -147,12 +147,11 @@ async fn would(shop: &Shop, vault: &Vault) -> End<Found> {
         }),
         Err(error) => details.push(format!("it would fail: {error}")),
     }
-    if let Ok(space) = space {
+    if let Ok(Some(space)) = space {
         details.push(format!("{} are free", format_bytes(space.free as f64)));
     }
     let systems = settings.postgres.len();
-    let summary =
-        format!("would make a set of {systems} Postgres and the keeper itself in {}", settings.folder.display());
+    let summary = format!("would make a set of {systems} Postgres and the keeper itself in {}", settings.place);
     End { ok, summary, found: Found { details, ..Found::default() } }
 }
 

@@ -1,5 +1,6 @@
 //! `[backup]`: where sets go, what opens the repository, what goes into a set, where it is proven.
 
+use super::storage;
 use super::systems::default_deadline;
 use crate::config::nearest::did_you_mean;
 use crate::config::raw::{At, Section};
@@ -11,7 +12,6 @@ use groundskeeper_core::{SystemId, SystemKind};
 use secrecy::SecretString;
 use std::path::{Path, PathBuf};
 
-const FOLDER: &str = "/var/backups/groundskeeper";
 const SCRATCH: &str = "/var/tmp/groundskeeper";
 /// Bytes of the scratch folder's disk that stay free: the machine logs and swaps while a drill runs.
 const LEAVE_FREE: u64 = 5 << 30;
@@ -31,7 +31,7 @@ pub(super) fn system(settings: backup::Settings) -> SystemSettings {
 /// `so_far` has the systems and the state folder.
 pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::Settings> {
     let section = top.section("backup")?;
-    let folder = repository(&section);
+    let place = storage::place(&section);
     let key = key(&section);
     let postgres = sources(top, &section, so_far);
     let scratch = folder_of(&section, "scratch", SCRATCH);
@@ -46,7 +46,7 @@ pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::S
     });
     section.finish();
     Some(backup::Settings {
-        folder: folder?,
+        place: place?,
         key: key?,
         postgres,
         scratch: scratch.unwrap_or_else(|| default_scratch(&so_far.state_dir)),
@@ -61,21 +61,8 @@ fn default_scratch(state_dir: &Path) -> PathBuf {
     if rustix::process::geteuid().is_root() { PathBuf::from(SCRATCH) } else { state_dir.join("scratch") }
 }
 
-fn repository(section: &Section<'_>) -> Option<PathBuf> {
-    let written = section.required_secret("repository", FOLDER)?;
-    if written.value.contains("://") {
-        let message = format!(
-            "`repository`{}: this version stores in a folder only; write a whole path such as \"{FOLDER}\"",
-            section.place()
-        );
-        section.problem(written.at, message);
-        return None;
-    }
-    whole_path(section, "repository", &written, FOLDER)
-}
-
 /// A folder of our own may not depend on where the keeper was started.
-fn whole_path(section: &Section<'_>, key: &str, written: &At<String>, example: &str) -> Option<PathBuf> {
+pub(super) fn whole_path(section: &Section<'_>, key: &str, written: &At<String>, example: &str) -> Option<PathBuf> {
     let path = PathBuf::from(&written.value);
     if path.is_absolute() {
         return Some(path);

@@ -4,6 +4,7 @@
 mod backup;
 mod checks;
 mod notify;
+mod storage;
 mod systems;
 mod tasks;
 
