@@ -11,7 +11,7 @@ use crate::{Failure, cargo, setup};
 pub(crate) const AREA: &str = "backup";
 /// Where the tests of bad days are.
 const TESTS: &str = "package(groundskeeper-backup) and test(/^(faults|objects::faults|proof::faults|proof::bolts)::/) \
-                     or package(groundskeeper) and test(/^backup_killed::/)";
+                     or package(groundskeeper) and test(/^(backup_killed|backup_objects)::/)";
 
 /// One test, as nextest told of it.
 #[derive(Debug, PartialEq)]

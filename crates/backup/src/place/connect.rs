@@ -34,8 +34,8 @@ pub(super) fn objects(bucket: &Bucket, patience: Patience) -> Result<Arc<dyn Obj
 /// What a builder complains of is a setting that is missing or wrong; it repeats none that is secret.
 fn refused(error: StoreError) -> String {
     match error {
-        StoreError::Generic { source, .. } => source.to_string(),
-        other => other.to_string(),
+        StoreError::Generic { source, .. } => format!("{source}; see [backup.storage]"),
+        other => format!("{other}; see [backup.storage]"),
     }
 }
 

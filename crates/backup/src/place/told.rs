@@ -6,9 +6,17 @@ use object_store::Error as StoreError;
 use std::error::Error;
 use std::fmt::Write as _;
 
+/// Where a cloud gives its machines their credentials. Asked last, so that outside of a cloud nobody answers there.
+const CLOUDS: [&str; 3] = ["169.254.169.254", "169.254.170.2", "metadata.google.internal"];
+
 /// What went wrong, and what to do.
 pub(crate) fn told(error: &StoreError) -> String {
     let text = chain(error);
+    if CLOUDS.iter().any(|address| text.contains(address)) {
+        return "there are no credentials: none in [backup.storage], none in the environment, and this machine has no role \
+                that gives some"
+            .to_owned();
+    }
     let answer = Answer::read(&text);
     let mut sentence = match (answer.code.as_deref(), answer.status) {
         (Some(code @ ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired")), _) => {
@@ -193,6 +201,9 @@ mod tests {
         );
         assert!(of("HTTP error: dns error: failed to lookup address information").contains("looked up"));
         assert!(of("HTTP error: invalid peer certificate: UnknownIssuer").contains("`ca_file`"));
+        let role =
+            "Error performing PUT http://169.254.169.254/latest/api/token in 5s - HTTP error: operation timed out";
+        assert!(of(role).starts_with("there are no credentials"));
         assert_eq!(of("something else"), "Generic S3 error: something else: something else");
     }
 }

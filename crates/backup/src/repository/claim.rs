@@ -4,7 +4,8 @@
 //!
 //! It is written with a condition (only if absent, only if unchanged), which S3, Google and Azure know. A store that does
 //! not is asked again after a moment whether the object is still ours. Who finds that another one took its lock over, as
-//! after a long sleep of the machine, writes nothing any more: [`Store::revoke`].
+//! after a long sleep of the machine, writes nothing any more: [`Store::revoke`]. The snapshot that makes a set is written
+//! only after another look.
 
 use super::store::Store;
 use crate::error::{Error, Result};
@@ -26,6 +27,7 @@ const STALE_SECONDS: f64 = 1_800.0;
 const GIVEN_UP_AFTER: Duration = Duration::from_mins(25);
 /// How long two who write without a condition wait for each other.
 const SETTLES: Duration = Duration::from_secs(2);
+const TAKEN: &str = "another process has taken its lock over; run it again";
 /// Others may be faster so often.
 const TRIES: usize = 5;
 
@@ -95,6 +97,7 @@ impl Held {
     pub(super) fn take(store: &Store, now: Timestamp) -> Result<Self> {
         let claim = Claim::new(now)?;
         let version = store.wait(acquire(store, &claim, now))?;
+        store.hold(&claim.id);
         let renewing = store.spawn(renew(store.clone(), claim.clone(), version, Instant::now()));
         Ok(Self { store: store.clone(), claim, renewing })
     }
@@ -116,6 +119,18 @@ impl Drop for Held {
             tracing::warn!(%why, "the lock of the repository could not be taken away; it runs out by itself");
         }
     }
+}
+
+/// Fails when the lock is not ours any more. To be asked before what cannot be taken back: a machine that slept does not
+/// know how long.
+pub(super) fn confirm(store: &Store) -> Result<()> {
+    let Some(id) = store.held() else { return Ok(()) };
+    let seen = store.wait(look(store)).map_err(|error| store.refused(&error))?;
+    if seen.is_some_and(|(held, _)| held.is_ok_and(|held| held.id == id)) {
+        return Ok(());
+    }
+    store.revoke(TAKEN);
+    Err(Error::Place { place: store.place().to_owned(), why: TAKEN.to_owned() })
 }
 
 /// The lock as it is written now; `Err` inside when nobody can read it.
@@ -202,7 +217,7 @@ async fn renew(store: Store, first: Claim, mut version: UpdateVersion, taken: In
             Ok(Some(next)) => {
                 (version, last, pause) = (next, Instant::now(), RENEWED_EVERY);
             }
-            Ok(None) => return store.revoke("another process has taken its lock over; run it again"),
+            Ok(None) => return store.revoke(TAKEN),
             Err(error) if last.elapsed() > GIVEN_UP_AFTER => {
                 let why = store.told(&error);
                 return store.revoke(&format!("its lock could not be renewed, so others may take it over: {why}"));
@@ -322,8 +337,11 @@ mod tests {
         let store = store();
         let blocking = store.clone();
         let held = tokio::task::spawn_blocking(move || Held::take(&blocking, now()).unwrap()).await.unwrap();
+        let blocking = store.clone();
+        let confirmed = move || confirm(&blocking);
+        tokio::task::spawn_blocking(confirmed.clone()).await.unwrap().unwrap();
         acquire(&store, &other(), minutes(60.0)).await.unwrap();
-        store.revoke("another process has taken its lock over; run it again");
+        assert!(tokio::task::spawn_blocking(confirmed).await.unwrap().is_err());
         let error = store.put_mode("snapshots/1", Vec::new(), PutMode::Overwrite).await.unwrap_err();
         assert!(store.told(&error).contains("has taken its lock over"), "{error}");
         tokio::task::spawn_blocking(move || drop(held)).await.unwrap();

@@ -32,6 +32,8 @@ pub(super) struct Store {
     /// answer.
     failure: Arc<Mutex<Option<String>>>,
     left: Left,
+    /// The id of the lock that is held, where that is an object.
+    held: Arc<OnceLock<String>>,
     /// Why nothing may be written any more.
     revoked: Arc<OnceLock<String>>,
 }
@@ -60,6 +62,7 @@ impl Store {
             remote: false,
             failure: Arc::default(),
             left: Left::default(),
+            held: Arc::default(),
             revoked: Arc::default(),
         }
     }
@@ -93,6 +96,16 @@ impl Store {
     /// The last failure of an object store, in a sentence: what followed from it is not the fault of what is stored.
     pub(super) fn failure(&self) -> Option<String> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on this lock is held, until this store goes: one is taken for one opening of a repository.
+    pub(super) fn hold(&self, id: &str) {
+        // Nobody takes a second one.
+        let _ = self.held.set(id.to_owned());
+    }
+
+    pub(super) fn held(&self) -> Option<&str> {
+        self.held.get().map(String::as_str)
     }
 
     /// A lock that could not be taken away.

@@ -172,6 +172,7 @@ impl SetWriter<'_> {
         if !wrong.is_empty() {
             return Err(Error::Damaged { place: repository.place().to_owned(), why: wrong.join("; ") });
         }
+        super::claim::confirm(&repository.store)?;
         view.save_snapshots(vec![made.snapshot]).map_err(|error| repository.error(&error))?;
         Ok(self.added)
     }
