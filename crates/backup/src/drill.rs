@@ -7,7 +7,7 @@ use crate::programs::{Programs, RedisPrograms};
 use crate::proof::{self, climb, not_tried};
 use crate::repository::{Hold, Repository, StoredSet};
 use crate::restore::link_tablespaces;
-use crate::scratch::{Room, ScratchPlace};
+use crate::scratch::{Room, ScratchPlace, keep_out_of};
 use crate::source::postgres::DATA;
 use crate::vault::{Settings, receipt};
 use groundskeeper_core::receipt::{
@@ -32,7 +32,7 @@ pub(crate) fn drill(
     now: Timestamp,
 ) -> Result<Receipt> {
     let started = Instant::now();
-    let (set, _hold) = Hold::on(&settings.folder, repository, wanted)?;
+    let (set, _hold) = Hold::on(&settings.place, repository, wanted)?;
     let mut kept = receipt(repository, &set)?;
     let live: Vec<&Cluster> = kept.parts.iter().filter_map(|part| part.postgres.as_ref()).collect();
     let mut climbs = Vec::new();
@@ -111,6 +111,9 @@ impl Drill<'_> {
         let runtime = Handle::current();
         let room = Room { needed: self.part.bytes + besides(self.part.bytes), left_free: self.settings.leave_free };
         let (scratch, run_as) = (&self.settings.scratch, &self.settings.run_as);
+        if let Some(Err(error)) = self.settings.place.folder().map(|folder| keep_out_of(scratch, folder)) {
+            return Ok(not_tried(&error.to_string(), now));
+        }
         let place = match runtime.block_on(ScratchPlace::make(scratch, run_as, self.live, room)) {
             Ok(place) => place,
             Err(error) => return Ok(not_tried(&error.to_string(), now)),

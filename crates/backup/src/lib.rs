@@ -9,6 +9,7 @@
 //! | [`progress`] | how far the work is |
 //! | `steps` | what a person does with what was restored |
 //! | `replace` | what is moved aside for a restore, and what never is |
+//! | [`place`] | where a repository is: a folder, or a bucket of an object store; limits |
 //! | `repository` | the restic format through `rustic_core`, over `object_store` |
 //! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, Redis as a replica, Qdrant by snapshots, folders |
 //! | `rdb` | the file format of Redis: its checksum, its structure |
@@ -20,6 +21,7 @@
 
 pub mod error;
 pub mod observe;
+pub mod place;
 pub mod programs;
 pub mod progress;
 pub mod proof;
@@ -40,6 +42,7 @@ mod verify;
 
 pub use error::{Error, Result};
 pub use observe::{Lookout, observe};
+pub use place::Place;
 pub use progress::{Done, Progress};
 pub use prune::{Freed, PrunePlan, Pruned, Retention};
 pub use vault::{Settings, Vault};

@@ -1,5 +1,8 @@
 //! What the watch sees of the repository every half minute, at the cost of a few system calls.
 //!
+//! An object store is asked whether the repository is there, which costs next to nothing; its lists cost money, and are read
+//! every five minutes.
+//!
 //! Opening a repository is slow on purpose (the key is stretched), so it is opened anew only when something in the folder
 //! or the key's file has changed, and once in a while to be sure. What stands in between is what was read last.
 //!
@@ -7,6 +10,7 @@
 //! deadline, instead of adding a stuck thread every half minute.
 
 use crate::error::Error;
+use crate::place::Place;
 use crate::vault::{KeySource, Vault};
 use groundskeeper_core::observation::{self, Failure, FailureKind, Gap, LastRun, Part, Reading, of_interest};
 use groundskeeper_core::quantity::seconds_between;
@@ -27,6 +31,8 @@ use tokio::sync::Mutex as Turn;
 const HOLDS_SECONDS: f64 = 3_600.0;
 /// And one that failed for so long, because what mends it may leave no trace there either.
 const FAILED_HOLDS_SECONDS: f64 = 300.0;
+/// So long a list of an object store holds.
+const GLANCE_HOLDS_SECONDS: f64 = 300.0;
 /// What lies in these changes all the time during a backup, and tells nothing of the sets.
 const OTHERS: [&str; 6] = ["data", "index", "locks", "tmp", "holds", "groundskeeper.lock"];
 
@@ -43,6 +49,8 @@ pub struct Lookout {
 struct Memory {
     listed: Option<Listed>,
     last_run: Option<LastRun>,
+    /// What the lists of an object store looked like.
+    glanced: Option<(Timestamp, u64)>,
 }
 
 /// What was read when the folder looked like this.
@@ -64,13 +72,21 @@ impl Lookout {
     }
 
     /// Where the repository is.
-    pub fn folder(&self) -> &Path {
-        &self.vault.settings().folder
+    pub fn place(&self) -> &Place {
+        &self.vault.settings().place
     }
 
     /// Remembers how the last run that was to make a set ended: of one that made none the repository knows nothing.
     pub fn remember(&self, run: LastRun) {
-        self.memory().last_run = Some(run);
+        let mut memory = self.memory();
+        memory.last_run = Some(run);
+        // It has changed what is there.
+        memory.glanced = None;
+    }
+
+    fn glanced(&self, now: Timestamp) -> Option<u64> {
+        let (at, seen) = self.memory().glanced?;
+        (0.0..GLANCE_HOLDS_SECONDS).contains(&seconds_between(at, now)).then_some(seen)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -91,7 +107,7 @@ impl Lookout {
 /// gap, and the rest is still told.
 pub async fn observe(lookout: &Lookout, now: Timestamp, deadline: Duration) -> Reading<observation::Backup> {
     let started = Instant::now();
-    let address = lookout.folder().display().to_string();
+    let address = lookout.place().to_string();
     let looking = async {
         let (turn, own, address) = (Arc::clone(&lookout.turn).lock_owned().await, lookout.clone(), address.clone());
         let bug = Failure {
@@ -122,10 +138,13 @@ async fn look(
     started: Instant,
     now: Timestamp,
 ) -> Result<(f64, observation::Backup), Failure> {
-    let stamp = stamp(lookout).await.map_err(|error| unreached(&error, address))?;
+    let stamp = stamp(lookout, address, now).await?;
     let latency = started.elapsed().as_secs_f64();
-    let space = lookout.vault.space().await.map_err(|error| Gap::new(error.to_string()));
-    let space = space.map(|space| observation::Space { total: space.total, free: space.free });
+    let space = match lookout.vault.space().await {
+        Ok(Some(space)) => Ok(observation::Space { total: space.total, free: space.free }),
+        Ok(None) => Err(Gap::new("an object store does not tell how much room is left; watch its quota and its bill")),
+        Err(error) => Err(Gap::new(error.to_string())),
+    };
     let listed = if let Some(listed) = lookout.still_good(stamp, now) {
         listed
     } else {
@@ -161,14 +180,43 @@ async fn list(vault: &Vault, stamp: u64, address: &str, now: Timestamp) -> Resul
     Err(Failure { kind, message: gap.reason, address: address.to_owned() })
 }
 
-/// What the folder and the key's file look like, in one number.
-async fn stamp(lookout: &Lookout) -> io::Result<u64> {
+/// What the place and the key's file look like, in one number.
+async fn stamp(lookout: &Lookout, address: &str, now: Timestamp) -> Result<u64, Failure> {
     let settings = lookout.vault.settings();
     let key = if let KeySource::File(file) = &settings.key { Some(file.clone()) } else { None };
-    let folder = settings.folder.clone();
-    // A thread of its own: a filesystem whose server is gone never answers.
-    let looked = groundskeeper_systems::deadline::aside("backup-stamp", move || stamp_of(&folder, key.as_deref()))?;
-    looked.await.map_err(|_| io::Error::other("the look at the folder ended without an answer"))?
+    let Some(folder) = settings.place.folder().map(Path::to_owned) else {
+        return stamp_of_objects(lookout, key.as_deref(), address, now).await;
+    };
+    let looking = async {
+        // A thread of its own: a filesystem whose server is gone never answers.
+        let looked = groundskeeper_systems::deadline::aside("backup-stamp", move || stamp_of(&folder, key.as_deref()))?;
+        looked.await.map_err(|_| io::Error::other("the look at the folder ended without an answer"))?
+    };
+    looking.await.map_err(|error| unreached(&error, address))
+}
+
+async fn stamp_of_objects(
+    lookout: &Lookout,
+    key: Option<&Path>,
+    address: &str,
+    now: Timestamp,
+) -> Result<u64, Failure> {
+    let known = lookout.glanced(now);
+    let seen = lookout.vault.glance(known.is_none()).await.map_err(|error| {
+        let (kind, message) = match error {
+            Error::NoRepository { .. } => (FailureKind::Missing, NOT_MADE.to_owned()),
+            Error::Place { why, .. } => (FailureKind::Interrupted, why),
+            other => (FailureKind::Interrupted, other.to_string()),
+        };
+        Failure { kind, message, address: address.to_owned() }
+    })?;
+    if let Some(seen) = seen {
+        lookout.memory().glanced = Some((now, seen));
+    }
+    let mut hasher = DefaultHasher::new();
+    seen.or(known).hash(&mut hasher);
+    hash_key(&mut hasher, key);
+    Ok(hasher.finish())
 }
 
 fn stamp_of(folder: &Path, key: Option<&Path>) -> io::Result<u64> {
@@ -184,13 +232,16 @@ fn stamp_of(folder: &Path, key: Option<&Path>) -> io::Result<u64> {
             hash(&mut hasher, &path, &entry);
         }
     }
-    if let Some(key) = key {
-        match fs::metadata(key) {
-            Ok(file) => hash(&mut hasher, key, &file),
-            Err(error) => error.kind().hash(&mut hasher),
-        }
-    }
+    hash_key(&mut hasher, key);
     Ok(hasher.finish())
+}
+
+fn hash_key(hasher: &mut DefaultHasher, key: Option<&Path>) {
+    let Some(key) = key else { return };
+    match fs::metadata(key) {
+        Ok(file) => hash(hasher, key, &file),
+        Err(error) => error.kind().hash(hasher),
+    }
 }
 
 /// In the order of their names. What vanished meanwhile is left out.
@@ -219,11 +270,11 @@ fn hash(hasher: &mut DefaultHasher, path: &Path, entry: &fs::Metadata) {
     modified.hash(hasher);
 }
 
+const NOT_MADE: &str = "there is no repository in it; `groundskeeper backup init` makes one";
+
 fn unreached(error: &io::Error, address: &str) -> Failure {
     let (kind, message) = match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => {
-            (FailureKind::Missing, "there is no repository in it; `groundskeeper backup init` makes one".to_owned())
-        }
+        ErrorKind::NotFound | ErrorKind::NotADirectory => (FailureKind::Missing, NOT_MADE.to_owned()),
         ErrorKind::PermissionDenied => (FailureKind::Denied, "permission denied".to_owned()),
         _ => (FailureKind::Interrupted, error.to_string()),
     };
@@ -240,7 +291,7 @@ mod tests {
 
     fn lookout(folder: &Path) -> Lookout {
         Lookout::new(Vault::new(Settings {
-            folder: folder.to_owned(),
+            place: Place::of_folder(folder),
             key: KeySource::Given(SecretString::from("secret")),
             postgres: Vec::new(),
             redis: Vec::new(),
@@ -298,6 +349,18 @@ mod tests {
         seen.push(now());
         let different: std::collections::BTreeSet<u64> = seen.iter().copied().collect();
         assert_eq!(different.len(), seen.len(), "{seen:?}");
+    }
+
+    #[test]
+    fn a_list_of_an_object_store_holds_for_five_minutes_and_until_we_change_it() {
+        let lookout = lookout(Path::new("/nowhere"));
+        let at: Timestamp = NOW.parse().unwrap();
+        let later = |seconds| groundskeeper_core::quantity::after(at, seconds);
+        lookout.memory().glanced = Some((at, 7));
+        assert_eq!(lookout.glanced(later(290.0)), Some(7));
+        assert_eq!((lookout.glanced(later(310.0)), lookout.glanced(later(-1.0))), (None, None));
+        lookout.remember(LastRun { at, failed: None });
+        assert_eq!(lookout.glanced(at), None);
     }
 
     #[test]

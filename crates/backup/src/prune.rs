@@ -5,7 +5,8 @@
 //! and not while anybody restores anything.
 
 use crate::error::Result;
-use crate::repository::{Claim, Hold, Lock, Removal, Repository, StoredSet};
+use crate::place::Place;
+use crate::repository::{Claim, Holds, Lock, Removal, Repository, StoredSet};
 use crate::vault::{Settings, Vault};
 use groundskeeper_core::receipt::SetId;
 use groundskeeper_core::retention::{Judged, Keep, Known, judge};
@@ -13,7 +14,6 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::path::Path;
 
 /// What is kept, and for how long the data of removed sets stay.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +78,7 @@ impl Vault {
     pub async fn plan_prune(&self, now: Timestamp) -> Result<PrunePlan> {
         let retention = self.retention().clone();
         self.opened(move |settings, repository| {
-            let (sets, removal) = plan(&settings.folder, repository, &retention, now)?;
+            let (sets, removal) = plan(&settings.place, repository, &retention, now)?;
             Ok(PrunePlan { keep: retention.keep, sets, freed: removal.map_or_else(Freed::default, |it| freed(&it)) })
         })
         .await
@@ -90,7 +90,7 @@ impl Vault {
     pub async fn prune(&self, sets: &[SetId], now: Timestamp) -> Result<Pruned> {
         let (retention, wanted) = (self.retention().clone(), sets.to_vec());
         self.opened(move |settings, repository| {
-            let _lock = Lock::take(&settings.folder)?;
+            let _lock = Lock::take(&settings.place, repository, now)?;
             prune(settings, repository, &retention, wanted, now)
         })
         .await
@@ -99,18 +99,20 @@ impl Vault {
 
 /// None in place of what would be removed while the clock is behind: then nothing is, not even what is due.
 fn plan(
-    folder: &Path,
+    place: &Place,
     repository: &Repository,
     retention: &Retention,
     now: Timestamp,
 ) -> Result<(Vec<Judged>, Option<Removal>)> {
     let stored = repository.sets()?;
-    let judged = judged(folder, repository, retention, &stored, now)?;
+    // Asking an object store for its clock writes something; the prune itself does.
+    let holds = Holds::look(place, repository, None)?;
+    let judged = judged(&holds, repository, retention, &stored, now)?;
     if is_behind(&stored, now) {
         return Ok((judged, None));
     }
     let going = judged.iter().filter(|judged| judged.verdict.is_removed()).map(|judged| judged.set.clone()).collect();
-    let removal = repository.plan_removal(&going, grace(folder, retention)?)?;
+    let removal = repository.plan_removal(&going, grace(&holds, retention)?)?;
     Ok((judged, Some(removal)))
 }
 
@@ -122,18 +124,23 @@ fn prune(
     now: Timestamp,
 ) -> Result<Pruned> {
     repository.refuse_foreign_locks()?;
+    repository.must_be_alone()?;
     let stored = repository.sets()?;
     if is_behind(&stored, now) {
         tracing::warn!("the clock is behind the newest set; nothing is removed until it has caught up");
         return Ok(Pruned { removed: Vec::new(), spared: wanted, freed: Freed::default() });
     }
-    let judged = judged(&settings.folder, repository, retention, &stored, now)?;
+    let place = &settings.place;
+    repository.sweep_holds(place, now)?;
+    let clock = repository.clock(place, now)?;
+    let holds = Holds::look(place, repository, Some(clock))?;
+    let judged = judged(&holds, repository, retention, &stored, now)?;
     let falls = |set: &SetId| judged.iter().any(|judged| judged.set == *set && judged.verdict.is_removed());
     // Before the claims, which look like holds.
-    let grace = grace(&settings.folder, retention)?;
+    let grace = grace(&holds, retention)?;
     let (mut claims, mut removed, mut spared) = (Vec::new(), BTreeSet::new(), Vec::new());
     for set in wanted {
-        let claim = if falls(&set) { Claim::on(&settings.folder, &set)? } else { None };
+        let claim = if falls(&set) { Claim::on(place, repository, &set, clock)? } else { None };
         match claim {
             Some(claim) => {
                 claims.push(claim);
@@ -152,7 +159,7 @@ fn prune(
 }
 
 fn judged(
-    folder: &Path,
+    holds: &Holds,
     repository: &Repository,
     retention: &Retention,
     stored: &[StoredSet],
@@ -162,7 +169,7 @@ fn judged(
         .iter()
         .map(|set| {
             let receipt = repository.receipt(&set.id)?;
-            Ok(Known::of(&set.id, set.made, receipt.as_ref(), Hold::is_on(folder, &set.id)?))
+            Ok(Known::of(&set.id, set.made, receipt.as_ref(), holds.is_on(&set.id)?))
         })
         .collect();
     Ok(judge(&retention.keep, &retention.zone, &known?, now))
@@ -173,8 +180,8 @@ fn is_behind(stored: &[StoredSet], now: Timestamp) -> bool {
 }
 
 /// None while anybody restores: it may have read the index before the packs that it needs were marked.
-fn grace(folder: &Path, retention: &Retention) -> Result<Option<SignedDuration>> {
-    Ok(if Hold::is_on_any(folder)? { None } else { Some(retention.grace) })
+fn grace(holds: &Holds, retention: &Retention) -> Result<Option<SignedDuration>> {
+    Ok(if holds.is_on_any()? { None } else { Some(retention.grace) })
 }
 
 fn freed(removal: &Removal) -> Freed {

@@ -23,7 +23,7 @@ pub(crate) fn restore(
     over: Option<Timestamp>,
 ) -> Result<Restored> {
     let started = Instant::now();
-    let (set, _hold) = Hold::on(&settings.folder, repository, wanted)?;
+    let (set, _hold) = Hold::on(&settings.place, repository, wanted)?;
     let known = receipt(repository, &set)?;
     let names: Vec<&String> = set.parts.iter().filter(|name| only.is_none_or(|only| only == **name)).collect();
     if names.is_empty() {

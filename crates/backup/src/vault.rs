@@ -1,9 +1,10 @@
 //! The façade.
 
 use crate::error::{Error, Result};
+use crate::place::Place;
 use crate::progress::Progress;
 use crate::prune::Retention;
-use crate::repository::{Lock, Repository, StoredSet};
+use crate::repository::{Lock, Repository, StoredSet, glance};
 use crate::{drill, make, restore, verify};
 use groundskeeper_core::SystemId;
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Receipt, Rung, SetId};
@@ -19,8 +20,8 @@ pub use crate::key::KeySource;
 /// Where sets go, what goes into them, and where they are proven.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The folder of the repository.
-    pub folder: PathBuf,
+    /// Where the repository is.
+    pub place: Place,
     pub key: KeySource,
     pub postgres: Vec<PostgresSource>,
     pub redis: Vec<RedisSource>,
@@ -167,11 +168,11 @@ impl Vault {
     pub async fn init(&self) -> Result<bool> {
         self.blocking(|settings| {
             let key = settings.key.read()?;
-            if Repository::is_there(&settings.folder)? {
-                Repository::open(&settings.folder, &key)?;
+            if Repository::is_there(&settings.place)? {
+                Repository::open(&settings.place, &key)?;
                 return Ok(false);
             }
-            Repository::init(&settings.folder, &key)
+            Repository::init(&settings.place, &key)
         })
         .await
     }
@@ -180,7 +181,11 @@ impl Vault {
     /// `missing`; when none could, it is an error and there is no set.
     pub async fn make(&self, own: Vec<Own>, now: Timestamp) -> Result<Receipt> {
         self.opened(move |settings, repository| {
-            let _lock = Lock::take(&settings.folder)?;
+            let _lock = Lock::take(&settings.place, repository, now)?;
+            // Otherwise a plan of retention would keep a set for a restore that is dead.
+            if let Err(error) = repository.sweep_holds(&settings.place, now) {
+                tracing::warn!(%error, "what dead restores left stays for now");
+            }
             make::make(settings, repository, own, now)
         })
         .await
@@ -220,7 +225,7 @@ impl Vault {
     pub async fn verify_within(&self, set: Option<&SetId>, budget: Duration, now: Timestamp) -> Result<Receipt> {
         let wanted = set.cloned();
         self.opened(move |settings, repository| {
-            let _lock = Lock::take(&settings.folder)?;
+            let _lock = Lock::take(&settings.place, repository, now)?;
             verify::verify(repository, wanted.as_ref(), budget, now)
         })
         .await
@@ -232,7 +237,7 @@ impl Vault {
     pub async fn drill(&self, set: Option<&SetId>, budget: Duration, now: Timestamp) -> Result<Receipt> {
         let wanted = set.cloned();
         self.opened(move |settings, repository| {
-            let _lock = Lock::take(&settings.folder)?;
+            let _lock = Lock::take(&settings.place, repository, now)?;
             let set = repository.set(wanted.as_ref())?;
             let known = receipt(repository, &set)?;
             if [Rung::Stored, Rung::Intact].into_iter().any(|rung| known.last(rung).is_none()) {
@@ -294,21 +299,26 @@ impl Vault {
         self.opened(move |_, repository| repository.remove_key(&id)).await
     }
 
-    /// The disk that the repository lies on.
-    pub async fn space(&self) -> Result<Space> {
+    /// The disk that the repository lies on. None for an object store: it does not tell.
+    pub async fn space(&self) -> Result<Option<Space>> {
         self.blocking(|settings| {
-            let found = rustix::fs::statvfs(&settings.folder).map_err(|error| Error::Place {
-                place: settings.folder.display().to_string(),
-                why: error.to_string(),
-            })?;
-            Ok(Space { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize })
+            let Some(folder) = settings.place.folder() else { return Ok(None) };
+            let found = rustix::fs::statvfs(folder)
+                .map_err(|error| Error::Place { place: settings.place.to_string(), why: error.to_string() })?;
+            Ok(Some(Space { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize }))
         })
         .await
+    }
+
+    /// Whether an object store has the repository, and with `listed` a number for what it holds. Asks for no key, and
+    /// does not wait long.
+    pub(crate) async fn glance(&self, listed: bool) -> Result<Option<u64>> {
+        self.blocking(move |settings| glance(&settings.place, listed)).await
     }
 }
 
 fn open(settings: &Settings) -> Result<Repository> {
-    Repository::open(&settings.folder, &settings.key.read()?)
+    Repository::open(&settings.place, &settings.key.read()?)
 }
 
 /// What is known of a set.

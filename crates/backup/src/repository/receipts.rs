@@ -70,5 +70,5 @@ fn read<T: DeserializeOwned>(store: &Store, name: &str) -> Result<Option<T>> {
 }
 
 fn refused(store: &Store, error: &StoreError) -> Error {
-    Error::Place { place: store.place().to_owned(), why: error.to_string() }
+    store.refused(error)
 }

@@ -4,6 +4,7 @@ mod configuration;
 mod faults;
 mod files;
 mod next_steps;
+mod objects;
 mod proof;
 mod prune;
 mod prune_killed;

@@ -12,8 +12,9 @@ use crate::remediation::Permission;
 use crate::scheduler::Mode;
 use crate::stack::Stack;
 use crate::tasks::{self, Climbed, Proof, Retained};
+use groundskeeper_backup::place::{Bucket, Storage};
 use groundskeeper_backup::vault::KeySource;
-use groundskeeper_backup::{self as backup, Error, Progress, Vault};
+use groundskeeper_backup::{self as backup, Error, Place, Progress, Vault};
 use groundskeeper_core::SystemKind;
 use groundskeeper_core::check::judge_all;
 use groundskeeper_core::quantity::{after, format_bytes, format_seconds, seconds_between};
@@ -108,7 +109,7 @@ impl App {
             None
         };
         let Retained { plan, applied } = tasks::retain(&self.shop, permission.as_ref()).await?;
-        let repository = lookout.folder().display().to_string();
+        let repository = lookout.place().to_string();
         Ok(BackupPruneView { repository, plan, action: applied.map(view::action) })
     }
 }
@@ -148,10 +149,17 @@ impl Backups {
         Ok(Self { vault, clock: Clock::wall() })
     }
 
-    /// Those in a folder, where nothing but the key is left.
-    pub fn at(folder: &Path, key_file: &Path) -> Self {
+    /// Those in a folder, or in an object store by its address, where nothing but the key is left. How that store is
+    /// reached is then in the environment.
+    pub fn at(repository: &str, key_file: &Path) -> Result<Self, CallError> {
+        let place = if Place::is_address(repository) {
+            let bucket = Bucket::parse(repository, Storage::default());
+            Place::of_bucket(bucket.map_err(|why| CallError::usage(format!("--repository: {why}")))?)
+        } else {
+            Place::of_folder(repository)
+        };
         let vault = Vault::new(backup::Settings {
-            folder: folder.to_owned(),
+            place,
             key: KeySource::File(key_file.to_owned()),
             postgres: Vec::new(),
             redis: Vec::new(),
@@ -162,7 +170,7 @@ impl Backups {
             programs: Vec::new(),
             run_as: "postgres".to_owned(),
         });
-        Self { vault, clock: Clock::wall() }
+        Ok(Self { vault, clock: Clock::wall() })
     }
 
     pub fn progress(&self) -> &Progress {
@@ -170,7 +178,7 @@ impl Backups {
     }
 
     fn repository(&self) -> String {
-        self.vault.settings().folder.display().to_string()
+        self.vault.settings().place.to_string()
     }
 
     pub async fn init(&self) -> Result<BackupInitView, CallError> {

@@ -47,7 +47,7 @@ fn settings(desk: &Desk) -> Result<Settings, Stop> {
 /// The repository that is meant, and the zone to show times in.
 fn place(desk: &Desk, place: &PlaceArgs) -> Result<(Backups, TimeZone), Stop> {
     if let (Some(folder), Some(key)) = (&place.repository, &place.key_file) {
-        return Ok((Backups::at(folder, key), TimeZone::system()));
+        return Ok((Backups::at(folder, key)?, TimeZone::system()));
     }
     let settings = desk.settings()?;
     Ok((Backups::of(&settings)?, settings.zone))

@@ -145,14 +145,14 @@ async fn would(shop: &Shop, vault: &Vault) -> End<Found> {
         }),
         Err(error) => details.push(format!("it would fail: {error}")),
     }
-    if let Ok(space) = space {
+    if let Ok(Some(space)) = space {
         details.push(format!("{} are free", format_bytes(space.free as f64)));
     }
     let summary = format!(
         "would make a set of {} {} and the keeper itself in {}",
         sources.len(),
         if sources.len() == 1 { "system" } else { "systems" },
-        settings.folder.display()
+        settings.place
     );
     End { ok, summary, found: Found { details, ..Found::default() } }
 }

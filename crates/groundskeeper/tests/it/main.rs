@@ -4,6 +4,7 @@ mod acting;
 mod announcing;
 mod backup;
 mod backup_killed;
+mod backup_objects;
 mod backup_pruned;
 mod cli;
 mod config;

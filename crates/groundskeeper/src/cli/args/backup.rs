@@ -29,7 +29,8 @@ pub enum BackupVerb {
     Run,
     /// Every set, the newest first, and how far each is proven
     #[command(after_help = "Without a configuration, as after a disaster:
-  groundskeeper backup list --repository /mnt/backups --key-file ./backup.key")]
+  groundskeeper backup list --repository /mnt/backups --key-file ./backup.key
+  groundskeeper backup list --repository s3://bucket/folder --key-file ./backup.key    credentials from AWS_…")]
     List(PlaceArgs),
     /// What is wrong, the newest set with its ladder, the last proof and the measured recovery time
     Status,
@@ -64,9 +65,9 @@ restores now may need them."
 /// A repository without a configuration.
 #[derive(Debug, Args)]
 pub struct PlaceArgs {
-    /// The repository's folder, instead of the configuration
-    #[arg(long, value_name = "DIR", requires = "key_file")]
-    pub repository: Option<PathBuf>,
+    /// The repository's folder, or its address in an object store, instead of the configuration
+    #[arg(long, value_name = "PLACE", requires = "key_file")]
+    pub repository: Option<String>,
     /// A file whose first line opens that repository
     #[arg(long, value_name = "FILE", requires = "repository")]
     pub key_file: Option<PathBuf>,

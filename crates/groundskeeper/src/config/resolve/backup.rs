@@ -4,6 +4,7 @@ mod files;
 mod qdrant;
 mod sources;
 
+use super::storage;
 use super::systems::default_deadline;
 use crate::config::raw::{At, Section};
 use crate::config::size;
@@ -14,7 +15,6 @@ use groundskeeper_core::{SystemId, SystemKind};
 use secrecy::SecretString;
 use std::path::{Path, PathBuf};
 
-const FOLDER: &str = "/var/backups/groundskeeper";
 const SCRATCH: &str = "/var/tmp/groundskeeper";
 /// Bytes of the scratch folder's disk that stay free: the machine logs and swaps while a drill runs.
 const LEAVE_FREE: u64 = 5 << 30;
@@ -35,7 +35,7 @@ pub(super) fn system(settings: backup::Settings, keep: &KeepSettings) -> SystemS
 pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::Settings> {
     let qdrant = qdrant::all(top);
     let section = top.section("backup")?;
-    let folder = repository(&section);
+    let place = storage::place(&section);
     let key = key(&section);
     let sources = sources::all(top, &section, so_far, qdrant);
     let files = files::all(&section);
@@ -53,7 +53,7 @@ pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::S
     section.leave("keep");
     section.finish();
     Some(backup::Settings {
-        folder: folder?,
+        place: place?,
         key: key?,
         postgres: sources.postgres,
         redis: sources.redis,
@@ -71,21 +71,8 @@ fn default_scratch(state_dir: &Path) -> PathBuf {
     if rustix::process::geteuid().is_root() { PathBuf::from(SCRATCH) } else { state_dir.join("scratch") }
 }
 
-fn repository(section: &Section<'_>) -> Option<PathBuf> {
-    let written = section.required_secret("repository", FOLDER)?;
-    if written.value.contains("://") {
-        let message = format!(
-            "`repository`{}: this version stores in a folder only; write a whole path such as \"{FOLDER}\"",
-            section.place()
-        );
-        section.problem(written.at, message);
-        return None;
-    }
-    whole_path(section, "repository", &written, FOLDER)
-}
-
 /// A folder of our own may not depend on where the keeper was started.
-fn whole_path(section: &Section<'_>, key: &str, written: &At<String>, example: &str) -> Option<PathBuf> {
+pub(super) fn whole_path(section: &Section<'_>, key: &str, written: &At<String>, example: &str) -> Option<PathBuf> {
     let path = PathBuf::from(&written.value);
     if path.is_absolute() {
         return Some(path);
