@@ -7,6 +7,7 @@
 //! | `key` | where the repository's key comes from |
 //! | `make`, `verify`, `drill`, `restore`, [`prune`] | one file for each thing that the façade does |
 //! | [`progress`] | how far the work is |
+//! | [`plan`] | the recovery plan of an installation |
 //! | `steps` | what a person does with what was restored |
 //! | `replace` | what is moved aside for a restore, and what never is |
 //! | [`place`] | where a repository is: a folder, or a bucket of an object store; limits |
@@ -22,6 +23,7 @@
 pub mod error;
 pub mod observe;
 pub mod place;
+pub mod plan;
 pub mod programs;
 pub mod progress;
 pub mod proof;

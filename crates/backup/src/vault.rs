@@ -5,7 +5,7 @@ use crate::place::Place;
 use crate::progress::Progress;
 use crate::prune::Retention;
 use crate::repository::{Lock, Repository, StoredSet, glance};
-use crate::{drill, make, restore, verify};
+use crate::{drill, make, plan, restore, verify};
 use groundskeeper_core::SystemId;
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Receipt, Rung, SetId};
 use groundskeeper_systems::postgres::Endpoint;
@@ -231,7 +231,7 @@ impl Vault {
         .await
     }
 
-    /// Rungs 3 and 4: restores every system of the set into the scratch place, boots it, asks it, removes it.
+    /// Rungs 3 to 5: restores every system of the set into the scratch place, boots it, asks it, removes it.
     /// What is not done within `budget` is not tried. The rungs below come first when nobody has tried them: a ladder
     /// that lacks one is not climbed.
     pub async fn drill(&self, set: Option<&SetId>, budget: Duration, now: Timestamp) -> Result<Receipt> {
@@ -277,6 +277,17 @@ impl Vault {
     pub async fn taken(&self, parts: &[String], into: &Path) -> Result<Vec<PathBuf>> {
         let folders: Vec<PathBuf> = parts.iter().map(|part| into.join(part)).collect();
         self.blocking(move |_| restore::taken(folders)).await
+    }
+
+    /// The [recovery plan](crate::plan) of this installation, as Markdown.
+    pub async fn recovery_plan(&self, now: Timestamp) -> Result<String> {
+        Ok(plan::plan(&self.settings, &self.receipts().await?, now))
+    }
+
+    /// Writes it beside the sets, for whoever finds them.
+    pub async fn keep_plan(&self, now: Timestamp) -> Result<()> {
+        let text = self.recovery_plan(now).await?;
+        self.opened(move |_, repository| repository.keep_plan(text)).await
     }
 
     /// Reads the key and opens the repository with it. Writes nothing.

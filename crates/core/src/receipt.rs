@@ -154,6 +154,13 @@ pub struct Climb {
     pub outcome: ClimbOutcome,
 }
 
+impl Climb {
+    /// Whether it is still unknown that the set restores. What its tables held cannot be known of every server.
+    pub fn leaves_open(&self) -> bool {
+        self.rung <= Rung::Alive && matches!(self.outcome, ClimbOutcome::NotTried { .. })
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
 pub enum ClimbOutcome {

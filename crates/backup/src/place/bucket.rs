@@ -117,6 +117,28 @@ impl Secret {
 }
 
 impl Bucket {
+    /// As restic writes the same place. Its credentials are in variables that restic and we both know.
+    pub(super) fn restic(&self) -> String {
+        let (name, folder) = (&self.name, &self.prefix);
+        match self.service {
+            Service::S3 => {
+                let endpoint = self.storage.endpoint.as_deref().unwrap_or("https://s3.amazonaws.com");
+                format!("s3:{}/{name}/{folder}", endpoint.trim_end_matches('/'))
+            }
+            Service::Google => format!("gs:{name}:/{folder}"),
+            Service::Azure => format!("azure:{name}:/{folder}"),
+        }
+    }
+
+    /// What restic needs of the environment.
+    pub(super) fn variables(&self) -> [&'static str; 2] {
+        match self.service {
+            Service::S3 => ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"],
+            Service::Google => ["GOOGLE_PROJECT_ID", "GOOGLE_APPLICATION_CREDENTIALS"],
+            Service::Azure => ["AZURE_ACCOUNT_NAME", "AZURE_ACCOUNT_KEY"],
+        }
+    }
+
     /// Of `s3://bucket/some/folder`, with `gs` and `az` likewise. An error says what is wrong with the address and never
     /// repeats it: somebody may have written credentials into it.
     pub fn parse(address: &str, storage: Storage) -> Result<Self, String> {

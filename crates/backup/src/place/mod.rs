@@ -86,6 +86,22 @@ impl Place {
         self.limiter.traffic()
     }
 
+    /// As restic writes it.
+    pub(crate) fn restic(&self) -> String {
+        match &self.at {
+            At::Folder(folder) => folder.display().to_string(),
+            At::Bucket(bucket) => bucket.restic(),
+        }
+    }
+
+    /// Variables of the environment that restic needs to reach it.
+    pub(crate) fn variables(&self) -> Vec<&'static str> {
+        match &self.at {
+            At::Folder(_) => Vec::new(),
+            At::Bucket(bucket) => bucket.variables().into(),
+        }
+    }
+
     pub(crate) fn limiter(&self) -> Arc<Limiter> {
         Arc::clone(&self.limiter)
     }

@@ -3,7 +3,8 @@
 //! After a disaster there is no store, no daemon and perhaps no configuration: [`Backups`] needs a repository and its key.
 
 use super::api::{
-    BackupInitView, BackupListView, BackupPruneView, BackupStatusView, BackupTryView, KeyInfo, RestorePlan, RestoreView,
+    BackupInitView, BackupListView, BackupPruneView, BackupStatusView, BackupTryView, KeyInfo, RecoveryPlanView,
+    RestorePlan, RestoreView,
 };
 use super::{App, CallError, view};
 use crate::clock::Clock;
@@ -188,6 +189,11 @@ impl Backups {
     pub async fn list(&self) -> Result<BackupListView, CallError> {
         let sets = self.vault.receipts().await?;
         Ok(BackupListView { now: self.clock.now(), repository: self.repository(), sets })
+    }
+
+    /// The recovery plan, as Markdown.
+    pub async fn plan(&self) -> Result<RecoveryPlanView, CallError> {
+        Ok(RecoveryPlanView { plan: self.vault.recovery_plan(self.clock.now()).await? })
     }
 
     /// What a restore would do; nothing is written.

@@ -1,10 +1,10 @@
 //! The verification: climbs the proof ladder for the newest set.
 //!
-//! Rungs 1 and 2 (stored, intact) each time. Rungs 3 and 4 (restored, alive) on Sundays, and on any other day when no set
+//! Rungs 1 and 2 (stored, intact) each time. Rungs 3 to 5 (restored, alive, faithful) on Sundays, and on any other day when no set
 //! was shown to be alive for six days: a drill that could not be tried, or failed, is so tried again the next day. The
 //! time budget is asked between the rungs and between the packs that are read back. The drill waits until all are read.
 
-use super::backup::{audit, failed};
+use super::backup::{audit, failed, keep_plan};
 use super::{Found, Shop};
 use crate::app::CallError;
 use crate::app::backup::{NOT_CONFIGURED, climbed, proven};
@@ -43,7 +43,7 @@ impl Job for BackupVerification {
 pub(crate) enum Proof {
     /// Rungs 1 and 2; what is not read back within this time is not tried, and the next time goes on with it.
     Verify(Duration),
-    /// Rungs 3 and 4; what is not done within this time is not tried.
+    /// Rungs 3 to 5; what is not done within this time is not tried.
     Drill(Duration),
 }
 
@@ -66,7 +66,8 @@ pub(crate) struct Climbed {
 impl Climbed {
     /// The first rung that was not shown, in words.
     fn amiss(&self) -> Option<String> {
-        self.climbs.iter().find(|climb| !matches!(climb.outcome, ClimbOutcome::Proven { .. })).map(climbed)
+        let amiss = |climb: &&Climb| climb.leaves_open() || matches!(climb.outcome, ClimbOutcome::Failed { .. });
+        self.climbs.iter().find(amiss).map(climbed)
     }
 }
 
@@ -92,6 +93,9 @@ pub(crate) async fn climb(shop: &Shop, proof: Proof, set: Option<&SetId>, by: &s
         }
         Err(error) => format!("failed: {error}"),
     };
+    if matches!(proof, Proof::Drill(..)) && tried.is_ok() {
+        keep_plan(shop, vault).await;
+    }
     audit(shop, by, proof.as_str(), detail).await?;
     tried
 }
@@ -109,7 +113,7 @@ async fn verify(shop: &Shop, mode: Mode) -> Result<End<Found>, CallError> {
     if mode == Mode::DryRun {
         let mut details = vec![format!("would read {} back (rungs 1 and 2)", newest.set)];
         details.push(match &drill {
-            Ok(why) => format!("would restore and boot it (rungs 3 and 4): {why}"),
+            Ok(why) => format!("would restore and boot it (rungs 3 to 5): {why}"),
             Err(why) => format!("would not restore it: {why}"),
         });
         let summary = format!("would verify the set {}", newest.set);

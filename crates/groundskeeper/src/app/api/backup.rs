@@ -67,6 +67,13 @@ pub struct BackupInitView {
     pub made: bool,
 }
 
+/// How to bring everything back, step by step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RecoveryPlanView {
+    /// Markdown.
+    pub plan: String,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BackupListView {
     pub now: Timestamp,

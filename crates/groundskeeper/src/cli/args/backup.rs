@@ -34,9 +34,14 @@ pub enum BackupVerb {
     List(PlaceArgs),
     /// What is wrong, the newest set with its ladder, the last proof and the measured recovery time
     Status,
+    /// The recovery plan of this installation: what there is, how long it takes, each step; also without Groundskeeper
+    #[command(after_help = "It is written beside the sets as recovery.md after each backup and each drill.
+  groundskeeper backup plan > recovery.md
+  groundskeeper backup plan --repository /mnt/backups --key-file ./backup.key")]
+    Plan(PlaceArgs),
     /// Read a set's data back from the repository (rungs 1 and 2)
     Verify(SetArgs),
-    /// Restore a set into the scratch place, boot it and ask it (rungs 3 and 4)
+    /// Restore a set into the scratch place, boot it and ask it (rungs 3 to 5)
     Drill(SetArgs),
     /// Restore a set, or one system of it, into an empty or new folder
     Restore(RestoreArgs),

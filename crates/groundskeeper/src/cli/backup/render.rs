@@ -90,7 +90,7 @@ pub(super) fn list(view: &BackupListView, zone: &TimeZone, paint: Paint) -> Stri
             0 => paint.bold(&cell),
             3 if !receipt.is_whole() => paint.critical(&cell),
             6 if receipt.failed().next().is_some() => paint.critical(&cell),
-            6 if receipt.proven() == Some(Rung::Alive) => paint.good(&cell),
+            6 if receipt.proven() >= Some(Rung::Alive) => paint.good(&cell),
             _ => cell,
         }
     }));
