@@ -10,8 +10,8 @@ use crate::{Failure, cargo, setup};
 
 pub(crate) const AREA: &str = "backup";
 /// Where the tests of bad days are.
-const TESTS: &str = "package(groundskeeper-backup) and test(/^(faults|proof::faults|proof::bolts)::/) \
-                     or package(groundskeeper) and test(/^backup_killed::/)";
+const TESTS: &str = "package(groundskeeper-backup) and test(/^(faults|proof::faults|proof::bolts|wal::bad_days)::/) \
+                     or package(groundskeeper) and test(/^backup_(killed|wal)::/)";
 
 /// One test, as nextest told of it.
 #[derive(Debug, PartialEq)]

@@ -3,14 +3,18 @@
 use crate::error::{Error, Result};
 use crate::make::later;
 use crate::programs::Programs;
-use crate::proof::{climb, not_tried};
+use crate::proof::{climb_to, not_tried};
 use crate::repository::{Repository, StoredSet};
 use crate::restore::link_tablespaces;
-use crate::scratch::ScratchPlace;
+use crate::scratch::{Replay, ScratchPlace};
 use crate::source::postgres::DATA;
 use crate::vault::{Settings, receipt};
+use crate::wal::Target;
+use crate::wal::replay::lay;
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, Part, Receipt, Rung, SetId};
 use jiff::Timestamp;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
@@ -19,8 +23,9 @@ const BESIDES: u64 = 1 << 30;
 
 pub(crate) fn drill(
     settings: &Settings,
-    repository: &Repository,
+    repository: &Arc<Repository>,
     wanted: Option<&SetId>,
+    target: Option<Target>,
     budget: Duration,
     now: Timestamp,
 ) -> Result<Receipt> {
@@ -33,7 +38,7 @@ pub(crate) fn drill(
     for (part, cluster) in &clusters {
         let left = budget.saturating_sub(started.elapsed());
         let live: Vec<&Cluster> = clusters.iter().map(|(_, cluster)| *cluster).collect();
-        let drill = Drill { settings, repository, set: &set, part, cluster, live: &live };
+        let drill = Drill { settings, repository, set: &set, part, cluster, live: &live, target };
         climbs.push((part.name.clone(), drill.run(left, later(now, started))?));
     }
     if climbs.is_empty() {
@@ -48,11 +53,13 @@ pub(crate) fn drill(
 /// One Postgres of the set.
 struct Drill<'a> {
     settings: &'a Settings,
-    repository: &'a Repository,
+    repository: &'a Arc<Repository>,
     set: &'a StoredSet,
     part: &'a Part,
     cluster: &'a Cluster,
     live: &'a [&'a Cluster],
+    /// How far the WAL after the set is replayed.
+    target: Option<Target>,
 }
 
 impl Drill<'_> {
@@ -80,16 +87,25 @@ impl Drill<'_> {
             }
             Err(error) => return Err(error),
         }
+        let data = folder.join(DATA);
+        // A gap in the WAL is an error and no fault of the set.
+        let replay = self.target.map(|target| self.replay(target, &data, &programs)).transpose()?;
         let restoring = started.elapsed();
         let left = budget.saturating_sub(restoring);
-        let data = folder.join(DATA);
-        let mut climbs = runtime.block_on(climb(&place, &data, self.cluster, &programs, left, later(now, started)));
+        let climbing = climb_to(&place, &data, self.cluster, &programs, replay, left, later(now, started));
+        let mut climbs = runtime.block_on(climbing);
         // The measured recovery time begins with the first byte that is fetched.
         for climb in climbs.iter_mut().filter(|climb| climb.rung == Rung::Restored) {
             climb.took += restoring.as_secs_f64();
         }
         runtime.block_on(place.remove())?;
         Ok(climbs)
+    }
+
+    /// In a scratch place WAL lies where Postgres looks for its own: no command of ours has to run there.
+    fn replay(&self, target: Target, data: &Path, programs: &Programs) -> Result<Replay> {
+        let laid = lay(self.repository, self.cluster, target, &data.join("pg_wal"), Some(programs))?;
+        Ok(Replay { timeline: laid.timeline, until: laid.until })
     }
 }
 

@@ -5,6 +5,7 @@
 //! | [`vault`] | the façade: make a set, list, verify, drill, restore |
 //! | [`observe`] | what the watch looks at, at the cost of a few system calls |
 //! | `make`, `verify`, `drill`, `restore` | one file for each thing that the façade does |
+//! | [`wal`] | the WAL between the sets: streamed, and replayed to a time |
 //! | `repository` | the restic format through `rustic_core`, over `object_store` |
 //! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, files |
 //! | [`proof`], [`scratch`] | the rungs of the ladder, and the scratch server that they boot |
@@ -19,6 +20,7 @@ pub mod programs;
 pub mod proof;
 pub mod scratch;
 pub mod vault;
+pub mod wal;
 
 mod drill;
 mod make;

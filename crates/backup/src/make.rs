@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::repository::{Repository, SetWriter};
 use crate::source::{own, postgres};
 use crate::vault::{Content, Own, PostgresSource, Settings};
+use crate::wal::seal::Seal;
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Missing, Part, Receipt, Rung, SetId};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -41,6 +42,7 @@ pub(crate) fn make(settings: &Settings, repository: &Repository, own: Vec<Own>, 
     if let (true, Some(error)) = (parts.is_empty(), first) {
         return Err(error);
     }
+    let own = with_identity(repository, own)?;
     parts.push(add_own(&mut writer, own, &Manifest { set: &set, made: now, parts: &parts, missing: &missing })?);
     let stored = Instant::now();
     let added = writer.finish(&set, &parts)?;
@@ -66,6 +68,14 @@ fn add(writer: &mut SetWriter<'_>, source: &PostgresSource, set: &SetId) -> Resu
     let name = source.system.to_string();
     let stored = writer.add(&name, |feed| stream.send(feed))?;
     Ok(Part { name, entries: stored.entries, bytes: stored.bytes, postgres: Some(stored.told) })
+}
+
+/// What opens the WAL is in every set: whoever restores one with plain restic can go on from there.
+fn with_identity(repository: &Repository, mut own: Vec<Own>) -> Result<Vec<Own>> {
+    if let Some(seal) = Seal::find(repository)? {
+        own.push(Own { name: own::WAL_IDENTITY.to_owned(), content: Content::Text(seal.text()) });
+    }
+    Ok(own)
 }
 
 fn add_own(writer: &mut SetWriter<'_>, mut own: Vec<Own>, manifest: &Manifest<'_>) -> Result<Part> {

@@ -2,8 +2,11 @@
 
 use crate::error::{Error, Result};
 use crate::repository::{Lock, Repository, StoredSet};
+use crate::wal::seal::Seal;
+use crate::wal::{self, Target};
 use crate::{drill, make, restore, verify};
 use groundskeeper_core::SystemId;
+use groundskeeper_core::observation::WalGap;
 use groundskeeper_core::receipt::{Receipt, SetId};
 use groundskeeper_systems::postgres::Endpoint;
 use jiff::Timestamp;
@@ -26,6 +29,8 @@ pub struct Settings {
     pub programs: Vec<PathBuf>,
     /// Whom scratch servers run as when we are root; `postgres` otherwise.
     pub run_as: String,
+    /// How WAL is streamed between the sets; None: it is not.
+    pub wal: Option<wal::Settings>,
 }
 
 #[derive(Debug, Clone)]
@@ -101,7 +106,7 @@ impl Vault {
     }
 
     /// Runs work that may block, apart from the runtime.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Settings) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -113,9 +118,9 @@ impl Vault {
     /// The same with the repository open.
     async fn opened<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Settings, &Repository) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Settings, &Arc<Repository>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        self.blocking(|settings| work(settings, &open(settings)?)).await
+        self.blocking(|settings| work(settings, &Arc::new(open(settings)?))).await
     }
 
     /// Makes the repository. One that is already there, and opens with our key, is left as it is: then false.
@@ -167,7 +172,24 @@ impl Vault {
         let wanted = set.cloned();
         self.opened(move |settings, repository| {
             let _lock = Lock::take(&settings.folder)?;
-            drill::drill(settings, repository, wanted.as_ref(), budget, now)
+            drill::drill(settings, repository, wanted.as_ref(), None, budget, now)
+        })
+        .await
+    }
+
+    /// The same with the WAL after the set replayed as far as `target` says. Without a name the newest set before that.
+    pub async fn drill_to(
+        &self,
+        set: Option<&SetId>,
+        target: Target,
+        budget: Duration,
+        now: Timestamp,
+    ) -> Result<Receipt> {
+        let wanted = set.cloned();
+        self.opened(move |settings, repository| {
+            let _lock = Lock::take(&settings.folder)?;
+            let set = set_for(repository, wanted, target)?;
+            drill::drill(settings, repository, set.as_ref(), Some(target), budget, now)
         })
         .await
     }
@@ -175,7 +197,47 @@ impl Vault {
     /// Restores a set, or one part of it, into folders of their own inside of `into`. Nothing that is there is touched.
     pub async fn restore(&self, set: Option<&SetId>, only: Option<&str>, into: &Path) -> Result<Restored> {
         let (wanted, only, into) = (set.cloned(), only.map(str::to_owned), into.to_owned());
-        self.opened(move |_, repository| restore::restore(repository, wanted.as_ref(), only.as_deref(), &into)).await
+        self.opened(move |settings, repository| {
+            restore::restore(settings, repository, wanted.as_ref(), only.as_deref(), None, &into)
+        })
+        .await
+    }
+
+    /// The same, with the WAL after the set beside it, and told to replay that as far as `target` says when it is
+    /// started. Without a name the newest set before that.
+    pub async fn restore_to(
+        &self,
+        set: Option<&SetId>,
+        only: Option<&str>,
+        target: Target,
+        into: &Path,
+    ) -> Result<Restored> {
+        let (wanted, only, into) = (set.cloned(), only.map(str::to_owned), into.to_owned());
+        self.opened(move |settings, repository| {
+            let set = set_for(repository, wanted, target)?;
+            restore::restore(settings, repository, set.as_ref(), only.as_deref(), Some(target), &into)
+        })
+        .await
+    }
+
+    /// Removes WAL that leads on from no set that is there; only counts it unless `apply`.
+    pub async fn prune_wal(&self, apply: bool) -> Result<wal::Pruned> {
+        self.opened(move |settings, repository| {
+            let _lock = Lock::take(&settings.folder)?;
+            let sets = repository.sets()?;
+            let receipts: Vec<Receipt> = sets.iter().map(|set| receipt(repository, set)).collect::<Result<_>>()?;
+            // A set whose receipt was lost may need any of it.
+            if receipts.iter().any(|receipt| receipt.parts.is_empty()) {
+                return Ok(wal::Pruned::default());
+            }
+            wal::prune::prune(repository, &receipts, apply)
+        })
+        .await
+    }
+
+    /// WAL that is missing in the repository, of any cluster.
+    pub async fn wal_gaps(&self, now: Timestamp) -> Result<Vec<WalGap>> {
+        self.opened(move |_, repository| wal::archive::gaps(repository, now)).await
     }
 
     /// Reads the key and opens the repository with it. Writes nothing.
@@ -189,13 +251,24 @@ impl Vault {
 
     pub async fn add_key(&self, key: &SecretString) -> Result<KeyInfo> {
         let key = key.clone();
-        self.opened(move |_, repository| repository.add_key(&key)).await
+        self.opened(move |_, repository| {
+            let added = repository.add_key(&key)?;
+            if let Some(seal) = Seal::find(repository)? {
+                seal.share(repository, &added.id, &key)?;
+            }
+            Ok(added)
+        })
+        .await
     }
 
     /// By its id or the first digits of it. The key in use is refused, so that one always opens.
     pub async fn remove_key(&self, id: &str) -> Result<()> {
         let id = id.to_owned();
-        self.opened(move |_, repository| repository.remove_key(&id)).await
+        self.opened(move |_, repository| {
+            let removed = repository.remove_key(&id)?;
+            Seal::unshare(repository, &removed)
+        })
+        .await
     }
 
     /// The disk that the repository lies on.
@@ -213,6 +286,25 @@ impl Vault {
 
 fn open(settings: &Settings) -> Result<Repository> {
     Repository::open(&settings.folder, &settings.key.read()?)
+}
+
+/// The set to begin with: the one that is wanted, if it was made before the time that is wanted.
+fn set_for(repository: &Repository, wanted: Option<SetId>, target: Target) -> Result<Option<SetId>> {
+    let Target::Time(at) = target else { return Ok(wanted) };
+    let receipts: Vec<Receipt> =
+        repository.sets()?.iter().map(|set| receipt(repository, set)).collect::<Result<Vec<Receipt>>>()?;
+    let among = receipts.iter().filter(|receipt| wanted.as_ref().is_none_or(|wanted| receipt.set == *wanted));
+    let among: Vec<Receipt> = among.cloned().collect();
+    match (wal::newest_before(&among, at), wanted) {
+        (Some(receipt), _) => Ok(Some(receipt.set.clone())),
+        (None, Some(wanted)) => Err(Error::Wal(format!(
+            "the set {wanted} was not finished at {at}, or has no Postgres; WAL leads on from a set, never back; choose an \
+             earlier one"
+        ))),
+        (None, None) => {
+            Err(Error::Wal(format!("no set with a Postgres in it was finished at {at}; choose a later time")))
+        }
+    }
 }
 
 /// What is known of a set.

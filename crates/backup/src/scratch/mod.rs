@@ -22,7 +22,7 @@ mod server;
 mod user;
 mod wal;
 
-pub use folder::DataFolder;
+pub use folder::{DataFolder, Replay};
 pub(crate) use server::said;
 pub use server::{ScratchServer, Setback};
 pub use user::User;

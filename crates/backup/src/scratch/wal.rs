@@ -7,6 +7,7 @@
 use super::{DataFolder, Setback, config};
 use crate::programs::Programs;
 use groundskeeper_core::receipt::Lsn;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -50,8 +51,46 @@ fn end_of_wal(data: &Path, label: &Label, segment: u64) -> Option<Lsn> {
 /// Refuses WAL that makes a tablespace. Where the WAL is damaged, `pg_waldump` stops, and so will the replay.
 pub(super) async fn stays_inside(programs: &Programs, data: &DataFolder<'_>, within: Duration) -> Result<(), Setback> {
     let label = label(data)?;
+    let segment = config::segment_size(data.path());
     // Without its first segment nothing is replayed; Postgres has the words for that.
-    let Some(end) = end_of_wal(data.path(), &label, config::segment_size(data.path())) else { return Ok(()) };
+    let Some(end) = end_of_wal(data.path(), &label, segment) else { return Ok(()) };
+    let mut ways = vec![(label, end)];
+    if data.replay().is_some() {
+        ways.extend(later_timelines(data.path(), ways[0].0.timeline, segment));
+    }
+    for (label, end) in ways {
+        looked_through(programs, data, &label, end, within).await?;
+    }
+    Ok(())
+}
+
+/// Where the WAL of each later timeline begins and ends.
+fn later_timelines(data: &Path, timeline: u32, segment: u64) -> Vec<(Label, Lsn)> {
+    let each = (1 << 32) / segment;
+    let names = std::fs::read_dir(data.join("pg_wal")).into_iter().flatten().flatten();
+    let mut first: BTreeMap<u32, u64> = BTreeMap::new();
+    for name in names.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.len() == 24) {
+        let part = |from: usize| u32::from_str_radix(name.get(from..from + 8)?, 16).ok();
+        let (Some(found), Some(upper), Some(lower)) = (part(0), part(8), part(16)) else { continue };
+        let number = u64::from(upper) * each + u64::from(lower);
+        first.entry(found).and_modify(|known| *known = number.min(*known)).or_insert(number);
+    }
+    let later = first.into_iter().filter(|(found, _)| *found > timeline);
+    let ways = later.filter_map(|(timeline, number)| {
+        let label = Label { start: Lsn(number * segment), timeline };
+        let end = end_of_wal(data, &label, segment)?;
+        Some((label, end))
+    });
+    ways.collect()
+}
+
+async fn looked_through(
+    programs: &Programs,
+    data: &DataFolder<'_>,
+    label: &Label,
+    end: Lsn,
+    within: Duration,
+) -> Result<(), Setback> {
     let arguments = vec![
         "--path".into(),
         data.path().join("pg_wal").into(),
@@ -68,8 +107,8 @@ pub(super) async fn stays_inside(programs: &Programs, data: &DataFolder<'_>, wit
     }
     if let Some(made) = made_in(&said.text) {
         return Err(Setback::NotTried(format!(
-            "a tablespace was made while the backup ran ({made}); replaying that would write to where it lies, outside \
-             of the scratch place. Make another backup"
+            "a tablespace was made in the WAL that would be replayed ({made}); replaying that would write to where it \
+             lies, outside of the scratch place. Make another backup"
         )));
     }
     if said.is_success() || STOPPED.iter().any(|words| said.text.contains(words)) {

@@ -4,3 +4,4 @@ mod faults;
 mod proof;
 mod scene;
 mod sets;
+mod wal;

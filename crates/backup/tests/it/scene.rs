@@ -90,6 +90,7 @@ pub(crate) fn settings(url: &str, folder: &Path) -> Settings {
         scratch: folder.join("scratch"),
         programs: bin.into_iter().collect(),
         run_as: "postgres".to_owned(),
+        wal: None,
     }
 }
 
