@@ -7,7 +7,7 @@ mod backup;
 
 pub use backup::{
     BackupInitView, BackupListView, BackupStatusView, BackupTryView, BackupView, KeyInfo, LastProof, RestorePlan,
-    RestoreView,
+    RestoreView, Target,
 };
 
 use groundskeeper_core::check::Judgement;
@@ -62,7 +62,7 @@ pub enum Request {
     /// -> [`BackupTryView`]
     BackupVerify { set: Option<String>, by: String },
     /// Restores a set into the scratch place and boots it (rungs 3 and 4). -> [`BackupTryView`]
-    BackupDrill { set: Option<String>, by: String },
+    BackupDrill { set: Option<String>, target: Option<Target>, by: String },
 }
 
 /// How an answer travels: either the value or an error with the exit code that belongs to it.

@@ -9,11 +9,13 @@ use crate::config::{Settings, did_you_mean};
 use crate::stack::Stack;
 use crate::tasks::{self, Climbed, Proof};
 use groundskeeper_backup::vault::KeySource;
+use groundskeeper_backup::wal::{Target, newest_before};
 use groundskeeper_backup::{self as backup, Error, Vault};
 use groundskeeper_core::SystemKind;
 use groundskeeper_core::check::judge_all;
 use groundskeeper_core::quantity::{format_bytes, format_seconds, seconds_between};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Part, Receipt, Rung};
+use jiff::Timestamp;
 use secrecy::SecretString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -27,7 +29,7 @@ pub(super) const BY_HAND: Duration = Duration::from_hours(24);
 impl From<Error> for CallError {
     fn from(error: Error) -> Self {
         let exit = match &error {
-            Error::Damaged { .. } | Error::Source { .. } => 1,
+            Error::Damaged { .. } | Error::Source { .. } | Error::Wal(_) => 1,
             Error::NoRepository { .. }
             | Error::WrongKey { .. }
             | Error::Key(_)
@@ -76,9 +78,10 @@ impl App {
         set: Option<&str>,
         by: &str,
     ) -> Result<BackupTryView, CallError> {
+        let target = if let Proof::Drill(_, target) = proof { target } else { None };
         let lookout = self.shop.stack.lookout().ok_or_else(|| CallError::usage(NOT_CONFIGURED))?;
         let receipts = lookout.vault().receipts().await?;
-        let chosen = chosen(&receipts, set)?.set.clone();
+        let chosen = chosen_for(&receipts, set, target, self.shop.clock.now())?.set.clone();
         let Climbed { receipt, climbs } = tasks::climb(&self.shop, proof, Some(&chosen), by).await?;
         Ok(BackupTryView { receipt, tried: climbs })
     }
@@ -98,6 +101,26 @@ fn chosen<'a>(receipts: &'a [Receipt], set: Option<&str>) -> Result<&'a Receipt,
         [] => Err(Error::NoSet(format!("`{prefix}`")).into()),
         several => Err(CallError::usage(format!("{} sets begin with `{prefix}`; give more letters", several.len()))),
     }
+}
+
+/// The same; with a target and without a name the newest from which WAL may lead there.
+fn chosen_for<'a>(
+    receipts: &'a [Receipt],
+    set: Option<&str>,
+    target: Option<Target>,
+    now: Timestamp,
+) -> Result<&'a Receipt, CallError> {
+    let Some(Target::Time(at)) = target else { return chosen(receipts, set) };
+    if at > now {
+        return Err(CallError::usage(format!("{at} is in the future; --to-latest restores all that there is")));
+    }
+    let named = set.map(|set| chosen(receipts, Some(set))).transpose()?;
+    let among = named.map_or(receipts, std::slice::from_ref);
+    newest_before(among, at).ok_or_else(|| {
+        let what = named.map_or_else(|| "no set".to_owned(), |set| format!("the set {} was not", set.set));
+        let was = if named.is_some() { "" } else { " with a Postgres in it was" };
+        CallError::usage(format!("{what}{was} finished at {at}; WAL leads on from a set, never back"))
+    })
 }
 
 /// The repository and its key, and nothing else.
@@ -123,6 +146,7 @@ impl Backups {
             scratch: std::env::temp_dir(),
             programs: Vec::new(),
             run_as: "postgres".to_owned(),
+            wal: None,
         });
         Self { vault, clock: Clock::wall() }
     }
@@ -145,10 +169,11 @@ impl Backups {
         &self,
         set: Option<&str>,
         only: Option<&str>,
+        target: Option<Target>,
         into: &Path,
     ) -> Result<RestorePlan, CallError> {
         let receipts = self.vault.receipts().await?;
-        let receipt = chosen(&receipts, set)?;
+        let receipt = chosen_for(&receipts, set, target, self.clock.now())?;
         let into =
             std::path::absolute(into).map_err(|error| CallError::usage(format!("{}: {error}", into.display())))?;
         let plan = RestorePlan {
@@ -157,6 +182,7 @@ impl Backups {
             age_seconds: seconds_between(receipt.made, self.clock.now()).max(0.0),
             systems: parts(receipt, only)?,
             only: only.map(str::to_owned),
+            target,
             free: free(&into),
             into,
             warnings: warnings(receipt, &receipts),
@@ -173,7 +199,11 @@ impl Backups {
     }
 
     pub async fn restore(&self, plan: RestorePlan) -> Result<RestoreView, CallError> {
-        let restored = self.vault.restore(Some(&plan.set), plan.only.as_deref(), &plan.into).await?;
+        let (set, only) = (Some(&plan.set), plan.only.as_deref());
+        let restored = match plan.target {
+            Some(target) => self.vault.restore_to(set, only, target, &plan.into).await?,
+            None => self.vault.restore(set, only, &plan.into).await?,
+        };
         Ok(RestoreView { plan, restored })
     }
 
@@ -255,7 +285,6 @@ mod tests {
     use super::*;
     use groundskeeper_core::quantity::after;
     use groundskeeper_core::receipt::{Missing, SetId};
-    use jiff::Timestamp;
 
     fn set(hours: f64, random: u32) -> Receipt {
         let made = after("2026-03-02T09:00:00Z".parse::<Timestamp>().unwrap(), hours * -3_600.0);

@@ -42,7 +42,7 @@ impl Scene {
     }
 
     /// `more` stands at the end of `[backup]`, and may open other tables.
-    fn configure(&self, more: &str) {
+    pub(crate) fn configure(&self, more: &str) {
         // How full the disk of the tests is, is not their business.
         let backup = format!(
             "[checks.\"backup.repository_nearly_full\"]\nenabled = false\n[backup]\nrepository = \"{}\"\nkey_file = \"{}\"\nscratch = \"{}\"\n{more}",
@@ -78,6 +78,11 @@ impl Scene {
         let judgements = view.systems.into_iter().flat_map(|system| system.judgements);
         let failing = judgements.filter(|judgement| matches!(judgement.status, Status::Failing { .. }));
         failing.map(|judgement| judgement.check).collect()
+    }
+
+    /// What the server answers, as text.
+    pub(crate) async fn ask(&self, sql: &str) -> String {
+        self.database.server.client().await.query_one(sql, &[]).await.unwrap().get(0)
     }
 
     /// A table with so many rows.

@@ -4,6 +4,7 @@ mod acting;
 mod announcing;
 mod backup;
 mod backup_killed;
+mod backup_wal;
 mod cli;
 mod config;
 mod init;

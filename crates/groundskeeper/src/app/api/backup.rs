@@ -1,10 +1,11 @@
 //! What is told of backups.
 
 pub use groundskeeper_backup::vault::KeyInfo;
+pub use groundskeeper_backup::wal::Target;
 
 use groundskeeper_backup::vault::Restored;
 use groundskeeper_core::check::Judgement;
-use groundskeeper_core::observation::Space;
+use groundskeeper_core::observation::{Space, WalStream};
 use groundskeeper_core::receipt::{Climb, Receipt, SetId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,8 @@ pub struct BackupView {
     pub sets: Vec<Receipt>,
     pub last_proof: Option<LastProof>,
     pub space: Option<Space>,
+    /// The streams of WAL that were asked for.
+    pub wal: Vec<WalStream>,
 }
 
 /// When a set was last shown to restore and boot.
@@ -74,6 +77,8 @@ pub struct RestorePlan {
     pub systems: Vec<(String, u64)>,
     /// The one that was asked for; none: all.
     pub only: Option<String>,
+    /// How far the WAL after the set is replayed; none: not at all.
+    pub target: Option<Target>,
     pub into: PathBuf,
     /// Bytes; none when the disk does not tell.
     pub free: Option<u64>,

@@ -82,6 +82,7 @@ fn a_restore_is_announced_with_what_speaks_against_it() {
         age_seconds: 115_200.0,
         systems: vec![("postgres.main".into(), 2 << 30)],
         only: None,
+        target: None,
         into: "/srv/restored".into(),
         free: Some(50 << 30),
         warnings: vec!["it was not shown to restore; no set was".into()],
@@ -111,6 +112,7 @@ fn the_newest_set_is_shown_with_every_rung() {
         sets: vec![newest],
         last_proof: None,
         space: None,
+        wal: Vec::new(),
     };
     let mut out = String::new();
     glance(&mut out, &view, utc("2026-11-23T08:00:00Z"), &berlin(), Paint::none());

@@ -219,6 +219,7 @@ fn backups() -> BackupView {
         last_proof: Some(LastProof { set: sets[1].set.clone(), at: ago(15_000), recovery_seconds: Some(40.0) }),
         sets,
         space: Some(Space { total: 200 << 30, free: 120 << 30 }),
+        wal: Vec::new(),
     }
 }
 
