@@ -36,6 +36,11 @@ pub(crate) fn missing(purpose: For) -> Vec<&'static str> {
     if purpose == For::Tests && !has_program("restic") {
         packages.push("restic");
     }
+    for program in ["age", "zstd"] {
+        if purpose == For::Tests && !has_program(program) {
+            packages.push(program);
+        }
+    }
     packages.extend(python_packages());
     packages
 }

@@ -4,16 +4,20 @@
 use crate::error::{Error, Result};
 use crate::make::later;
 use crate::programs::{Programs, RedisPrograms};
-use crate::proof::{self, climb, not_tried};
+use crate::proof::{self, climb_to, not_tried};
 use crate::repository::{Hold, Repository, StoredSet};
 use crate::restore::link_tablespaces;
-use crate::scratch::{Room, ScratchPlace};
+use crate::scratch::{Replay, Room, ScratchPlace};
 use crate::source::postgres::DATA;
 use crate::vault::{Settings, receipt};
+use crate::wal::Target;
+use crate::wal::replay::{lay, room};
 use groundskeeper_core::receipt::{
     Climb, ClimbOutcome, Cluster, FileTree, Keyspace, Part, Receipt, Rung, SetId, Vectors,
 };
 use jiff::Timestamp;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
@@ -26,8 +30,9 @@ fn besides(part: u64) -> u64 {
 
 pub(crate) fn drill(
     settings: &Settings,
-    repository: &Repository,
+    repository: &Arc<Repository>,
     wanted: Option<&SetId>,
+    target: Option<Target>,
     budget: Duration,
     now: Timestamp,
 ) -> Result<Receipt> {
@@ -35,13 +40,18 @@ pub(crate) fn drill(
     let (set, _hold) = Hold::on(&settings.folder, repository, wanted)?;
     let mut kept = receipt(repository, &set)?;
     let live: Vec<&Cluster> = kept.parts.iter().filter_map(|part| part.postgres.as_ref()).collect();
-    let mut climbs = Vec::new();
+    let (mut climbs, mut broken) = (Vec::new(), None);
     for part in &kept.parts {
         let left = budget.saturating_sub(started.elapsed());
-        let drill = Drill { settings, repository, set: &set, part, live: &live };
+        let drill = Drill { settings, repository, set: &set, part, live: &live, target };
         // What was shown of the others is kept, whatever happens to this one.
         let at = later(now, started);
-        let climbed = drill.run(left, at).unwrap_or_else(|why| Some(not_tried(&why.to_string(), at)));
+        let climbed = drill.run(left, at).unwrap_or_else(|why| {
+            let untried = Some(not_tried(&why.to_string(), at));
+            // WAL that is missing is no fault of the set, and no matter of the machine either.
+            broken = broken.take().or(Some(why).filter(|why| matches!(why, Error::Wal(_))));
+            untried
+        });
         climbs.extend(climbed.map(|climbs| Climbed { name: part.name.clone(), climbs, ends: ends(part) }));
     }
     if climbs.is_empty() {
@@ -50,16 +60,18 @@ pub(crate) fn drill(
     }
     kept.climbs.extend(together(&climbs));
     repository.keep_receipt(&kept)?;
-    Ok(kept)
+    broken.map_or(Ok(kept), Err)
 }
 
 /// One system of the set.
 struct Drill<'a> {
     settings: &'a Settings,
-    repository: &'a Repository,
+    repository: &'a Arc<Repository>,
     set: &'a StoredSet,
     part: &'a Part,
     live: &'a [&'a Cluster],
+    /// How far the WAL after the set is replayed; only a Postgres has any.
+    target: Option<Target>,
 }
 
 /// By what a system is proven.
@@ -92,7 +104,7 @@ impl Drill<'_> {
     fn run(&self, budget: Duration, now: Timestamp) -> Result<Option<Vec<Climb>>> {
         let programs = &self.settings.programs;
         let means = match self.part {
-            Part { postgres: Some(cluster), .. } => match Programs::find(cluster.major(), programs) {
+            Part { postgres: Some(cluster), .. } => match self.programs(cluster) {
                 Ok(programs) => Means::Postgres(cluster, programs),
                 Err(why) => return Ok(Some(not_tried(&why, now))),
             },
@@ -106,10 +118,19 @@ impl Drill<'_> {
         self.climb(&means, budget, now).map(Some)
     }
 
+    fn programs(&self, cluster: &Cluster) -> std::result::Result<Programs, String> {
+        let programs = Programs::find(cluster.major(), &self.settings.programs)?;
+        match self.target.and_then(|_| programs.missing(&["pg_waldump"])) {
+            Some(missing) => Err(missing),
+            None => Ok(programs),
+        }
+    }
+
     fn climb(&self, means: &Means<'_>, budget: Duration, now: Timestamp) -> Result<Vec<Climb>> {
         let started = Instant::now();
         let runtime = Handle::current();
-        let room = Room { needed: self.part.bytes + besides(self.part.bytes), left_free: self.settings.leave_free };
+        let needed = self.part.bytes + besides(self.part.bytes) + self.replayed(means)?;
+        let room = Room { needed, left_free: self.settings.leave_free };
         let (scratch, run_as) = (&self.settings.scratch, &self.settings.run_as);
         let place = match runtime.block_on(ScratchPlace::make(scratch, run_as, self.live, room)) {
             Ok(place) => place,
@@ -129,6 +150,11 @@ impl Drill<'_> {
             }
             Err(error) => return Err(error),
         }
+        let data = folder.join(DATA);
+        let replay = match (means, self.target) {
+            (Means::Postgres(cluster, programs), Some(target)) => Some(self.replay(target, cluster, &data, programs)?),
+            _ => None,
+        };
         let restoring = started.elapsed();
         let left = budget.saturating_sub(restoring);
         let _shown = self.repository.progress().begin(format!("starting and checking {}", self.part.name), None);
@@ -136,7 +162,7 @@ impl Drill<'_> {
         let mut climbs = runtime.block_on(async {
             match means {
                 Means::Postgres(cluster, programs) => {
-                    climb(&place, &folder.join(DATA), cluster, programs, left, now).await
+                    climb_to(&place, &data, cluster, programs, replay, left, now).await
                 }
                 Means::Redis(keyspace, programs) => {
                     proof::redis::climb(&place, &folder, keyspace, programs, left, now).await
@@ -153,6 +179,18 @@ impl Drill<'_> {
             tracing::warn!(%error, "after a drill; the next one tries again");
         }
         Ok(climbs)
+    }
+
+    /// In a scratch place WAL lies where Postgres looks for its own: no command of ours has to run there.
+    fn replay(&self, target: Target, cluster: &Cluster, data: &Path, programs: &Programs) -> Result<Replay> {
+        let laid = lay(self.repository, cluster, target, &data.join("pg_wal"), programs)?;
+        Ok(Replay { timeline: laid.timeline, until: laid.until, stops: laid.stops })
+    }
+
+    /// Bytes for the WAL after the set, and as many again for what relations grow by when it is replayed.
+    fn replayed(&self, means: &Means<'_>) -> Result<u64> {
+        let (Means::Postgres(cluster, _), Some(target)) = (means, self.target) else { return Ok(0) };
+        Ok(room(self.repository, cluster, target)?.saturating_mul(2))
     }
 }
 

@@ -3,9 +3,10 @@
 use super::coverage::{self, Coverage};
 use super::shortened;
 use crate::programs::Programs;
-use crate::scratch::{DATA_DIRECTORY, DataFolder, PRELOADED, ScratchServer, Setback, said};
-use groundskeeper_core::quantity::format_seconds;
+use crate::scratch::{DATA_DIRECTORY, DataFolder, PRELOADED, Replay, ScratchServer, Setback, said};
+use groundskeeper_core::quantity::{after, format_seconds};
 use groundskeeper_core::receipt::{ClimbOutcome, Cluster, Lsn};
+use jiff::Timestamp;
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
@@ -69,10 +70,14 @@ async fn ask(
         Ok::<_, Setback>((found, databases, coverage))
     });
     let ((version, recovered), databases, coverage) = tokio::time::timeout(left(), entering).await.map_err(late)??;
+    let time = match server.data().replay() {
+        Some(replay) => reached(server, replay).await?,
+        None => String::new(),
+    };
     let checking = Instant::now();
     amcheck(programs, server, &coverage, left()).await?;
     let shown = format!(
-        "Postgres {version} replayed its WAL to {recovered} ({} was needed) and answered after {}; all {} databases \
+        "Postgres {version} replayed its WAL to {recovered} ({} was needed){time} and answered after {}; all {} databases \
          that allow connections were entered, and pg_amcheck --heapallindexed found nothing wrong in {}",
         cluster.stop,
         format_seconds(server.answered_after().as_secs_f64()),
@@ -109,6 +114,28 @@ async fn identity(server: &ScratchServer<'_>, client: &Client, cluster: &Cluster
     }
     let version = version.split_whitespace().next().unwrap_or_default().to_owned();
     Ok((version, recovered))
+}
+
+/// How far it came in time. Beyond what was asked for is too far.
+async fn reached(server: &ScratchServer<'_>, replay: Replay) -> Result<String, Setback> {
+    let asking = async {
+        let client = server.enter().await?;
+        let sql = "SELECT extract(epoch FROM pg_last_xact_replay_timestamp())::float8";
+        client.query_one(sql, &[]).await?.try_get::<_, Option<f64>>(0)
+    };
+    let last = asking.await.map_err(|error| refused(server, "the time of its last transaction", &error))?;
+    let timeline = replay.timeline;
+    let Some(last) = last.map(|seconds| after(Timestamp::UNIX_EPOCH, seconds)) else {
+        return Ok(format!(", to the end of timeline {timeline} without a transaction,"));
+    };
+    match replay.until {
+        // A float of seconds since 1970 is good for a microsecond.
+        Some(until) if after(until, 0.000_01) < last => {
+            Err(Setback::Failed(format!("it replayed a transaction of {last}, and was to stop at {until}")))
+        }
+        Some(until) => Ok(format!(", to the last transaction before {until}, of {last},")),
+        None => Ok(format!(", to the end of timeline {timeline} with its last transaction of {last},")),
+    }
 }
 
 async fn databases(client: &Client) -> Result<Vec<Database>, tokio_postgres::Error> {

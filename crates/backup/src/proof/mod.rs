@@ -14,7 +14,7 @@ pub use alive::{Alive, alive};
 pub use restored::restored;
 
 use crate::programs::Programs;
-use crate::scratch::{DataFolder, ScratchPlace};
+use crate::scratch::{DataFolder, Replay, ScratchPlace};
 use groundskeeper_core::quantity::{after, format_bytes, format_count};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, FileTree, Part, Rung};
 use jiff::Timestamp;
@@ -36,11 +36,24 @@ pub async fn climb(
     budget: Duration,
     now: Timestamp,
 ) -> Vec<Climb> {
+    climb_to(place, data_dir, cluster, programs, None, budget, now).await
+}
+
+/// The same with WAL replayed that was laid into `pg_wal`.
+pub async fn climb_to(
+    place: &ScratchPlace,
+    data_dir: &Path,
+    cluster: &Cluster,
+    programs: &Programs,
+    replay: Option<Replay>,
+    budget: Duration,
+    now: Timestamp,
+) -> Vec<Climb> {
     let began = Instant::now();
     let left = || budget.saturating_sub(began.elapsed());
     let at = || after(now, began.elapsed().as_secs_f64());
     let data = match DataFolder::take_over(place, data_dir).await {
-        Ok(data) => data,
+        Ok(data) => data.with_replay(replay),
         Err(error) => return not_tried(&error.to_string(), at()),
     };
     let comparing = Instant::now();

@@ -8,12 +8,14 @@
 //! | `writer` | a set while it is made |
 //! | `reader` | lists, restores, reads back |
 //! | `receipts` | the proofs, beside restic's own files |
+//! | `beside` | other files of ours there: the WAL |
 //! | `lock` | one of us at a time |
 //! | `hold` | sets that somebody restores |
 //! | `prune` | sets are taken out |
 //!
 //! Everything here is synchronous and must be called from threads that may block.
 
+mod beside;
 mod crypt;
 pub(crate) mod feed;
 mod hold;
@@ -181,8 +183,8 @@ impl Repository {
         self.key_info(id)
     }
 
-    /// By the first digits of its id.
-    pub(crate) fn remove_key(&self, digits: &str) -> Result<()> {
+    /// By the first digits of its id; gives the whole of it.
+    pub(crate) fn remove_key(&self, digits: &str) -> Result<String> {
         let keys = self.keys()?;
         let alike: Vec<&KeyInfo> = keys.iter().filter(|key| key.id.starts_with(digits)).collect();
         let [key] = alike[..] else {
@@ -194,7 +196,8 @@ impl Repository {
             return Err(Error::Key(why));
         }
         let id: KeyId = key.id.parse().map_err(|error: Box<RusticError>| self.error(&error))?;
-        self.rustic()?.delete_key(&id).map_err(|error| self.error(&error))
+        self.rustic()?.delete_key(&id).map_err(|error| self.error(&error))?;
+        Ok(key.id.clone())
     }
 }
 
@@ -255,7 +258,7 @@ fn holds_keys_only(folder: &Path) -> std::io::Result<bool> {
 }
 
 /// Makes a folder for our user only.
-fn make_private(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn make_private(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }

@@ -5,9 +5,10 @@
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
+use jiff::Timestamp;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
-use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{Error as StoreError, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use rustic_core::{BytesList, ErrorKind, FileType, Id, ReadBackend, RusticError, RusticResult, WriteBackend};
 use std::fmt;
 use std::future::Future;
@@ -54,6 +55,24 @@ impl Store {
         self.wait(self.objects.put(&Key::from(name), content.into())).map(|_| ())
     }
 
+    /// Fails with [`StoreError::AlreadyExists`] when there is one of this name.
+    pub(super) fn put_first(&self, name: &str, content: impl Into<PutPayload>) -> Result<(), StoreError> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        self.wait(self.objects.put_opts(&Key::from(name), content.into(), options)).map(|_| ())
+    }
+
+    /// Everything below a folder, with its whole name.
+    pub(super) fn list_below(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        let key = Key::from(folder);
+        let objects: Vec<_> = self.wait(self.objects.list(Some(&key)).try_collect())?;
+        let listed = objects.into_iter().map(|object| Listed {
+            name: object.location.to_string(),
+            size: object.size,
+            at: Timestamp::from_second(object.last_modified.timestamp()).unwrap_or_default(),
+        });
+        Ok(listed.collect())
+    }
+
     pub(super) fn names(&self, folder: &str) -> Result<Vec<(String, u64)>, StoreError> {
         let key = Key::from(folder);
         let objects: Vec<_> = self.wait(self.objects.list(Some(&key)).try_collect())?;
@@ -84,6 +103,16 @@ impl Store {
             .attach_context("name", name)
             .attach_context("place", self.place.clone())
     }
+}
+
+/// A file beside restic's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// From the top of the repository.
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    /// When it was put there.
+    pub(crate) at: Timestamp,
 }
 
 /// restic's name of a file: packs lie in folders by the first two digits.

@@ -25,7 +25,7 @@ mod user;
 mod wal;
 
 pub(crate) use config::PRELOADED;
-pub use folder::DataFolder;
+pub use folder::{DataFolder, Replay};
 pub(crate) use guard::DATA_DIRECTORY;
 pub use guard::Room;
 pub(crate) use redis::ScratchRedis;

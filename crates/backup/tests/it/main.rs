@@ -12,4 +12,5 @@ mod redis;
 mod replaced;
 mod scene;
 mod sets;
+mod wal;
 mod watched;

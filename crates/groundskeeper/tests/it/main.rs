@@ -5,6 +5,7 @@ mod announcing;
 mod backup;
 mod backup_killed;
 mod backup_pruned;
+mod backup_wal;
 mod cli;
 mod config;
 mod init;
