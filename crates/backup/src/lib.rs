@@ -6,6 +6,7 @@
 //! | [`observe`] | what the watch looks at, at the cost of a few system calls |
 //! | `key` | where the repository's key comes from |
 //! | `make`, `verify`, `drill`, `restore`, [`prune`] | one file for each thing that the façade does |
+//! | [`wal`] | the WAL between the sets: streamed, and replayed to a time |
 //! | [`progress`] | how far the work is |
 //! | [`plan`] | the recovery plan of an installation |
 //! | `steps` | what a person does with what was restored |
@@ -30,6 +31,7 @@ pub mod proof;
 pub mod prune;
 pub mod scratch;
 pub mod vault;
+pub mod wal;
 
 mod drill;
 mod key;

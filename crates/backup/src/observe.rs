@@ -12,7 +12,10 @@
 use crate::error::Error;
 use crate::place::Place;
 use crate::vault::{KeySource, Vault};
-use groundskeeper_core::observation::{self, Failure, FailureKind, Gap, LastRun, Part, Reading, of_interest};
+use crate::wal::Board;
+use groundskeeper_core::observation::{
+    self, Failure, FailureKind, Gap, LastRun, Part, Reading, WalGap, WalStream, of_interest,
+};
 use groundskeeper_core::quantity::seconds_between;
 use groundskeeper_core::receipt::Receipt;
 use groundskeeper_systems::deadline::within;
@@ -34,7 +37,7 @@ const FAILED_HOLDS_SECONDS: f64 = 300.0;
 /// So long a list of an object store holds.
 const GLANCE_HOLDS_SECONDS: f64 = 300.0;
 /// What lies in these changes all the time during a backup, and tells nothing of the sets.
-const OTHERS: [&str; 6] = ["data", "index", "locks", "tmp", "holds", "groundskeeper.lock"];
+const OTHERS: [&str; 7] = ["data", "index", "locks", "tmp", "holds", "wal", "groundskeeper.lock"];
 
 /// A vault to look at again and again. Clones share what was seen.
 #[derive(Debug, Clone)]
@@ -43,6 +46,8 @@ pub struct Lookout {
     memory: Arc<Mutex<Memory>>,
     /// Held by the look that is under way, to its very end.
     turn: Arc<Turn<()>>,
+    /// How the WAL streams; none where it is not to.
+    board: Option<Board>,
 }
 
 #[derive(Debug, Default)]
@@ -60,11 +65,19 @@ struct Listed {
     at: Timestamp,
     receipts: Part<Vec<Receipt>>,
     key: Part<()>,
+    /// WAL that is missing in the repository.
+    gaps: Vec<WalGap>,
 }
 
 impl Lookout {
     pub fn new(vault: Vault) -> Self {
-        Self { vault, memory: Arc::default(), turn: Arc::default() }
+        let board = vault.settings().wal.as_ref().map(|wal| Board::new(wal.board.clone()));
+        Self { vault, memory: Arc::default(), turn: Arc::default(), board }
+    }
+
+    /// Where the streams of WAL tell how they stand.
+    pub fn board(&self) -> Option<&Board> {
+        self.board.as_ref()
     }
 
     pub fn vault(&self) -> &Vault {
@@ -158,15 +171,35 @@ async fn look(
         space,
         key: listed.key,
         last_run: lookout.memory().last_run.clone(),
+        wal: lookout.board().map(Board::streams).unwrap_or_default().into_iter().map(with(&listed.gaps)).collect(),
     };
     Ok((latency, seen))
 }
 
+/// A stream with what was found to be missing since it last looked.
+fn with(gaps: &[WalGap]) -> impl FnMut(WalStream) -> WalStream {
+    move |mut stream| {
+        let ours = gaps.iter().filter(|gap| Some(&gap.system_identifier) == stream.system_identifier.as_ref());
+        let is_new =
+            |gap: &&WalGap| stream.gaps.iter().all(|known| (known.timeline, known.from) != (gap.timeline, gap.from));
+        let new: Vec<WalGap> = ours.filter(is_new).cloned().collect();
+        stream.gaps.extend(new);
+        stream
+    }
+}
+
 /// Opens the repository, which needs the key, and reads every set.
 async fn list(vault: &Vault, stamp: u64, address: &str, now: Timestamp) -> Result<Listed, Failure> {
-    let listed = |receipts, key| Ok(Listed { stamp, at: now, receipts, key });
+    let listed = |receipts, key| Ok(Listed { stamp, at: now, receipts, key, gaps: Vec::new() });
     let error = match vault.receipts().await {
-        Ok(receipts) => return listed(Ok(of_interest(receipts)), Ok(())),
+        Ok(receipts) => {
+            let gaps = if vault.settings().wal.is_some() { vault.wal_gaps(now).await } else { Ok(Vec::new()) };
+            let gaps = gaps.unwrap_or_else(|error| {
+                tracing::warn!(%error, "whether WAL is missing is not known");
+                Vec::new()
+            });
+            return Ok(Listed { stamp, at: now, receipts: Ok(of_interest(receipts)), key: Ok(()), gaps });
+        }
         Err(error) => error,
     };
     let gap = Gap::new(error.to_string());
@@ -301,6 +334,7 @@ mod tests {
             leave_free: 0,
             programs: Vec::new(),
             run_as: "postgres".into(),
+            wal: None,
         }))
     }
 
@@ -368,7 +402,7 @@ mod tests {
         let lookout = lookout(Path::new("/nowhere"));
         let at: Timestamp = NOW.parse().unwrap();
         let later = |seconds| groundskeeper_core::quantity::after(at, seconds);
-        let listed = |key: Part<()>| Listed { stamp: 7, at, receipts: Ok(Vec::new()), key };
+        let listed = |key: Part<()>| Listed { stamp: 7, at, receipts: Ok(Vec::new()), key, gaps: Vec::new() };
         lookout.memory().listed = Some(listed(Ok(())));
         let holds = |stamp, at| lookout.still_good(stamp, at).is_some();
         assert!(holds(7, later(30.0)) && holds(7, later(3_500.0)));

@@ -5,6 +5,9 @@ use crate::place::Place;
 use crate::progress::Progress;
 use crate::prune::Retention;
 use crate::repository::{Lock, Repository, StoredSet, glance};
+use crate::restore::Order;
+use crate::wal;
+use crate::wal::seal::Seal;
 use crate::{drill, make, plan, restore, verify};
 use groundskeeper_core::SystemId;
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Receipt, Rung, SetId};
@@ -36,6 +39,8 @@ pub struct Settings {
     pub programs: Vec<PathBuf>,
     /// Whom scratch servers run as when we are root; `postgres` otherwise.
     pub run_as: String,
+    /// How WAL is streamed between the sets; None: it is not.
+    pub wal: Option<wal::Settings>,
 }
 
 #[derive(Debug, Clone)]
@@ -146,7 +151,7 @@ impl Vault {
     }
 
     /// Runs work that may block, apart from the runtime.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Settings) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -158,10 +163,10 @@ impl Vault {
     /// The same with the repository open.
     pub(crate) async fn opened<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Settings, &Repository) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Settings, &Arc<Repository>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let progress = self.progress.clone();
-        self.blocking(|settings| work(settings, &open(settings)?.watched(progress))).await
+        self.blocking(|settings| work(settings, &Arc::new(open(settings)?.watched(progress)))).await
     }
 
     /// Makes the repository. One that is already there, and opens with our key, is left as it is: then false.
@@ -239,11 +244,8 @@ impl Vault {
         self.opened(move |settings, repository| {
             let _lock = Lock::take(&settings.place, repository, now)?;
             let set = repository.set(wanted.as_ref())?;
-            let known = receipt(repository, &set)?;
-            if [Rung::Stored, Rung::Intact].into_iter().any(|rung| known.last(rung).is_none()) {
-                verify::verify(repository, Some(&set.id), budget, now)?;
-            }
-            drill::drill(settings, repository, Some(&set.id), budget, now)
+            with_lower_rungs(repository, &set, budget, now)?;
+            drill::drill(settings, repository, Some(&set.id), None, budget, now)
         })
         .await
     }
@@ -252,7 +254,8 @@ impl Vault {
     pub async fn restore(&self, set: Option<&SetId>, only: Option<&str>, into: &Path) -> Result<Restored> {
         let (wanted, only, into) = (set.cloned(), only.map(str::to_owned), into.to_owned());
         self.opened(move |settings, repository| {
-            restore::restore(settings, repository, wanted.as_ref(), only.as_deref(), &into, None)
+            let order = Order { wanted: wanted.as_ref(), only: only.as_deref(), target: None, into: &into, over: None };
+            restore::restore(settings, repository, &order)
         })
         .await
     }
@@ -268,7 +271,8 @@ impl Vault {
     ) -> Result<Restored> {
         let (wanted, only, into) = (set.cloned(), only.map(str::to_owned), into.to_owned());
         self.opened(move |settings, repository| {
-            restore::restore(settings, repository, wanted.as_ref(), only.as_deref(), &into, Some(now))
+            let (wanted, only, over) = (wanted.as_ref(), only.as_deref(), Some(now));
+            restore::restore(settings, repository, &Order { wanted, only, target: None, into: &into, over })
         })
         .await
     }
@@ -301,13 +305,24 @@ impl Vault {
 
     pub async fn add_key(&self, key: &SecretString) -> Result<KeyInfo> {
         let key = key.clone();
-        self.opened(move |_, repository| repository.add_key(&key)).await
+        self.opened(move |_, repository| {
+            let added = repository.add_key(&key)?;
+            if let Some(seal) = Seal::find(repository)? {
+                seal.share(repository, &added.id, &key)?;
+            }
+            Ok(added)
+        })
+        .await
     }
 
     /// By its id or the first digits of it. The key in use is refused, so that one always opens.
     pub async fn remove_key(&self, id: &str) -> Result<()> {
         let id = id.to_owned();
-        self.opened(move |_, repository| repository.remove_key(&id)).await
+        self.opened(move |_, repository| {
+            let removed = repository.remove_key(&id)?;
+            Seal::unshare(repository, &removed)
+        })
+        .await
     }
 
     /// The disk that the repository lies on. None for an object store: it does not tell.
@@ -330,6 +345,20 @@ impl Vault {
 
 fn open(settings: &Settings) -> Result<Repository> {
     Repository::open(&settings.place, &settings.key.read()?)
+}
+
+/// Climbs the rungs below a drill when nobody has tried them.
+pub(crate) fn with_lower_rungs(
+    repository: &Repository,
+    set: &StoredSet,
+    budget: Duration,
+    now: Timestamp,
+) -> Result<()> {
+    let known = receipt(repository, set)?;
+    if [Rung::Stored, Rung::Intact].into_iter().any(|rung| known.last(rung).is_none()) {
+        verify::verify(repository, Some(&set.id), budget, now)?;
+    }
+    Ok(())
 }
 
 /// What is known of a set.

@@ -69,7 +69,9 @@ impl Compared {
         let (at, tables, rows) = (contents.at, format_count(self.tables as f64), format_count(self.rows as f64));
         if !self.differ.is_empty() {
             let differ = shortened(&self.differ.join("\n"));
-            return ClimbOutcome::Failed { why: format!("at {at} its tables hold something else than they held:\n{differ}") };
+            return ClimbOutcome::Failed {
+                why: format!("at {at} its tables hold something else than they held:\n{differ}"),
+            };
         }
         if self.tables == 0 && contents.tables().next().is_some() {
             return ClimbOutcome::NotTried { why: self.not_covered.join("; ") };
@@ -96,7 +98,8 @@ mod tests {
 
     #[test]
     fn one_table_that_differs_fails_it() {
-        let compared = Compared { tables: 9, differ: vec!["docrag: public.a has 1 rows and had 2".into()], ..Compared::default() };
+        let compared =
+            Compared { tables: 9, differ: vec!["docrag: public.a has 1 rows and had 2".into()], ..Compared::default() };
         let ClimbOutcome::Failed { why } = compared.outcome(&contents(9)) else { panic!("it differs") };
         assert!(why.contains("0/3000028") && why.contains("public.a has 1 rows"), "{why}");
     }

@@ -8,6 +8,7 @@
 //! | `writer` | a set while it is made |
 //! | `reader` | lists, restores, reads back |
 //! | `receipts` | the proofs, beside restic's own files |
+//! | `beside` | other files of ours there: the WAL |
 //! | `init` | makes one |
 //! | `lock`, `lease` | one of us at a time: a file's lock, an object that says whose it is |
 //! | `hold` | sets that somebody restores |
@@ -19,6 +20,7 @@
 
 #[cfg(test)]
 mod aged;
+mod beside;
 mod crypt;
 pub(crate) mod feed;
 mod glance;
@@ -170,8 +172,8 @@ impl Repository {
         self.key_info(id)
     }
 
-    /// By the first digits of its id.
-    pub(crate) fn remove_key(&self, digits: &str) -> Result<()> {
+    /// By the first digits of its id; gives the whole of it.
+    pub(crate) fn remove_key(&self, digits: &str) -> Result<String> {
         let keys = self.keys()?;
         let alike: Vec<&KeyInfo> = keys.iter().filter(|key| key.id.starts_with(digits)).collect();
         let [key] = alike[..] else {
@@ -183,7 +185,8 @@ impl Repository {
             return Err(Error::Key(why));
         }
         let id: KeyId = key.id.parse().map_err(|error: Box<RusticError>| self.error(&error))?;
-        self.rustic()?.delete_key(&id).map_err(|error| self.error(&error))
+        self.rustic()?.delete_key(&id).map_err(|error| self.error(&error))?;
+        Ok(key.id.clone())
     }
 }
 
@@ -212,7 +215,7 @@ fn described() -> KeyOptions {
 }
 
 /// Makes a folder for our user only.
-fn make_private(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn make_private(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }

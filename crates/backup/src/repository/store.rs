@@ -198,6 +198,21 @@ impl Store {
         self.wait(self.limiter.pass(Load::Nothing, self.objects.list(Some(&key)).try_collect()))
     }
 
+    /// Fails with [`StoreError::AlreadyExists`] when there is one of this name.
+    pub(super) fn put_first(&self, name: &str, content: impl Into<PutPayload>) -> Result<(), StoreError> {
+        self.wait(self.put_mode(name, content, PutMode::Create)).map(|_| ())
+    }
+
+    /// Everything below a folder, with its whole name.
+    pub(super) fn list_below(&self, folder: &str) -> Result<Vec<Listed>, StoreError> {
+        let listed = self.objects_in(folder)?.into_iter().map(|object| Listed {
+            at: time_of(&object),
+            name: object.location.to_string(),
+            size: object.size,
+        });
+        Ok(listed.collect())
+    }
+
     pub(super) fn names(&self, folder: &str) -> Result<Vec<(String, u64)>, StoreError> {
         let objects = self.objects_in(folder)?;
         let named =
@@ -257,6 +272,16 @@ impl Store {
             .attach_context("place", self.place.clone())
             .attach_context("why", why)
     }
+}
+
+/// A file beside restic's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Listed {
+    /// From the top of the repository.
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    /// When it was put there.
+    pub(crate) at: Timestamp,
 }
 
 /// Marks an error of our own.

@@ -25,7 +25,7 @@ mod user;
 mod wal;
 
 pub(crate) use config::PRELOADED;
-pub use folder::DataFolder;
+pub use folder::{DataFolder, Replay, Until};
 pub use guard::Room;
 pub(crate) use guard::{DATA_DIRECTORY, keep_out_of};
 pub(crate) use marked::started as process_start;

@@ -67,6 +67,7 @@ fn settings(folder: &Path, path: &Path, other_filesystems: bool) -> Settings {
         leave_free: 0,
         programs: Vec::new(),
         run_as: "postgres".to_owned(),
+        wal: None,
     }
 }
 

@@ -107,6 +107,7 @@ fn settings(urls: &[&str], folder: &Path) -> Settings {
         leave_free: 0,
         programs: Vec::new(),
         run_as: "postgres".to_owned(),
+        wal: None,
     }
 }
 

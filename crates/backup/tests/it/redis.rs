@@ -71,6 +71,7 @@ fn settings(endpoint: Endpoint, folder: &Path) -> Settings {
         leave_free: 0,
         programs: Vec::new(),
         run_as: "postgres".to_owned(),
+        wal: None,
     }
 }
 

@@ -94,6 +94,7 @@ pub(crate) fn settings(url: &str, folder: &Path) -> Settings {
         leave_free: 0,
         programs: bin.into_iter().collect(),
         run_as: "postgres".to_owned(),
+        wal: None,
     }
 }
 

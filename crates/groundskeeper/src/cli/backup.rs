@@ -4,16 +4,17 @@ mod key;
 mod prune;
 mod render;
 
-use super::args::{BackupArgs, BackupVerb, PlaceArgs, RestoreArgs};
+use super::args::{BackupArgs, BackupVerb, PlaceArgs, RestoreArgs, TargetArgs};
 use super::{Desk, FINDINGS, FINE, Outcome, Stop, UNKNOWN, person, progress};
 use crate::app::api::{
-    BackupInitView, BackupListView, BackupStatusView, BackupTryView, RecoveryPlanView, Request, RestoreView,
+    BackupInitView, BackupListView, BackupStatusView, BackupTryView, RecoveryPlanView, Request, RestoreView, Target,
     TaskRunView,
 };
 use crate::app::{Backups, backup};
 use crate::config::Settings;
 use groundskeeper_core::receipt::{Climb, ClimbOutcome};
 use groundskeeper_core::{Severity, Status};
+use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use std::io;
 use std::path::Path;
@@ -30,7 +31,8 @@ pub(super) async fn run(desk: &mut Desk, args: BackupArgs) -> Outcome {
             prove(desk, "reading the set back", request).await
         }
         BackupVerb::Drill(args) => {
-            let request = Request::BackupDrill { set: args.set, by: person::name() };
+            let target = target(&args.target, &desk.settings()?.zone)?;
+            let request = Request::BackupDrill { set: args.set.set, target, by: person::name() };
             prove(desk, "restoring the set into the scratch place", request).await
         }
         BackupVerb::Restore(args) => restore(desk, args).await,
@@ -53,6 +55,17 @@ fn place(desk: &Desk, place: &PlaceArgs) -> Result<(Backups, TimeZone), Stop> {
     }
     let settings = desk.settings()?;
     Ok((Backups::of(&settings)?, settings.zone))
+}
+
+/// A time without a zone is meant in that of the configuration.
+fn target(args: &TargetArgs, zone: &TimeZone) -> Result<Option<Target>, Stop> {
+    let Some(written) = &args.to_time else { return Ok(args.to_latest.then_some(Target::Latest)) };
+    let local = || written.parse::<DateTime>().ok()?.to_zoned(zone.clone()).ok().map(|zoned| zoned.timestamp());
+    let at = written.parse().ok().or_else(local);
+    let wrong = || {
+        Stop::usage(format!("`{written}` is no time; write for example \"2026-11-22 14:05\" or 2026-11-22T13:05:00Z"))
+    };
+    Ok(Some(Target::Time(at.ok_or_else(wrong)?)))
 }
 
 async fn init(desk: &mut Desk) -> Outcome {
@@ -128,7 +141,8 @@ fn verdict(tried: &[Climb]) -> u8 {
 /// Says what it will do before it begins: a restore takes long, and a wrong one costs the time twice.
 async fn restore(desk: &mut Desk, args: RestoreArgs) -> Outcome {
     let (backups, zone) = place(desk, &args.place)?;
-    let planning = backups.plan_restore(args.set.set.as_deref(), args.only.as_deref(), &args.into, args.replace);
+    let (set, target) = (args.set.set.as_deref(), target(&args.target, &zone)?);
+    let planning = backups.plan_restore(set, args.only.as_deref(), target, &args.into, args.replace);
     let plan = progress::shown("reading the repository", planning).await?;
     if args.replace && args.confirm.is_none() && !person::is_there() && !plan.replaces.is_empty() {
         return Err(Stop::usage("--replace is confirmed on a terminal; without one give --confirm NAME"));

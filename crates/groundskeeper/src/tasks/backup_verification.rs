@@ -9,6 +9,7 @@ use super::{Found, Shop};
 use crate::app::CallError;
 use crate::app::backup::{NOT_CONFIGURED, climbed, proven};
 use crate::scheduler::{BoxFuture, End, Job, Mode};
+use groundskeeper_backup::wal::Target;
 use groundskeeper_core::observation::last_proven;
 use groundskeeper_core::quantity::{format_seconds, seconds_between};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Receipt, Rung, SetId};
@@ -43,15 +44,15 @@ impl Job for BackupVerification {
 pub(crate) enum Proof {
     /// Rungs 1 and 2; what is not read back within this time is not tried, and the next time goes on with it.
     Verify(Duration),
-    /// Rungs 3 to 5; what is not done within this time is not tried.
-    Drill(Duration),
+    /// Rungs 3 to 5; what is not done within this time is not tried. With the WAL after the set as far as is said.
+    Drill(Duration, Option<Target>),
 }
 
 impl Proof {
     fn as_str(self) -> &'static str {
         match self {
             Self::Verify(_) => "backup verify",
-            Self::Drill(_) => "backup drill",
+            Self::Drill(..) => "backup drill",
         }
     }
 }
@@ -78,7 +79,10 @@ pub(crate) async fn climb(shop: &Shop, proof: Proof, set: Option<&SetId>, by: &s
     let (vault, begun) = (lookout.vault(), shop.clock.now());
     let tried = match proof {
         Proof::Verify(budget) => shop.executor.unless_ended(vault.verify_within(set, budget, begun)).await,
-        Proof::Drill(budget) => shop.executor.unless_ended(vault.drill(set, budget, begun)).await,
+        Proof::Drill(budget, None) => shop.executor.unless_ended(vault.drill(set, budget, begun)).await,
+        Proof::Drill(budget, Some(target)) => {
+            shop.executor.unless_ended(vault.drill_to(set, target, budget, begun)).await
+        }
     };
     let stopped = || CallError::unanswered("groundskeeper was told to stop before this was shown");
     let tried = tried.ok_or_else(stopped).and_then(|tried| Ok(tried?));
@@ -130,7 +134,7 @@ async fn verify(shop: &Shop, mode: Mode) -> Result<End<Found>, CallError> {
             details.push(late.clone());
             amiss = Some(late);
         } else {
-            done = climb(shop, Proof::Drill(left), Some(&newest.set), "groundskeeper").await?;
+            done = climb(shop, Proof::Drill(left, None), Some(&newest.set), "groundskeeper").await?;
             details.extend(done.climbs.iter().map(climbed));
             amiss = done.amiss();
         }

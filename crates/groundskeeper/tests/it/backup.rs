@@ -17,7 +17,7 @@ pub(crate) const KEY: &str = "a key that nobody guesses";
 
 /// A keeper with a Postgres and a place for its backups.
 pub(crate) struct Scene {
-    database: Database,
+    pub(crate) database: Database,
     pub(crate) place: Place,
     scratch: Scratch,
 }
@@ -73,11 +73,16 @@ impl Scene {
     }
 
     /// The checks of the backups that fail now.
-    async fn failing(&self) -> Vec<String> {
+    pub(crate) async fn failing(&self) -> Vec<String> {
         let view: CheckView = self.place.json(&["check", "backup"]).await;
         let judgements = view.systems.into_iter().flat_map(|system| system.judgements);
         let failing = judgements.filter(|judgement| matches!(judgement.status, Status::Failing { .. }));
         failing.map(|judgement| judgement.check).collect()
+    }
+
+    /// What the server answers, as text.
+    pub(crate) async fn ask(&self, sql: &str) -> String {
+        self.database.server.client().await.query_one(sql, &[]).await.unwrap().get(0)
     }
 
     /// A table with so many rows.

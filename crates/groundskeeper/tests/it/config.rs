@@ -182,6 +182,10 @@ fn problem(text: &str) -> String {
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"backups\"\nkey_file = \"/etc/k\"\n",
     "groundskeeper.toml:4: `repository` in [backup]: `backups` must be a whole path such as \"/var/backups/groundskeeper\""
 )]
+#[case::backup_with_a_size_that_is_none(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nwal_keep = \"much\"",
+    "groundskeeper.toml:6: `wal_keep` in [backup]: `much` is no size; write for example \"500 MiB\" or \"8 GiB\""
+)]
 #[case::backup_without_a_key(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\n",
     "groundskeeper.toml:3: [backup] needs `key_file`, such as key_file = \"/etc/groundskeeper/backup.key\", or `key_command`, or `key`"
@@ -396,6 +400,8 @@ fn a_file_with_everything_loads() {
     let kept = "the last 5, 24 hourly, 14 daily, 8 weekly, 12 monthly, 3 yearly, all within 72h";
     assert_eq!(settings.keep.retention.keep.to_string(), kept);
     assert_eq!((settings.keep.apply, settings.keep.retention.zone.iana_name()), (true, Some("Europe/Berlin")));
+    let wal = backup.wal.as_ref().unwrap();
+    assert_eq!((wal.keep, wal.give_up), (2 << 30, false));
     let webhook = &settings.notify.webhooks[0];
     assert_eq!((webhook.form, webhook.minimum), (WebhookForm::Slack, Severity::Critical));
     assert_eq!(webhook.url.expose_secret(), "https://hooks.example.com/hunter2");

@@ -6,6 +6,7 @@ mod backup;
 mod backup_killed;
 mod backup_objects;
 mod backup_pruned;
+mod backup_wal;
 mod cli;
 mod config;
 mod init;
