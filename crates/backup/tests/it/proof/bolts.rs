@@ -283,7 +283,7 @@ async fn hold_a_drill(scratch: &Path) {
     super::take(&server, &cluster, &place, &data);
     (cluster.start, cluster.stop) = super::wal_range(&data);
     let folder = DataFolder::take_over(&place, &data).await.unwrap();
-    let _running = ScratchServer::start(&programs(cluster.major()), &folder, &cluster, None, BUDGET).await.unwrap();
+    let _running = ScratchServer::start(&programs(cluster.major()), &folder, &cluster, BUDGET).await.unwrap();
     let pid = std::fs::read_to_string(data.join("postmaster.pid")).unwrap();
     let said = format!("{}\n{}", place.path().display(), pid.lines().next().unwrap());
     std::fs::write(scratch.join("writing"), said).unwrap();
