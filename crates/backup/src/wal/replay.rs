@@ -284,25 +284,27 @@ fn position(line: &str) -> Option<Lsn> {
     rest.split([',', ' ']).next()?.parse().ok()
 }
 
+const TARGETS: [&str; 5] =
+    ["recovery_target", "recovery_target_lsn", "recovery_target_name", "recovery_target_xid", "recovery_target_time"];
+
 /// What recovery is told, beside `restore_command`. Every other target is unset: two are refused.
 pub(crate) fn recovery(timeline: u32, until: Until) -> Vec<(&'static str, String)> {
-    let (mut time, mut lsn) = (String::new(), String::new());
-    match until {
-        Until::End => {}
-        Until::Time(at) => time = at.strftime("%Y-%m-%d %H:%M:%S.%6f+00").to_string(),
-        Until::Before(at) => lsn = at.to_string(),
-    }
-    let inclusive = if lsn.is_empty() { "on" } else { "off" };
-    vec![
+    let target = match until {
+        Until::End => None,
+        Until::Time(at) => Some(("recovery_target_time", at.strftime("%Y-%m-%d %H:%M:%S.%6f+00").to_string())),
+        Until::Before(at) => Some(("recovery_target_lsn", at.to_string())),
+    };
+    let inclusive = if matches!(until, Until::Before(_)) { "off" } else { "on" };
+    let mut settings = vec![
         ("recovery_target_timeline", timeline.to_string()),
-        ("recovery_target", String::new()),
-        ("recovery_target_lsn", lsn),
-        ("recovery_target_name", String::new()),
-        ("recovery_target_xid", String::new()),
-        ("recovery_target_time", time),
         ("recovery_target_inclusive", inclusive.to_owned()),
         ("recovery_target_action", "promote".to_owned()),
-    ]
+    ];
+    let wanted = target.as_ref().map(|(name, _)| *name);
+    settings.extend(TARGETS.into_iter().filter(|name| Some(*name) != wanted).map(|name| (name, String::new())));
+    // Last: to unset one after another was set is to Postgres as much as to set two.
+    settings.extend(target);
+    settings
 }
 
 /// Lets a restored data directory replay what lies in `wal` when it is started.

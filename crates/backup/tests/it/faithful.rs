@@ -17,16 +17,21 @@ fn last(receipt: &Receipt) -> &Climb {
     receipt.climbs.last().unwrap()
 }
 
-/// Writes until it is stopped, with a pause after each commit.
-async fn writer(server: &PostgresServer, pause: Duration) -> JoinHandle<()> {
-    let client = server.client().await;
-    tokio::spawn(async move {
-        let write = "INSERT INTO documents SELECT max(id) + 1, 'late' FROM documents; DELETE FROM documents WHERE id = \
-                     (SELECT min(id) FROM documents WHERE body = 'late')";
-        while client.batch_execute(write).await.is_ok() {
-            tokio::time::sleep(pause).await;
-        }
-    })
+/// Write until they are stopped, with a pause after each commit.
+async fn writers(server: &PostgresServer, number: u32, pause: Duration) -> Vec<JoinHandle<()>> {
+    let mut writers = Vec::new();
+    for _ in 0..number {
+        let client = server.client().await;
+        // In one transaction, which takes its time: of several writers one is always under way.
+        let write = "INSERT INTO log (what) VALUES ('late'); UPDATE log SET what = 'later' WHERE id % 7 = 0; SELECT \
+                     pg_sleep(0.01)";
+        writers.push(tokio::spawn(async move {
+            while client.batch_execute(write).await.is_ok() {
+                tokio::time::sleep(pause).await;
+            }
+        }));
+    }
+    writers
 }
 
 async fn drilled(scene: &Scene) -> Receipt {
@@ -61,11 +66,16 @@ async fn a_quiet_server_is_compared_and_a_copy_that_differs_fails() {
 #[tokio::test]
 async fn the_position_is_exact_while_others_write_all_the_time_or_now_and_then() {
     let scene = Scene::new().await;
-    for (pause, moment) in [(Duration::ZERO, Some(Moment::Locked)), (Duration::from_millis(30), None)] {
-        let writer = writer(&scene.server, pause).await;
+    let log = "CREATE TABLE log (id bigint GENERATED ALWAYS AS IDENTITY, what text)";
+    scene.server.client().await.batch_execute(log).await.unwrap();
+    let rare = Duration::from_millis(30);
+    for (number, pause, moment) in [(4, Duration::ZERO, Some(Moment::Locked)), (1, rare, None)] {
+        let writers = writers(&scene.server, number, pause).await;
         let made = scene.make().await;
-        writer.abort();
-        let _ = writer.await;
+        for writer in writers {
+            writer.abort();
+            let _ = writer.await;
+        }
         assert!(moment.is_none_or(|moment| contents(&made).moment == moment), "{:?}", contents(&made).moment);
         let receipt = drilled(&scene).await;
         assert_eq!(receipt.proven(), Some(Rung::Faithful), "{:?}", last(&receipt));

@@ -73,10 +73,12 @@ async fn sets_go_in_two_phases_and_restic_finds_nothing_wrong_after_each() {
     assert_eq!(sets(&remote).await, [newest.clone()]);
     assert!(remote.objects("receipts/").await.iter().all(|name| !name.contains(old.as_str())));
     assert!(vault.prune(&[], day(2)).await.unwrap().freed.waiting > 0, "the grace has not passed");
-    assert_eq!(remote.objects("data/").await, packs);
+    // What a pack still has that is needed may be in a new one by now; the old one waits.
+    let waiting = remote.objects("data/").await;
+    assert!(packs.iter().all(|pack| waiting.contains(pack)), "{packs:?} {waiting:?}");
     is_clean(&remote).await;
     let late = keeping_one(remote.vault.clone(), SignedDuration::ZERO).prune(&[], day(4)).await.unwrap();
-    assert!(late.freed.now > 0 && remote.objects("data/").await.len() < packs.len(), "{late:?}");
+    assert!(late.freed.now > 0 && remote.objects("data/").await.len() < waiting.len(), "{late:?}");
     is_clean(&remote).await;
     restores(&remote, newest).await;
 }

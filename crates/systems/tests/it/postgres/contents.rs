@@ -19,9 +19,15 @@ async fn held(url: &str) -> Contents {
 }
 
 /// Somebody who never stops writing.
-async fn busy(server: &PostgresServer) -> JoinHandle<()> {
-    let writer = server.client().await;
-    tokio::spawn(async move { while writer.batch_execute("INSERT INTO log DEFAULT VALUES").await.is_ok() {} })
+async fn busy(server: &PostgresServer) -> Vec<JoinHandle<()>> {
+    let mut writers = Vec::new();
+    for _ in 0..4 {
+        let writer = server.client().await;
+        // A write that takes its time: however slow the machine is, one of them is always under way.
+        let write = "INSERT INTO log DEFAULT VALUES; SELECT pg_sleep(0.02)";
+        writers.push(tokio::spawn(async move { while writer.batch_execute(write).await.is_ok() {} }));
+    }
+    writers
 }
 
 #[tokio::test]
@@ -73,7 +79,7 @@ async fn where_writing_never_stops_the_tables_are_locked_for_an_instant_or_it_is
     admin.batch_execute("CREATE MATERIALIZED VIEW seen AS SELECT count(*) FROM still").await.unwrap();
     admin.batch_execute(&grants("keeper", "postgres", &[Wish::BackUp])).await.unwrap();
     let keeper = server.url_for("keeper", "CHANGE-ME", "postgres");
-    let writer = busy(&server).await;
+    let writers = busy(&server).await;
 
     let contents = held(&server.url()).await;
     assert_eq!(contents.moment, Moment::Locked);
@@ -82,9 +88,11 @@ async fn where_writing_never_stops_the_tables_are_locked_for_an_instant_or_it_is
 
     let why = hold(&endpoint(&keeper)).await.unwrap_err();
     assert!(why.contains("always somebody who writes") && why.contains("pg_maintain"), "{why}");
-    writer.abort();
     // Once nobody writes, the rights that backups have anyway are enough.
-    let _ = writer.await;
+    for writer in writers {
+        writer.abort();
+        let _ = writer.await;
+    }
     let contents = held(&keeper).await;
     assert_eq!(contents.moment, Moment::Quiet);
     assert!(table(&contents, "public.log").unwrap().rows > 0);
