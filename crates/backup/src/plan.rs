@@ -229,11 +229,12 @@ fn postgres(name: &str, cluster: &Cluster, configuration: Option<&Configuration>
     let (major, folder) = (cluster.major(), format!("{INTO}/{name}"));
     let data = format!("{folder}/{DATA}");
     let mut out = format!(
-        "`{name}` is a Postgres {major}. Give it to the user that Postgres runs as, and compare it with its own manifest.\n\n   \
-         ```sh\n   export PATH=/usr/lib/postgresql/{major}/bin:$PATH\n   chown -R postgres: {folder}\n   chmod 700 {data}\n   \
-         runuser -u postgres -- \"$(command -v pg_verifybackup)\" {data}\n   ```\n"
+        "`{name}` is a Postgres {major}. Give it to the user that Postgres runs as.\n\n   ```sh\n   \
+         export PATH=/usr/lib/postgresql/{major}/bin:$PATH\n   chown -R postgres: {folder}\n   chmod 700 {data}\n   ```\n"
     );
+    let mut ignored = "";
     if !cluster.tablespaces.is_empty() {
+        ignored = " -i tablespace_map";
         let _ = write!(
             out,
             "\n   It has tablespaces. Their links are made anew, or Postgres would write into the folders of the server that \
@@ -243,6 +244,11 @@ fn postgres(name: &str, cluster: &Cluster, configuration: Option<&Configuration>
              chown -hR postgres: {data}/pg_tblspc {data}/tablespace_map\n   ```\n"
         );
     }
+    let _ = write!(
+        out,
+        "\n   Compare it with its own manifest.\n\n   ```sh\n   runuser -u postgres -- \"$(command -v pg_verifybackup)\"\
+         {ignored} {data}\n   ```\n"
+    );
     out.push_str(&configured(&folder, &data, configuration));
     let _ = write!(
         out,

@@ -134,6 +134,10 @@ async fn identity(server: &ScratchServer<'_>, client: &Client, cluster: &Cluster
 
 /// How far it came in time. Beyond what was asked for is too far.
 async fn reached(server: &ScratchServer<'_>, replay: Replay) -> Result<String, Setback> {
+    // How far that is in the WAL is told anyway.
+    if matches!(replay.until, Until::Before(_)) {
+        return Ok(String::new());
+    }
     let asking = async {
         let client = server.enter().await?;
         let sql = "SELECT extract(epoch FROM pg_last_xact_replay_timestamp())::float8";
@@ -145,9 +149,8 @@ async fn reached(server: &ScratchServer<'_>, replay: Replay) -> Result<String, S
         return Ok(format!(", to the end of timeline {timeline} without a transaction,"));
     };
     let until = match replay.until {
-        Until::Before(_) => return Ok(String::new()),
         Until::Time(at) => Some(at),
-        Until::End => None,
+        Until::End | Until::Before(_) => None,
     };
     match until {
         // A float of seconds since 1970 is good for a microsecond.
