@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 /// The highest rung that this version can climb.
-const HIGHEST: Rung = Rung::Alive;
+const HIGHEST: Rung = Rung::Faithful;
 
 fn folder(stack: &Stack) -> PathBuf {
     stack.folder().join("backups")

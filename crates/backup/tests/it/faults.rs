@@ -190,7 +190,7 @@ async fn one_bit_in_a_file_that_leads_to_the_data_is_noticed(#[case] kind: &str,
 async fn a_damaged_index_takes_the_proof_away() {
     let scene = Scene::new().await;
     scene.make().await;
-    assert_eq!(scene.vault.drill(None, BUDGET, now()).await.unwrap().proven(), Some(Rung::Alive));
+    assert!(scene.vault.drill(None, BUDGET, now()).await.unwrap().proven() >= Some(Rung::Alive));
     flip(&scene.files("index")[0]);
     let verified = scene.vault.verify(None, now()).await.unwrap();
     assert!(verified.failed().count() > 0 && verified.proven() < Some(Rung::Intact), "{verified:?}");

@@ -92,9 +92,9 @@ async fn a_set_is_made_proven_and_restored_and_plain_restic_reads_it() {
     let verified = remote.vault.verify(None, now()).await.unwrap();
     assert_eq!(verified.proven(), Some(Rung::Intact), "{verified:?}");
     let drilled = remote.vault.drill(None, BUDGET, now()).await.unwrap();
-    assert_eq!(drilled.proven(), Some(Rung::Alive), "{:?}", drilled.climbs);
+    assert_eq!(drilled.proven(), Some(Rung::Faithful), "{:?}", drilled.climbs);
     let receipts = remote.vault.receipts().await.unwrap();
-    assert_eq!((receipts.len(), &receipts[0].set, receipts[0].proven()), (1, &drilled.set, Some(Rung::Alive)));
+    assert_eq!((receipts.len(), &receipts[0].set, receipts[0].proven()), (1, &drilled.set, Some(Rung::Faithful)));
 
     // Where objects are locked for a while, each has to come with its checksum.
     let checked = remote.vault_of(remote.place(Storage { checksums: true, ..remote.storage() }));

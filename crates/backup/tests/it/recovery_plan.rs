@@ -60,7 +60,11 @@ async fn a_person_with_restic_and_postgres_gets_everything_back_by_the_plan() {
          documents), (SELECT count(*) FROM beside), (SELECT pg_tablespace_location(oid) FROM pg_tablespace WHERE spcname = \
          'side')\""
     );
-    let script = format!("set -euo pipefail\nexport DATA={}\n{ended}\n{script}\n{asked}\n", data.display());
+    let script = format!(
+        "set -euo pipefail\nexport PGPASSWORD={} DATA={}\n{ended}\n{script}\n{asked}\n",
+        scene.server.password(),
+        data.display()
+    );
     let ran = Command::new("bash").arg("-c").arg(&script).current_dir("/").output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     assert!(ran.status.success(), "{script}\n--- out\n{out}\n--- err\n{err}");

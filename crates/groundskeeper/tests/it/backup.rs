@@ -125,7 +125,7 @@ async fn a_set_is_made_proven_and_restored() {
     let verified = scene.fine(&["backup", "verify"]).await;
     assert!(verified.contains("✓ 2 intact"), "{verified}");
     let drilled: BackupTryView = scene.place.json(&["backup", "drill", "--set", &set.set.as_str()[..15]]).await;
-    assert_eq!(drilled.receipt.proven(), Some(Rung::Alive), "{drilled:?}");
+    assert_eq!(drilled.receipt.proven(), Some(Rung::Faithful), "{drilled:?}");
     assert_eq!(drilled.tried.iter().map(|climb| climb.rung).collect::<Vec<_>>(), [Rung::Restored, Rung::Alive]);
     assert!(fs::read_dir(scene.scratch.path()).unwrap().count() <= 1, "nothing but the lock of the test is left");
     let status = scene.fine(&["backup", "status"]).await;
@@ -206,7 +206,7 @@ async fn a_running_keeper_makes_and_proves_sets_and_tells_of_them() {
 
     let night: TaskRunView = scene.place.json(&["task", "run", "backup-verification"]).await;
     assert!(
-        night.ok && night.receipt.unwrap().proven() == Some(Rung::Alive),
+        night.ok && night.receipt.unwrap().proven() == Some(Rung::Faithful),
         "{:?} {:?}",
         night.summary,
         night.details
