@@ -76,7 +76,7 @@ impl Repository {
             let sealed = match self.store.get(&name) {
                 Ok(sealed) => sealed,
                 Err(object_store::Error::NotFound { .. }) => continue,
-                Err(error) => return Err(Error::Place { place: self.place().to_owned(), why: error.to_string() }),
+                Err(error) => return Err(self.store.refused(&error)),
             };
             match self.snapshot(&id, &sealed) {
                 Some(snapshot) => snapshots.push(snapshot),

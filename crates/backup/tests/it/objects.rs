@@ -30,7 +30,7 @@ impl Remote {
         let (server, scene) = (S3Server::start().await.unwrap(), Scene::new().await);
         let proxy = FaultProxy::start(&server).await.unwrap();
         let remote = Self { vault: scene.vault.clone(), scene, server, proxy };
-        let vault = remote.vault_of(remote.place(remote.storage()));
+        let vault = remote.vault_of(place(remote.storage()));
         assert!(vault.init().await.unwrap());
         Self { vault, ..remote }
     }
@@ -47,13 +47,9 @@ impl Remote {
         }
     }
 
-    fn place(&self, storage: Storage) -> Place {
-        Place::of_bucket(Bucket::parse(&format!("s3://{BUCKET}/{PREFIX}"), storage).unwrap())
-    }
-
     /// Another machine, as it were: nothing is shared, and no proxy is in between.
     fn elsewhere(&self) -> Vault {
-        self.vault_of(self.place(Storage { endpoint: Some(self.server.url()), ..self.storage() }))
+        self.vault_of(place(Storage { endpoint: Some(self.server.url()), ..self.storage() }))
     }
 
     /// The objects of the repository below a folder of it.
@@ -83,6 +79,10 @@ impl Remote {
     }
 }
 
+fn place(storage: Storage) -> Place {
+    Place::of_bucket(Bucket::parse(&format!("s3://{BUCKET}/{PREFIX}"), storage).unwrap())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_set_is_made_proven_and_restored_and_plain_restic_reads_it() {
     let remote = Remote::new().await;
@@ -97,7 +97,7 @@ async fn a_set_is_made_proven_and_restored_and_plain_restic_reads_it() {
     assert_eq!((receipts.len(), &receipts[0].set, receipts[0].proven()), (1, &drilled.set, Some(Rung::Faithful)));
 
     // Where objects are locked for a while, each has to come with its checksum.
-    let checked = remote.vault_of(remote.place(Storage { checksums: true, ..remote.storage() }));
+    let checked = remote.vault_of(place(Storage { checksums: true, ..remote.storage() }));
     assert!(checked.make(Vec::new(), now()).await.unwrap().is_whole());
 
     let into = remote.scene.folder.path().join("restored");
@@ -135,7 +135,7 @@ async fn every_byte_and_every_request_is_counted_and_no_more_than_allowed_are_un
     let remote = Remote::new().await;
     let before = remote.proxy.put_bytes();
     let limits = Limits { upload: Some(1 << 40), download: Some(1 << 40), connections: Some(2) };
-    let place = remote.place(remote.storage()).limited(limits);
+    let place = place(remote.storage()).limited(limits);
     remote.proxy.take_asked();
     let vault = remote.vault_of(place.clone());
     vault.make(Vec::new(), now()).await.unwrap();

@@ -1,6 +1,6 @@
 //! Bad days of an object store: each is an error with a sentence that helps, or is got over, and leaves no half a set.
 
-use super::{PREFIX, Remote, SECRET};
+use super::{PREFIX, Remote, SECRET, place};
 use crate::faults::fill;
 use crate::scene::{BUDGET, now};
 use groundskeeper_backup::place::{Bucket, Place, Storage};
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 /// Tries again for as long as it takes.
 fn patient(remote: &Remote) -> Vault {
-    remote.vault_of(remote.place(Storage { retry_for: Duration::from_mins(2), ..remote.storage() }))
+    remote.vault_of(place(Storage { retry_for: Duration::from_mins(2), ..remote.storage() }))
 }
 
 #[track_caller]
@@ -82,7 +82,7 @@ async fn a_store_that_falls_silent_is_given_up_and_leaves_no_set() {
     let remote = Remote::new().await;
     remote.proxy.misbehave(|asked| asked.path.contains("/data/").then_some(Fault::Silence));
     let storage = Storage { timeout: Duration::from_secs(5), ..remote.storage() };
-    let error = remote.vault_of(remote.place(storage)).make(Vec::new(), now()).await.unwrap_err();
+    let error = remote.vault_of(place(storage)).make(Vec::new(), now()).await.unwrap_err();
     tells(&error, "no answer in time");
     nothing_is_half_made(&remote).await;
 }
@@ -93,7 +93,7 @@ async fn a_store_that_is_not_there_is_named_with_what_to_look_at() {
     let free = port::free().unwrap();
     let _held = port::Reservation::hold(free).unwrap();
     let storage = Storage { endpoint: Some(format!("http://127.0.0.1:{free}")), ..remote.storage() };
-    let vault = remote.vault_of(remote.place(storage));
+    let vault = remote.vault_of(place(storage));
     for error in [
         vault.make(Vec::new(), now()).await.unwrap_err(),
         vault.receipts().await.unwrap_err(),
@@ -158,7 +158,7 @@ async fn a_store_that_does_not_answer_fails_no_rung() {
 async fn two_machines_at_once_make_one_set_and_a_dead_ones_lock_is_no_obstacle() {
     let remote = Remote::new().await;
     fill(&remote.scene).await;
-    let other = remote.vault_of(remote.place(remote.storage()));
+    let other = remote.vault_of(place(remote.storage()));
     let (one, two) = tokio::join!(remote.vault.make(Vec::new(), now()), other.make(Vec::new(), now()));
     let (good, bad): (Vec<_>, Vec<_>) = [one, two].into_iter().partition(Result::is_ok);
     assert!(good.len() == 1 && matches!(&bad[0], Err(Error::Busy(who)) if who.contains(" on ")), "{bad:?}");

@@ -6,6 +6,8 @@ use groundskeeper_backup::Error;
 use groundskeeper_core::receipt::{Receipt, Rung};
 use rstest::rstest;
 
+type Harm = fn(&[u8]) -> Vec<u8>;
+
 fn flipped(content: &[u8]) -> Vec<u8> {
     let mut content = content.to_vec();
     let middle = content.len() / 2;
@@ -49,11 +51,11 @@ async fn one_bit_in_any_kind_of_object_that_leads_to_the_data_is_noticed() {
 }
 
 #[rstest]
-#[case::a_flipped_bit(Some(flipped as fn(&[u8]) -> Vec<u8>), "is not what was written")]
-#[case::a_truncated_pack(Some(truncated as fn(&[u8]) -> Vec<u8>), "bytes instead of")]
+#[case::a_flipped_bit(Some(flipped as Harm), "is not what was written")]
+#[case::a_truncated_pack(Some(truncated as Harm), "bytes instead of")]
 #[case::a_lost_pack(None, "is gone")]
 #[tokio::test(flavor = "multi_thread")]
-async fn a_harmed_pack_fails_the_rungs_of_its_set(#[case] harm: Option<fn(&[u8]) -> Vec<u8>>, #[case] told: &str) {
+async fn a_harmed_pack_fails_the_rungs_of_its_set(#[case] harm: Option<Harm>, #[case] told: &str) {
     let remote = Remote::new().await;
     remote.vault.make(Vec::new(), now()).await.unwrap();
     let name = largest_pack(&remote).await;
@@ -74,7 +76,7 @@ async fn a_harmed_pack_fails_the_rungs_of_its_set(#[case] harm: Option<fn(&[u8])
 #[case::a_flipped_bit(flipped)]
 #[case::a_truncated_pack(truncated)]
 #[tokio::test(flavor = "multi_thread")]
-async fn harm_after_the_proof_fails_the_drill_and_the_restore(#[case] harm: fn(&[u8]) -> Vec<u8>) {
+async fn harm_after_the_proof_fails_the_drill_and_the_restore(#[case] harm: Harm) {
     let remote = Remote::new().await;
     remote.vault.make(Vec::new(), now()).await.unwrap();
     assert_eq!(wrong(&remote).await, None);
