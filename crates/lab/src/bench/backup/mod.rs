@@ -1,0 +1,166 @@
+//! Backups beside their peers: the first backup, the next one after little has changed, restore, memory.
+//!
+//! Every tool backs up the same Postgres to the same disk, in turn, from a cold cache, with a repository of its own in
+//! every round. CPU time counts the server's processes too: who reads the files through the server must not look cheap.
+//!
+//! Not here yet: the WAL stream (what is lost in a crash, what writers notice). It will be a part of its own.
+
+mod cluster;
+mod figures;
+mod memory;
+mod meter;
+mod pages;
+mod restore;
+mod rounds;
+mod table;
+mod tools;
+
+use super::Options;
+use crate::bar::Bar;
+use anyhow::{Context, Result, bail, ensure};
+use std::path::Path;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Parts that can be asked for alone with `--part`.
+const PARTS: [&str; 4] = ["first", "second", "restore", "memory"];
+const SCALE: u32 = 100;
+const ROUNDS: u32 = 5;
+const QUICK_SCALE: u32 = 5;
+const QUICK_WARNING: &str = "--quick shows that the bench works; its figures are no measurement";
+/// A cluster at scale 1 has about 19 MB: it lies there twice, and up to seven repositories and a restored copy with it.
+const ROOM_PER_SCALE: u64 = 130 << 20;
+/// The WAL, and what everybody else needs.
+const ROOM: u64 = 4 << 30;
+
+/// What is to be measured.
+#[derive(Debug, Clone)]
+struct Plan {
+    scale: u32,
+    rounds: u32,
+    quick: bool,
+    first: bool,
+    second: bool,
+    restore: bool,
+    memory: bool,
+}
+
+impl Plan {
+    fn new(options: &Options) -> Result<Self> {
+        if let Some(part) = &options.part
+            && !PARTS.contains(&part.as_str())
+        {
+            bail!("the bench `backup` has no part `{part}`; it has {}", PARTS.join(", "));
+        }
+        ensure!(!(options.record && options.quick), "--quick measures nothing that could be recorded");
+        ensure!(!(options.record && cfg!(debug_assertions)), "a debug build measures nothing that could be recorded");
+        let wanted = |name: &str| options.part.as_deref().is_none_or(|part| part == name);
+        let (scale, rounds) = if options.quick { (QUICK_SCALE, 1) } else { (SCALE, ROUNDS) };
+        Ok(Self {
+            scale: options.scale.unwrap_or(scale).max(1),
+            rounds: options.rounds.unwrap_or(rounds).max(1),
+            quick: options.quick,
+            first: wanted("first"),
+            second: wanted("second"),
+            restore: wanted("restore"),
+            memory: wanted("memory"),
+        })
+    }
+
+    /// Bytes that the disk must have free.
+    fn room(&self) -> u64 {
+        let rounds = if self.first || self.second || self.restore { u64::from(self.scale) * ROOM_PER_SCALE } else { 0 };
+        let memory = if self.memory { memory::room(self.quick) } else { 0 };
+        ROOM + rounds.max(memory)
+    }
+}
+
+/// Servers and tools end, and folders go, when this ends: also by Ctrl-C, which only makes it end early.
+pub(super) async fn measure(options: &Options) -> Result<Vec<Bar>> {
+    let plan = Plan::new(options)?;
+    if let (Some(area), Some(data)) = (&options.area, &options.data) {
+        let used = std::env::temp_dir();
+        ensure!(
+            used == *data,
+            "`{area}` works in {}; run it through `cargo xtask bench`, or set TMPDIR",
+            used.display()
+        );
+    }
+    has_room(&std::env::temp_dir(), plan.room())?;
+    let mut ended = signal(SignalKind::terminate())?;
+    let (bars, tables) = tokio::select! {
+        done = run(&plan) => done?,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted; nothing is left behind"),
+        _ = ended.recv() => bail!("ended by a signal; nothing is left behind"),
+    };
+    for (name, text) in &tables {
+        println!("\n{name}\n\n{text}");
+        if options.record {
+            table::record(name, text)?;
+        }
+    }
+    if plan.quick {
+        println!("{QUICK_WARNING}:");
+        bars.iter().for_each(|bar| println!("    no measurement: {bar}"));
+        return Ok(Vec::new());
+    }
+    Ok(bars)
+}
+
+async fn run(plan: &Plan) -> Result<(Vec<Bar>, Vec<(&'static str, String)>)> {
+    if plan.quick {
+        println!("{QUICK_WARNING}");
+    }
+    let (mut bars, mut tables) = (Vec::new(), Vec::new());
+    if plan.first || plan.second || plan.restore {
+        let figures = rounds::play(plan).await?;
+        bars.extend(figures.bars(plan));
+        tables.extend(figures.tables(plan));
+    }
+    if plan.memory {
+        let (more, table) = memory::measure(plan).await?;
+        bars.extend(more);
+        tables.push(("memory", table));
+    }
+    Ok((bars, tables))
+}
+
+fn has_room(folder: &Path, wanted: u64) -> Result<()> {
+    let disk = rustix::fs::statvfs(folder).with_context(|| format!("cannot look at {}", folder.display()))?;
+    let free = disk.f_bavail * disk.f_frsize;
+    ensure!(
+        free >= wanted,
+        "{} has {} GB free and this needs {}; choose another disk with --data, or a smaller --scale",
+        folder.display(),
+        free / 1_000_000_000,
+        wanted / 1_000_000_000
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn plan(words: &[&str]) -> Result<Plan> {
+        Plan::new(&Line::parse_from([&["bench", "backup"], words].concat()).options)
+    }
+
+    #[test]
+    fn a_part_is_measured_alone_and_a_quick_run_is_never_recorded() {
+        let whole = plan(&[]).unwrap();
+        assert_eq!((whole.scale, whole.rounds), (100, 5));
+        assert!(whole.first && whole.second && whole.restore && whole.memory);
+        let memory = plan(&["--part", "memory", "--quick"]).unwrap();
+        assert!(memory.memory && memory.quick && !memory.first && memory.rounds == 1);
+        assert_eq!(plan(&["--scale", "20", "--rounds", "3"]).unwrap().rounds, 3);
+        assert!(plan(&["--part", "third"]).unwrap_err().to_string().contains("first, second, restore, memory"));
+        assert!(plan(&["--quick", "--record"]).is_err());
+    }
+}
