@@ -158,8 +158,14 @@ impl<'a, T: FnMut(Progress), C: Fn() -> Timestamp> Flow<'a, T, C> {
             tokio::select! {
                 ended = finished(running) => self.stored(ended)?,
                 piece = stream.next(), if hungry => {
-                    if let Some(halt) = self.received(piece).await? {
-                        return Ok(halt);
+                    match self.received(piece).await {
+                        Ok(None) => {}
+                        Ok(Some(halt)) => return Ok(halt),
+                        Err(error) => {
+                            // A server that is gone for good will not send again what has arrived.
+                            let _ = timeout(LAST, self.settle()).await;
+                            return Err(error);
+                        }
                     }
                 }
                 () = sleep_until(due) => {}

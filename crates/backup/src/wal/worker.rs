@@ -30,9 +30,10 @@ use tokio::time::sleep;
 
 /// To connect, and for one question.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Between two attempts; twice as long each time that nothing came of it.
+/// Between two attempts; twice as long each time that nothing came of it. What the slot keeps is looked at as often, and a
+/// busy server writes gigabytes in a minute.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Streams until told to stop. `clock` gives the time.
 pub async fn keep_streaming(

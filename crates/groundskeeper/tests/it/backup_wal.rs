@@ -242,16 +242,20 @@ async fn wal_that_piles_up_is_told_then_let_go_and_the_gap_is_closed_by_the_next
     let told = Told::begin(&scene).await;
     caught_up(&scene).await;
     scene.fine(&["backup", "run"]).await;
-    // The repository takes sets, and no WAL.
-    let (folder, aside) = (segments(&scene), scene.place.path().join("aside"));
+    // The repository takes sets, and no WAL; what there is of it is still seen.
+    let folder = segments(&scene);
+    let aside = folder.with_file_name("aside");
     std::fs::rename(&folder, &aside).unwrap();
     std::fs::write(&folder, "in the way").unwrap();
-    let write = "INSERT INTO told SELECT 0 FROM generate_series(1, 100000)";
+    // Only the slot keeps what was written before a checkpoint: once it is given up, that is lost.
+    let write = ["INSERT INTO told SELECT 0 FROM generate_series(1, 100000)", "CHECKPOINT"];
     let piled = async |bytes: u64| {
         let mut written = 0;
         let start: Lsn = scene.ask("SELECT pg_current_wal_flush_lsn()::text").await.parse().unwrap();
         while written < bytes {
-            told.client.batch_execute(write).await.unwrap();
+            for sql in write {
+                told.client.batch_execute(sql).await.unwrap();
+            }
             let now: Lsn = scene.ask("SELECT pg_current_wal_flush_lsn()::text").await.parse().unwrap();
             written = now.0 - start.0;
         }
