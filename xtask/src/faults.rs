@@ -10,8 +10,9 @@ use crate::{Failure, cargo, setup};
 
 pub(crate) const AREA: &str = "backup";
 /// Where the tests of bad days are.
-const TESTS: &str = "package(groundskeeper-backup) and test(/^(faults|proof::bolts|prune|prune_killed|[a-z]+::faults)::/) \
-                     or package(groundskeeper) and test(/^(backup_killed|backup_pruned)::/)";
+const TESTS: &str = "package(groundskeeper-backup) and \
+                      test(/^(faults|proof::bolts|prune|prune_killed|wal::bad_days|objects::(harm|prune)|[a-z]+::faults)::/) \
+                      or package(groundskeeper) and test(/^backup_(killed|objects|pruned|wal)::/)";
 
 /// One test, as nextest told of it.
 #[derive(Debug, PartialEq)]

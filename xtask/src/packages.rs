@@ -36,6 +36,11 @@ pub(crate) fn missing(purpose: For) -> Vec<&'static str> {
     if purpose != For::Demo && !has_program("restic") {
         packages.push("restic");
     }
+    for program in ["age", "zstd"] {
+        if purpose == For::Tests && !has_program(program) {
+            packages.push(program);
+        }
+    }
     // What backups are measured beside.
     if purpose == For::BackupBench {
         packages.extend(["pgbackrest", "barman"].into_iter().filter(|name| !has_program(name)));

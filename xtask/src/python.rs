@@ -17,6 +17,9 @@ pub(crate) struct Environment {
 
 /// Tries the HTTP interface against its own description.
 pub(crate) const SCHEMATHESIS: Environment = Environment { name: "schemathesis", packages: &["schemathesis==4.32.5"] };
+/// An S3 server for tests. Without its extra `server`, which brings half a gigabyte for other services.
+pub(crate) const MOTO: Environment =
+    Environment { name: "moto", packages: &["moto[s3]==5.2.5", "Flask==3.1.3", "flask-cors==6.0.5"] };
 /// What retrieval is measured beside.
 pub(crate) const PEERS: Environment = Environment {
     name: "peers",

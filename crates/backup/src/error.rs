@@ -28,6 +28,9 @@ pub enum Error {
     Target { path: PathBuf, why: String },
     #[error("{0}")]
     Scratch(String),
+    /// WAL does not lead to where it should.
+    #[error("{0}")]
+    Wal(String),
     #[error("a worker of ours ended: {0}")]
     Worker(String),
 }

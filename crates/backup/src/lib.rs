@@ -6,9 +6,12 @@
 //! | [`observe`] | what the watch looks at, at the cost of a few system calls |
 //! | `key` | where the repository's key comes from |
 //! | `make`, `verify`, `drill`, `restore`, [`prune`] | one file for each thing that the façade does |
+//! | [`wal`] | the WAL between the sets: streamed, and replayed to a time |
 //! | [`progress`] | how far the work is |
+//! | [`plan`] | the recovery plan of an installation |
 //! | `steps` | what a person does with what was restored |
 //! | `replace` | what is moved aside for a restore, and what never is |
+//! | [`place`] | where a repository is: a folder, or a bucket of an object store; limits |
 //! | `repository` | the restic format through `rustic_core`, over `object_store` |
 //! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, Redis as a replica, Qdrant by snapshots, folders |
 //! | `rdb` | the file format of Redis: its checksum, its structure |
@@ -20,12 +23,15 @@
 
 pub mod error;
 pub mod observe;
+pub mod place;
+pub mod plan;
 pub mod programs;
 pub mod progress;
 pub mod proof;
 pub mod prune;
 pub mod scratch;
 pub mod vault;
+pub mod wal;
 
 mod drill;
 mod key;
@@ -40,6 +46,7 @@ mod verify;
 
 pub use error::{Error, Result};
 pub use observe::{Lookout, observe};
+pub use place::Place;
 pub use progress::{Done, Progress};
 pub use prune::{Freed, PrunePlan, Pruned, Retention};
 pub use vault::{Settings, Vault};

@@ -2,8 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::repository::{Repository, SetWriter, StoredSet};
-use crate::source::{configuration, files, own, postgres, qdrant, redis};
+use crate::source::{configuration, contents, files, own, postgres, qdrant, redis};
 use crate::vault::{Content, FileSource, Own, PostgresSource, QdrantSource, RedisSource, Settings};
+use crate::wal::seal::Seal;
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Missing, Part, Receipt, Rung, SetId};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
@@ -45,6 +46,7 @@ pub(crate) fn make(settings: &Settings, repository: &Repository, own: Vec<Own>, 
     if let (true, Some(error)) = (parts.is_empty(), first) {
         return Err(error);
     }
+    let own = with_identity(repository, own)?;
     parts.push(add_own(&mut writer, own, &Manifest { set: &set, made: now, parts: &parts, missing: &missing })?);
     let stored = Instant::now();
     // The receipt first: a set without one could not be drilled, and nobody would know what is missing in it.
@@ -110,18 +112,30 @@ fn add(writer: &mut SetWriter<'_>, source: &PostgresSource, set: &SetId) -> Resu
     let name = source.system.to_string();
     let stored = writer.add(&name, |feed| {
         let cluster = stream.send(feed)?;
+        let (fingerprints, tail) = runtime.block_on(contents::take(source, &cluster));
+        // Nor in the WAL that a drill replays on top of it.
         runtime.block_on(postgres::must_have_every_tablespace(source, &cluster))?;
-        Ok((cluster, configuration::send(feed, &name, &found)?))
+        tail.map_or(Ok(()), |tail| tail.send(feed, &name))?;
+        Ok((cluster, fingerprints, configuration::send(feed, &name, &found)?))
     })?;
-    let (cluster, configuration) = stored.told;
+    let (cluster, fingerprints, configuration) = stored.told;
     Ok(Part {
         name,
         entries: stored.entries,
         bytes: stored.bytes,
         postgres: Some(cluster),
+        contents: Some(fingerprints),
         configuration,
         ..Part::default()
     })
+}
+
+/// What opens the WAL is in every set: whoever restores one with plain restic can go on from there.
+fn with_identity(repository: &Repository, mut own: Vec<Own>) -> Result<Vec<Own>> {
+    if let Some(seal) = Seal::find(repository)? {
+        own.push(Own { name: own::WAL_IDENTITY.to_owned(), content: Content::Text(seal.text()) });
+    }
+    Ok(own)
 }
 
 fn add_own(writer: &mut SetWriter<'_>, mut own: Vec<Own>, manifest: &Manifest<'_>) -> Result<Part> {

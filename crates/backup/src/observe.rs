@@ -1,5 +1,8 @@
 //! What the watch sees of the repository every half minute, at the cost of a few system calls.
 //!
+//! An object store is asked whether the repository is there, which costs next to nothing; its lists cost money, and are read
+//! every five minutes.
+//!
 //! Opening a repository is slow on purpose (the key is stretched), so it is opened anew only when something in the folder
 //! or the key's file has changed, and once in a while to be sure. What stands in between is what was read last.
 //!
@@ -7,8 +10,12 @@
 //! deadline, instead of adding a stuck thread every half minute.
 
 use crate::error::Error;
+use crate::place::Place;
 use crate::vault::{KeySource, Vault};
-use groundskeeper_core::observation::{self, Failure, FailureKind, Gap, LastRun, Part, Reading, of_interest};
+use crate::wal::Board;
+use groundskeeper_core::observation::{
+    self, Failure, FailureKind, Gap, LastRun, Part, Reading, WalGap, WalStream, of_interest,
+};
 use groundskeeper_core::quantity::seconds_between;
 use groundskeeper_core::receipt::Receipt;
 use groundskeeper_systems::deadline::within;
@@ -27,8 +34,10 @@ use tokio::sync::Mutex as Turn;
 const HOLDS_SECONDS: f64 = 3_600.0;
 /// And one that failed for so long, because what mends it may leave no trace there either.
 const FAILED_HOLDS_SECONDS: f64 = 300.0;
+/// So long a list of an object store holds.
+const GLANCE_HOLDS_SECONDS: f64 = 300.0;
 /// What lies in these changes all the time during a backup, and tells nothing of the sets.
-const OTHERS: [&str; 6] = ["data", "index", "locks", "tmp", "holds", "groundskeeper.lock"];
+const OTHERS: [&str; 7] = ["data", "index", "locks", "tmp", "holds", "wal", "groundskeeper.lock"];
 
 /// A vault to look at again and again. Clones share what was seen.
 #[derive(Debug, Clone)]
@@ -37,12 +46,16 @@ pub struct Lookout {
     memory: Arc<Mutex<Memory>>,
     /// Held by the look that is under way, to its very end.
     turn: Arc<Turn<()>>,
+    /// How the WAL streams; none where it is not to.
+    board: Option<Board>,
 }
 
 #[derive(Debug, Default)]
 struct Memory {
     listed: Option<Listed>,
     last_run: Option<LastRun>,
+    /// What the lists of an object store looked like.
+    glanced: Option<(Timestamp, u64)>,
 }
 
 /// What was read when the folder looked like this.
@@ -52,11 +65,19 @@ struct Listed {
     at: Timestamp,
     receipts: Part<Vec<Receipt>>,
     key: Part<()>,
+    /// WAL that is missing in the repository.
+    gaps: Vec<WalGap>,
 }
 
 impl Lookout {
     pub fn new(vault: Vault) -> Self {
-        Self { vault, memory: Arc::default(), turn: Arc::default() }
+        let board = vault.settings().wal.as_ref().map(|wal| Board::new(wal.board.clone()));
+        Self { vault, memory: Arc::default(), turn: Arc::default(), board }
+    }
+
+    /// Where the streams of WAL tell how they stand.
+    pub fn board(&self) -> Option<&Board> {
+        self.board.as_ref()
     }
 
     pub fn vault(&self) -> &Vault {
@@ -64,13 +85,21 @@ impl Lookout {
     }
 
     /// Where the repository is.
-    pub fn folder(&self) -> &Path {
-        &self.vault.settings().folder
+    pub fn place(&self) -> &Place {
+        &self.vault.settings().place
     }
 
     /// Remembers how the last run that was to make a set ended: of one that made none the repository knows nothing.
     pub fn remember(&self, run: LastRun) {
-        self.memory().last_run = Some(run);
+        let mut memory = self.memory();
+        memory.last_run = Some(run);
+        // It has changed what is there.
+        memory.glanced = None;
+    }
+
+    fn glanced(&self, now: Timestamp) -> Option<u64> {
+        let (at, seen) = self.memory().glanced?;
+        (0.0..GLANCE_HOLDS_SECONDS).contains(&seconds_between(at, now)).then_some(seen)
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -91,7 +120,7 @@ impl Lookout {
 /// gap, and the rest is still told.
 pub async fn observe(lookout: &Lookout, now: Timestamp, deadline: Duration) -> Reading<observation::Backup> {
     let started = Instant::now();
-    let address = lookout.folder().display().to_string();
+    let address = lookout.place().to_string();
     let looking = async {
         let (turn, own, address) = (Arc::clone(&lookout.turn).lock_owned().await, lookout.clone(), address.clone());
         let bug = Failure {
@@ -122,10 +151,13 @@ async fn look(
     started: Instant,
     now: Timestamp,
 ) -> Result<(f64, observation::Backup), Failure> {
-    let stamp = stamp(lookout).await.map_err(|error| unreached(&error, address))?;
+    let stamp = stamp(lookout, address, now).await?;
     let latency = started.elapsed().as_secs_f64();
-    let space = lookout.vault.space().await.map_err(|error| Gap::new(error.to_string()));
-    let space = space.map(|space| observation::Space { total: space.total, free: space.free });
+    let space = match lookout.vault.space().await {
+        Ok(Some(space)) => Ok(observation::Space { total: space.total, free: space.free }),
+        Ok(None) => Err(Gap::new("an object store does not tell how much room is left; watch its quota and its bill")),
+        Err(error) => Err(Gap::new(error.to_string())),
+    };
     let listed = if let Some(listed) = lookout.still_good(stamp, now) {
         listed
     } else {
@@ -139,15 +171,35 @@ async fn look(
         space,
         key: listed.key,
         last_run: lookout.memory().last_run.clone(),
+        wal: lookout.board().map(Board::streams).unwrap_or_default().into_iter().map(with(&listed.gaps)).collect(),
     };
     Ok((latency, seen))
 }
 
+/// A stream with what was found to be missing since it last looked.
+fn with(gaps: &[WalGap]) -> impl FnMut(WalStream) -> WalStream {
+    move |mut stream| {
+        let ours = gaps.iter().filter(|gap| Some(&gap.system_identifier) == stream.system_identifier.as_ref());
+        let is_new =
+            |gap: &&WalGap| stream.gaps.iter().all(|known| (known.timeline, known.from) != (gap.timeline, gap.from));
+        let new: Vec<WalGap> = ours.filter(is_new).cloned().collect();
+        stream.gaps.extend(new);
+        stream
+    }
+}
+
 /// Opens the repository, which needs the key, and reads every set.
 async fn list(vault: &Vault, stamp: u64, address: &str, now: Timestamp) -> Result<Listed, Failure> {
-    let listed = |receipts, key| Ok(Listed { stamp, at: now, receipts, key });
+    let listed = |receipts, key| Ok(Listed { stamp, at: now, receipts, key, gaps: Vec::new() });
     let error = match vault.receipts().await {
-        Ok(receipts) => return listed(Ok(of_interest(receipts)), Ok(())),
+        Ok(receipts) => {
+            let gaps = if vault.settings().wal.is_some() { vault.wal_gaps(now).await } else { Ok(Vec::new()) };
+            let gaps = gaps.unwrap_or_else(|error| {
+                tracing::warn!(%error, "whether WAL is missing is not known");
+                Vec::new()
+            });
+            return Ok(Listed { stamp, at: now, receipts: Ok(of_interest(receipts)), key: Ok(()), gaps });
+        }
         Err(error) => error,
     };
     let gap = Gap::new(error.to_string());
@@ -161,14 +213,43 @@ async fn list(vault: &Vault, stamp: u64, address: &str, now: Timestamp) -> Resul
     Err(Failure { kind, message: gap.reason, address: address.to_owned() })
 }
 
-/// What the folder and the key's file look like, in one number.
-async fn stamp(lookout: &Lookout) -> io::Result<u64> {
+/// What the place and the key's file look like, in one number.
+async fn stamp(lookout: &Lookout, address: &str, now: Timestamp) -> Result<u64, Failure> {
     let settings = lookout.vault.settings();
     let key = if let KeySource::File(file) = &settings.key { Some(file.clone()) } else { None };
-    let folder = settings.folder.clone();
-    // A thread of its own: a filesystem whose server is gone never answers.
-    let looked = groundskeeper_systems::deadline::aside("backup-stamp", move || stamp_of(&folder, key.as_deref()))?;
-    looked.await.map_err(|_| io::Error::other("the look at the folder ended without an answer"))?
+    let Some(folder) = settings.place.folder().map(Path::to_owned) else {
+        return stamp_of_objects(lookout, key.as_deref(), address, now).await;
+    };
+    let looking = async {
+        // A thread of its own: a filesystem whose server is gone never answers.
+        let looked = groundskeeper_systems::deadline::aside("backup-stamp", move || stamp_of(&folder, key.as_deref()))?;
+        looked.await.map_err(|_| io::Error::other("the look at the folder ended without an answer"))?
+    };
+    looking.await.map_err(|error| unreached(&error, address))
+}
+
+async fn stamp_of_objects(
+    lookout: &Lookout,
+    key: Option<&Path>,
+    address: &str,
+    now: Timestamp,
+) -> Result<u64, Failure> {
+    let known = lookout.glanced(now);
+    let seen = lookout.vault.glance(known.is_none()).await.map_err(|error| {
+        let (kind, message) = match error {
+            Error::NoRepository { .. } => (FailureKind::Missing, NOT_MADE.to_owned()),
+            Error::Place { why, .. } => (FailureKind::Interrupted, why),
+            other => (FailureKind::Interrupted, other.to_string()),
+        };
+        Failure { kind, message, address: address.to_owned() }
+    })?;
+    if let Some(seen) = seen {
+        lookout.memory().glanced = Some((now, seen));
+    }
+    let mut hasher = DefaultHasher::new();
+    seen.or(known).hash(&mut hasher);
+    hash_key(&mut hasher, key);
+    Ok(hasher.finish())
 }
 
 fn stamp_of(folder: &Path, key: Option<&Path>) -> io::Result<u64> {
@@ -184,13 +265,16 @@ fn stamp_of(folder: &Path, key: Option<&Path>) -> io::Result<u64> {
             hash(&mut hasher, &path, &entry);
         }
     }
-    if let Some(key) = key {
-        match fs::metadata(key) {
-            Ok(file) => hash(&mut hasher, key, &file),
-            Err(error) => error.kind().hash(&mut hasher),
-        }
-    }
+    hash_key(&mut hasher, key);
     Ok(hasher.finish())
+}
+
+fn hash_key(hasher: &mut DefaultHasher, key: Option<&Path>) {
+    let Some(key) = key else { return };
+    match fs::metadata(key) {
+        Ok(file) => hash(hasher, key, &file),
+        Err(error) => error.kind().hash(hasher),
+    }
 }
 
 /// In the order of their names. What vanished meanwhile is left out.
@@ -219,11 +303,11 @@ fn hash(hasher: &mut DefaultHasher, path: &Path, entry: &fs::Metadata) {
     modified.hash(hasher);
 }
 
+const NOT_MADE: &str = "there is no repository in it; `groundskeeper backup init` makes one";
+
 fn unreached(error: &io::Error, address: &str) -> Failure {
     let (kind, message) = match error.kind() {
-        ErrorKind::NotFound | ErrorKind::NotADirectory => {
-            (FailureKind::Missing, "there is no repository in it; `groundskeeper backup init` makes one".to_owned())
-        }
+        ErrorKind::NotFound | ErrorKind::NotADirectory => (FailureKind::Missing, NOT_MADE.to_owned()),
         ErrorKind::PermissionDenied => (FailureKind::Denied, "permission denied".to_owned()),
         _ => (FailureKind::Interrupted, error.to_string()),
     };
@@ -240,7 +324,7 @@ mod tests {
 
     fn lookout(folder: &Path) -> Lookout {
         Lookout::new(Vault::new(Settings {
-            folder: folder.to_owned(),
+            place: Place::of_folder(folder),
             key: KeySource::Given(SecretString::from("secret")),
             postgres: Vec::new(),
             redis: Vec::new(),
@@ -250,6 +334,7 @@ mod tests {
             leave_free: 0,
             programs: Vec::new(),
             run_as: "postgres".into(),
+            wal: None,
         }))
     }
 
@@ -301,11 +386,23 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_an_object_store_holds_for_five_minutes_and_until_we_change_it() {
+        let lookout = lookout(Path::new("/nowhere"));
+        let at: Timestamp = NOW.parse().unwrap();
+        let later = |seconds| groundskeeper_core::quantity::after(at, seconds);
+        lookout.memory().glanced = Some((at, 7));
+        assert_eq!(lookout.glanced(later(290.0)), Some(7));
+        assert_eq!((lookout.glanced(later(310.0)), lookout.glanced(later(-1.0))), (None, None));
+        lookout.remember(LastRun { at, failed: None });
+        assert_eq!(lookout.glanced(at), None);
+    }
+
+    #[test]
     fn what_was_listed_holds_while_nothing_changed_and_not_for_ever() {
         let lookout = lookout(Path::new("/nowhere"));
         let at: Timestamp = NOW.parse().unwrap();
         let later = |seconds| groundskeeper_core::quantity::after(at, seconds);
-        let listed = |key: Part<()>| Listed { stamp: 7, at, receipts: Ok(Vec::new()), key };
+        let listed = |key: Part<()>| Listed { stamp: 7, at, receipts: Ok(Vec::new()), key, gaps: Vec::new() };
         lookout.memory().listed = Some(listed(Ok(())));
         let holds = |stamp, at| lookout.still_good(stamp, at).is_some();
         assert!(holds(7, later(30.0)) && holds(7, later(3_500.0)));

@@ -2,18 +2,20 @@
 //!
 //! A plan writes nothing. What is removed is what a plan named *and* the judgement at that moment still removes: a set that
 //! somebody began to restore in between stays. Data are marked first and deleted by a prune that comes after the grace,
-//! and not while anybody restores anything.
+//! and not while anybody restores anything. WAL that leads on from no set that stays goes at once: whoever restores by us
+//! holds the set that it leads on from.
 
 use crate::error::Result;
-use crate::repository::{Claim, Hold, Lock, Removal, Repository, StoredSet};
-use crate::vault::{Settings, Vault};
-use groundskeeper_core::receipt::SetId;
+use crate::place::Place;
+use crate::repository::{Claim, Holds, Lock, Removal, Repository, StoredSet};
+use crate::vault::{Settings, Vault, receipt};
+use crate::wal;
+use groundskeeper_core::receipt::{Receipt, SetId};
 use groundskeeper_core::retention::{Judged, Keep, Known, judge};
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::path::Path;
 
 /// What is kept, and for how long the data of removed sets stay.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +52,9 @@ pub struct Freed {
     pub later: u64,
     /// Marked by an earlier prune, and not yet due.
     pub waiting: u64,
+    /// By this prune: WAL that leads on from no set that stays.
+    #[serde(default)]
+    pub wal: u64,
 }
 
 impl PrunePlan {
@@ -60,7 +65,7 @@ impl PrunePlan {
 
     /// Whether a prune would change anything.
     pub fn is_due(&self) -> bool {
-        self.removed().next().is_some() || self.freed.now > 0 || self.freed.later > 0
+        self.removed().next().is_some() || self.freed.now > 0 || self.freed.later > 0 || self.freed.wal > 0
     }
 }
 
@@ -78,8 +83,8 @@ impl Vault {
     pub async fn plan_prune(&self, now: Timestamp) -> Result<PrunePlan> {
         let retention = self.retention().clone();
         self.opened(move |settings, repository| {
-            let (sets, removal) = plan(&settings.folder, repository, &retention, now)?;
-            Ok(PrunePlan { keep: retention.keep, sets, freed: removal.map_or_else(Freed::default, |it| freed(&it)) })
+            let (sets, freed) = plan(&settings.place, repository, &retention, now)?;
+            Ok(PrunePlan { keep: retention.keep, sets, freed })
         })
         .await
     }
@@ -90,28 +95,27 @@ impl Vault {
     pub async fn prune(&self, sets: &[SetId], now: Timestamp) -> Result<Pruned> {
         let (retention, wanted) = (self.retention().clone(), sets.to_vec());
         self.opened(move |settings, repository| {
-            let _lock = Lock::take(&settings.folder)?;
+            let _lock = Lock::take(&settings.place, repository, now)?;
             prune(settings, repository, &retention, wanted, now)
         })
         .await
     }
 }
 
-/// None in place of what would be removed while the clock is behind: then nothing is, not even what is due.
-fn plan(
-    folder: &Path,
-    repository: &Repository,
-    retention: &Retention,
-    now: Timestamp,
-) -> Result<(Vec<Judged>, Option<Removal>)> {
+/// While the clock is behind nothing is removed, not even what is due.
+fn plan(place: &Place, repository: &Repository, retention: &Retention, now: Timestamp) -> Result<(Vec<Judged>, Freed)> {
     let stored = repository.sets()?;
-    let judged = judged(folder, repository, retention, &stored, now)?;
+    // Asking an object store for its clock writes something; the prune itself does.
+    let holds = Holds::look(place, repository, None)?;
+    let judged = judged(&holds, repository, retention, &stored, now)?;
     if is_behind(&stored, now) {
-        return Ok((judged, None));
+        return Ok((judged, Freed::default()));
     }
     let going = judged.iter().filter(|judged| judged.verdict.is_removed()).map(|judged| judged.set.clone()).collect();
-    let removal = repository.plan_removal(&going, grace(folder, retention)?)?;
-    Ok((judged, Some(removal)))
+    let removal = repository.plan_removal(&going, grace(&holds, retention)?)?;
+    let staying: Vec<StoredSet> = stored.into_iter().filter(|set| !going.contains(&set.id)).collect();
+    let wal = needless_wal(repository, &staying, false)?;
+    Ok((judged, Freed { wal, ..freed(&removal) }))
 }
 
 fn prune(
@@ -122,18 +126,23 @@ fn prune(
     now: Timestamp,
 ) -> Result<Pruned> {
     repository.refuse_foreign_locks()?;
+    repository.must_be_alone()?;
     let stored = repository.sets()?;
     if is_behind(&stored, now) {
         tracing::warn!("the clock is behind the newest set; nothing is removed until it has caught up");
         return Ok(Pruned { removed: Vec::new(), spared: wanted, freed: Freed::default() });
     }
-    let judged = judged(&settings.folder, repository, retention, &stored, now)?;
+    let place = &settings.place;
+    repository.sweep_holds(place, now)?;
+    let clock = repository.clock(place, now)?;
+    let holds = Holds::look(place, repository, Some(clock))?;
+    let judged = judged(&holds, repository, retention, &stored, now)?;
     let falls = |set: &SetId| judged.iter().any(|judged| judged.set == *set && judged.verdict.is_removed());
     // Before the claims, which look like holds.
-    let grace = grace(&settings.folder, retention)?;
+    let grace = grace(&holds, retention)?;
     let (mut claims, mut removed, mut spared) = (Vec::new(), BTreeSet::new(), Vec::new());
     for set in wanted {
-        let claim = if falls(&set) { Claim::on(&settings.folder, &set)? } else { None };
+        let claim = if falls(&set) { Claim::on(place, repository, &set, clock)? } else { None };
         match claim {
             Some(claim) => {
                 claims.push(claim);
@@ -146,13 +155,25 @@ fn prune(
     let removal = repository.plan_removal(&removed, grace)?;
     let freed = freed(&removal);
     repository.remove(removal, || claims.into_iter().for_each(Claim::done))?;
-    let there = repository.sets()?.into_iter().map(|set| set.id).collect();
-    repository.forget_receipts(&there)?;
+    let staying = repository.sets()?;
+    let wal = needless_wal(repository, &staying, true)?;
+    repository.forget_receipts(&staying.into_iter().map(|set| set.id).collect())?;
+    let freed = Freed { wal, ..freed };
     Ok(Pruned { removed: removed.into_iter().rev().collect(), spared, freed })
 }
 
+/// Bytes of WAL that none of the sets needs; with `apply` they are removed.
+fn needless_wal(repository: &Repository, staying: &[StoredSet], apply: bool) -> Result<u64> {
+    // What a set needs whose snapshot is damaged is not known; it may be brought back from a copy.
+    if !repository.lost()?.is_empty() {
+        return Ok(0);
+    }
+    let receipts: Result<Vec<Receipt>> = staying.iter().map(|set| receipt(repository, set)).collect();
+    wal::prune::prune(repository, &receipts?, apply)
+}
+
 fn judged(
-    folder: &Path,
+    holds: &Holds,
     repository: &Repository,
     retention: &Retention,
     stored: &[StoredSet],
@@ -162,7 +183,7 @@ fn judged(
         .iter()
         .map(|set| {
             let receipt = repository.receipt(&set.id)?;
-            Ok(Known::of(&set.id, set.made, receipt.as_ref(), Hold::is_on(folder, &set.id)?))
+            Ok(Known::of(&set.id, set.made, receipt.as_ref(), holds.is_on(&set.id)?))
         })
         .collect();
     Ok(judge(&retention.keep, &retention.zone, &known?, now))
@@ -173,11 +194,11 @@ fn is_behind(stored: &[StoredSet], now: Timestamp) -> bool {
 }
 
 /// None while anybody restores: it may have read the index before the packs that it needs were marked.
-fn grace(folder: &Path, retention: &Retention) -> Result<Option<SignedDuration>> {
-    Ok(if Hold::is_on_any(folder)? { None } else { Some(retention.grace) })
+fn grace(holds: &Holds, retention: &Retention) -> Result<Option<SignedDuration>> {
+    Ok(if holds.is_on_any()? { None } else { Some(retention.grace) })
 }
 
 fn freed(removal: &Removal) -> Freed {
     let bytes = removal.bytes();
-    Freed { now: bytes.now, later: bytes.later, waiting: bytes.waiting }
+    Freed { now: bytes.now, later: bytes.later, waiting: bytes.waiting, wal: 0 }
 }

@@ -6,24 +6,36 @@ use crate::repository::{Hold, Repository, StoredSet, Tally};
 use crate::source::postgres::{DATA, TABLESPACES};
 use crate::steps;
 use crate::vault::{Restored, RestoredPart, Settings, receipt};
+use crate::wal::Target;
+use crate::wal::fetched::ToReplay;
 use groundskeeper_core::receipt::{Part, SetId};
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-pub(crate) fn restore(
-    settings: &Settings,
-    repository: &Repository,
-    wanted: Option<&SetId>,
-    only: Option<&str>,
-    into: &Path,
-    over: Option<Timestamp>,
-) -> Result<Restored> {
+/// What is to be restored.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Order<'a> {
+    /// None: the newest set.
+    pub(crate) wanted: Option<&'a SetId>,
+    /// None: every part.
+    pub(crate) only: Option<&'a str>,
+    /// How far the WAL after the set is to be replayed.
+    pub(crate) target: Option<Target>,
+    pub(crate) into: &'a Path,
+    /// What is there is moved aside, under a name with this time.
+    pub(crate) over: Option<Timestamp>,
+}
+
+pub(crate) fn restore(settings: &Settings, repository: &Arc<Repository>, order: &Order<'_>) -> Result<Restored> {
     let started = Instant::now();
-    let (set, _hold) = Hold::on(&settings.folder, repository, wanted)?;
+    let Order { wanted, only, target, into, over } = *order;
+    let (set, _hold) = Hold::on(&settings.place, repository, wanted)?;
     let known = receipt(repository, &set)?;
     let names: Vec<&String> = set.parts.iter().filter(|name| only.is_none_or(|only| only == **name)).collect();
     if names.is_empty() {
@@ -38,19 +50,40 @@ pub(crate) fn restore(
             .iter()
             .try_for_each(|folder| replace::may_go(folder))?,
     }
+    let part = |name: &String| known.parts.iter().find(|part| part.name == *name);
+    let mut replays = BTreeMap::new();
+    if let Some(target) = target {
+        // WAL that does not lead to the target ends it before anything else is fetched.
+        for name in &names {
+            let Some(cluster) = part(name).and_then(|part| part.postgres.as_ref()) else { continue };
+            replays.insert(*name, ToReplay::fetch(settings, repository, cluster, target, &into)?);
+        }
+        if replays.is_empty() {
+            return Err(Error::Wal(format!(
+                "there is no Postgres in what is restored of {}, or its receipt was lost: no WAL leads on from it",
+                set.id
+            )));
+        }
+    }
     let mut parts = Vec::new();
     for name in names {
         let folder = into.join(name);
-        let (tally, replaced) = restore_whole(repository, &set, name, &folder, over)?;
-        let part = known.parts.iter().find(|part| part.name == *name);
+        let mut replay = replays.remove(name);
+        let (tally, replaced) = restore_whole(repository, &set, name, &folder, over, replay.as_mut())?;
         // What is there decides, not the receipt, which may be lost: a Postgres must never find its way to the folders of
         // the one that it was copied from.
         let next = if folder.join(DATA).join("PG_VERSION").exists() {
             let spaces = link_tablespaces(&folder)?;
             remap(&folder.join(DATA), &spaces)?;
-            steps::postgres(&folder, &settings.programs, part.and_then(|part| part.configuration.as_ref()))
+            let configuration = part(name).and_then(|part| part.configuration.as_ref());
+            let mut next = steps::postgres(&folder, &settings.programs, configuration);
+            if let Some(replay) = &replay {
+                next.splice(0..0, steps::before_replay(replay));
+                next.extend(steps::replay(&folder, replay));
+            }
+            next
         } else {
-            match part {
+            match part(name) {
                 Some(Part { redis: Some(keyspace), .. }) => steps::redis(&folder, keyspace),
                 Some(Part { qdrant: Some(vectors), .. }) => steps::qdrant(&folder, vectors),
                 Some(Part { files: Some(tree), .. }) => steps::files(&folder, tree),
@@ -102,10 +135,14 @@ fn restore_whole(
     name: &str,
     folder: &Path,
     over: Option<Timestamp>,
+    replay: Option<&mut ToReplay>,
 ) -> Result<(Tally, Option<PathBuf>)> {
     let partial = folder.with_file_name(format!("{name}.partial"));
     let tally = repository.restore(set, name, &partial)?;
     let broken = |error: io::Error| refused(&partial, &error);
+    if let Some(replay) = replay {
+        replay.put(&partial, folder)?;
+    }
     fs::File::open(&partial).and_then(|folder| Ok(rustix::fs::syncfs(folder)?)).map_err(broken)?;
     let is_taken = || replace::is_taken(folder).map_err(|error| refused(folder, &error));
     let replaced = match over {
@@ -127,7 +164,7 @@ fn restore_whole(
     }
 }
 
-fn refused(path: &Path, error: &io::Error) -> Error {
+pub(crate) fn refused(path: &Path, error: &io::Error) -> Error {
     Error::Target { path: path.to_owned(), why: error.to_string() }
 }
 

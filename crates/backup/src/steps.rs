@@ -5,6 +5,9 @@ use crate::scratch::User;
 use crate::source::configuration::{CONFIGURATION, SETTINGS};
 use crate::source::postgres::DATA;
 use crate::source::redis::RDB;
+use crate::wal::Target;
+use crate::wal::fetched::{ToReplay, WAL};
+use crate::wal::replay::Laid;
 use groundskeeper_core::receipt::{Configuration, FileTree, Keyspace, Vectors};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,6 +51,42 @@ pub(crate) fn postgres(folder: &Path, programs: &[PathBuf], found: Option<&Confi
         quoted(&data)
     ));
     steps
+}
+
+/// What has to be there before a server replays its WAL.
+pub(crate) fn before_replay(replay: &ToReplay) -> Vec<String> {
+    let made = replay.spaces.iter().map(|space| {
+        let space = quoted(space);
+        format!(
+            "The WAL makes a tablespace at {space}: make that folder, empty, for the user that Postgres runs as, and never \
+             where another server has its own: mkdir -p {space}"
+        )
+    });
+    made.collect()
+}
+
+/// What a restored Postgres does with its WAL when it is started.
+pub(crate) fn replay(folder: &Path, replay: &ToReplay) -> Vec<String> {
+    let ToReplay { laid: Laid { until, segments, end, stored, .. }, target, .. } = replay;
+    let last = stored.map_or_else(String::new, |at| format!(", stored at {at}"));
+    let how = match (until, target) {
+        (Some(at), _) => {
+            format!(
+                "When it starts it replays {segments} segments of WAL, up to the last transaction at or before {at}."
+            )
+        }
+        (None, Target::Latest) => format!("When it starts it replays {segments} segments of WAL, up to {end}{last}."),
+        (None, Target::Time(at)) => format!(
+            "No transaction in the repository is younger than {at}: when it starts it replays all {segments} segments of \
+             WAL, up to {end}{last}. Whether more was written between that and {at} nobody here knows."
+        ),
+    };
+    let wal = folder.join(WAL);
+    let keep = format!(
+        "Keep {} where it is until SELECT pg_is_in_recovery() says f; then it is not needed any more.",
+        wal.display()
+    );
+    vec![how, keep]
 }
 
 /// Where its configuration is.

@@ -1,10 +1,14 @@
 //! The façade.
 
 use crate::error::{Error, Result};
+use crate::place::Place;
 use crate::progress::Progress;
 use crate::prune::Retention;
-use crate::repository::{Lock, Repository, StoredSet};
-use crate::{drill, make, restore, verify};
+use crate::repository::{Lock, Repository, StoredSet, glance};
+use crate::restore::Order;
+use crate::wal;
+use crate::wal::seal::Seal;
+use crate::{drill, make, plan, restore, verify};
 use groundskeeper_core::SystemId;
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Receipt, Rung, SetId};
 use groundskeeper_systems::postgres::Endpoint;
@@ -19,8 +23,8 @@ pub use crate::key::KeySource;
 /// Where sets go, what goes into them, and where they are proven.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The folder of the repository.
-    pub folder: PathBuf,
+    /// Where the repository is.
+    pub place: Place,
     pub key: KeySource,
     pub postgres: Vec<PostgresSource>,
     pub redis: Vec<RedisSource>,
@@ -35,6 +39,8 @@ pub struct Settings {
     pub programs: Vec<PathBuf>,
     /// Whom scratch servers run as when we are root; `postgres` otherwise.
     pub run_as: String,
+    /// How WAL is streamed between the sets; None: it is not.
+    pub wal: Option<wal::Settings>,
 }
 
 #[derive(Debug, Clone)]
@@ -145,7 +151,7 @@ impl Vault {
     }
 
     /// Runs work that may block, apart from the runtime.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Settings) -> Result<T> + Send + 'static,
     ) -> Result<T> {
@@ -157,21 +163,21 @@ impl Vault {
     /// The same with the repository open.
     pub(crate) async fn opened<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Settings, &Repository) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Settings, &Arc<Repository>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let progress = self.progress.clone();
-        self.blocking(|settings| work(settings, &open(settings)?.watched(progress))).await
+        self.blocking(|settings| work(settings, &Arc::new(open(settings)?.watched(progress)))).await
     }
 
     /// Makes the repository. One that is already there, and opens with our key, is left as it is: then false.
     pub async fn init(&self) -> Result<bool> {
         self.blocking(|settings| {
             let key = settings.key.read()?;
-            if Repository::is_there(&settings.folder)? {
-                Repository::open(&settings.folder, &key)?;
+            if Repository::is_there(&settings.place)? {
+                Repository::open(&settings.place, &key)?;
                 return Ok(false);
             }
-            Repository::init(&settings.folder, &key)
+            Repository::init(&settings.place, &key)
         })
         .await
     }
@@ -180,7 +186,11 @@ impl Vault {
     /// `missing`; when none could, it is an error and there is no set.
     pub async fn make(&self, own: Vec<Own>, now: Timestamp) -> Result<Receipt> {
         self.opened(move |settings, repository| {
-            let _lock = Lock::take(&settings.folder)?;
+            let _lock = Lock::take(&settings.place, repository, now)?;
+            // Otherwise a plan of retention would keep a set for a restore that is dead.
+            if let Err(error) = repository.sweep_holds(&settings.place, now) {
+                tracing::warn!(%error, "what dead restores left stays for now");
+            }
             make::make(settings, repository, own, now)
         })
         .await
@@ -220,25 +230,22 @@ impl Vault {
     pub async fn verify_within(&self, set: Option<&SetId>, budget: Duration, now: Timestamp) -> Result<Receipt> {
         let wanted = set.cloned();
         self.opened(move |settings, repository| {
-            let _lock = Lock::take(&settings.folder)?;
+            let _lock = Lock::take(&settings.place, repository, now)?;
             verify::verify(repository, wanted.as_ref(), budget, now)
         })
         .await
     }
 
-    /// Rungs 3 and 4: restores every system of the set into the scratch place, boots it, asks it, removes it.
+    /// Rungs 3 to 5: restores every system of the set into the scratch place, boots it, asks it, removes it.
     /// What is not done within `budget` is not tried. The rungs below come first when nobody has tried them: a ladder
     /// that lacks one is not climbed.
     pub async fn drill(&self, set: Option<&SetId>, budget: Duration, now: Timestamp) -> Result<Receipt> {
         let wanted = set.cloned();
         self.opened(move |settings, repository| {
-            let _lock = Lock::take(&settings.folder)?;
+            let _lock = Lock::take(&settings.place, repository, now)?;
             let set = repository.set(wanted.as_ref())?;
-            let known = receipt(repository, &set)?;
-            if [Rung::Stored, Rung::Intact].into_iter().any(|rung| known.last(rung).is_none()) {
-                verify::verify(repository, Some(&set.id), budget, now)?;
-            }
-            drill::drill(settings, repository, Some(&set.id), budget, now)
+            with_lower_rungs(repository, &set, budget, now)?;
+            drill::drill(settings, repository, Some(&set.id), None, budget, now)
         })
         .await
     }
@@ -247,7 +254,8 @@ impl Vault {
     pub async fn restore(&self, set: Option<&SetId>, only: Option<&str>, into: &Path) -> Result<Restored> {
         let (wanted, only, into) = (set.cloned(), only.map(str::to_owned), into.to_owned());
         self.opened(move |settings, repository| {
-            restore::restore(settings, repository, wanted.as_ref(), only.as_deref(), &into, None)
+            let order = Order { wanted: wanted.as_ref(), only: only.as_deref(), target: None, into: &into, over: None };
+            restore::restore(settings, repository, &order)
         })
         .await
     }
@@ -263,7 +271,8 @@ impl Vault {
     ) -> Result<Restored> {
         let (wanted, only, into) = (set.cloned(), only.map(str::to_owned), into.to_owned());
         self.opened(move |settings, repository| {
-            restore::restore(settings, repository, wanted.as_ref(), only.as_deref(), &into, Some(now))
+            let (wanted, only, over) = (wanted.as_ref(), only.as_deref(), Some(now));
+            restore::restore(settings, repository, &Order { wanted, only, target: None, into: &into, over })
         })
         .await
     }
@@ -272,6 +281,17 @@ impl Vault {
     pub async fn taken(&self, parts: &[String], into: &Path) -> Result<Vec<PathBuf>> {
         let folders: Vec<PathBuf> = parts.iter().map(|part| into.join(part)).collect();
         self.blocking(move |_| restore::taken(folders)).await
+    }
+
+    /// The [recovery plan](crate::plan) of this installation, as Markdown.
+    pub async fn recovery_plan(&self, now: Timestamp) -> Result<String> {
+        Ok(plan::plan(&self.settings, &self.receipts().await?, now))
+    }
+
+    /// Writes it beside the sets, for whoever finds them.
+    pub async fn keep_plan(&self, now: Timestamp) -> Result<()> {
+        let text = self.recovery_plan(now).await?;
+        self.opened(move |_, repository| repository.keep_plan(text)).await
     }
 
     /// Reads the key and opens the repository with it. Writes nothing.
@@ -285,30 +305,60 @@ impl Vault {
 
     pub async fn add_key(&self, key: &SecretString) -> Result<KeyInfo> {
         let key = key.clone();
-        self.opened(move |_, repository| repository.add_key(&key)).await
+        self.opened(move |_, repository| {
+            let added = repository.add_key(&key)?;
+            if let Some(seal) = Seal::find(repository)? {
+                seal.share(repository, &added.id, &key)?;
+            }
+            Ok(added)
+        })
+        .await
     }
 
     /// By its id or the first digits of it. The key in use is refused, so that one always opens.
     pub async fn remove_key(&self, id: &str) -> Result<()> {
         let id = id.to_owned();
-        self.opened(move |_, repository| repository.remove_key(&id)).await
-    }
-
-    /// The disk that the repository lies on.
-    pub async fn space(&self) -> Result<Space> {
-        self.blocking(|settings| {
-            let found = rustix::fs::statvfs(&settings.folder).map_err(|error| Error::Place {
-                place: settings.folder.display().to_string(),
-                why: error.to_string(),
-            })?;
-            Ok(Space { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize })
+        self.opened(move |_, repository| {
+            let removed = repository.remove_key(&id)?;
+            Seal::unshare(repository, &removed)
         })
         .await
+    }
+
+    /// The disk that the repository lies on. None for an object store: it does not tell.
+    pub async fn space(&self) -> Result<Option<Space>> {
+        self.blocking(|settings| {
+            let Some(folder) = settings.place.folder() else { return Ok(None) };
+            let found = rustix::fs::statvfs(folder)
+                .map_err(|error| Error::Place { place: settings.place.to_string(), why: error.to_string() })?;
+            Ok(Some(Space { total: found.f_blocks * found.f_frsize, free: found.f_bavail * found.f_frsize }))
+        })
+        .await
+    }
+
+    /// Whether an object store has the repository, and with `listed` a number for what it holds. Asks for no key, and
+    /// does not wait long.
+    pub(crate) async fn glance(&self, listed: bool) -> Result<Option<u64>> {
+        self.blocking(move |settings| glance(&settings.place, listed)).await
     }
 }
 
 fn open(settings: &Settings) -> Result<Repository> {
-    Repository::open(&settings.folder, &settings.key.read()?)
+    Repository::open(&settings.place, &settings.key.read()?)
+}
+
+/// Climbs the rungs below a drill when nobody has tried them.
+pub(crate) fn with_lower_rungs(
+    repository: &Repository,
+    set: &StoredSet,
+    budget: Duration,
+    now: Timestamp,
+) -> Result<()> {
+    let known = receipt(repository, set)?;
+    if [Rung::Stored, Rung::Intact].into_iter().any(|rung| known.last(rung).is_none()) {
+        verify::verify(repository, Some(&set.id), budget, now)?;
+    }
+    Ok(())
 }
 
 /// What is known of a set.

@@ -2,8 +2,10 @@
 //!
 //! A receipt lies beside the repository's own files, so that the proof outlives the keeper that made it.
 
+mod contents;
 mod parts;
 
+pub use contents::{Contents, DatabaseContents, Fingerprints, Moment, TableContents};
 pub use parts::{Collection, Configuration, FileTree, Keyspace, Named, SnapshotFile, Vectors};
 
 use jiff::Timestamp;
@@ -113,10 +115,12 @@ pub enum Rung {
     Restored,
     /// Postgres booted from it and `pg_amcheck` found nothing wrong; Redis loaded it and has as many keys.
     Alive,
+    /// The tables hold what they held at the same position of the WAL: as many rows, with the same content.
+    Faithful,
 }
 
 impl Rung {
-    pub const ALL: [Self; 4] = [Self::Stored, Self::Intact, Self::Restored, Self::Alive];
+    pub const ALL: [Self; 5] = [Self::Stored, Self::Intact, Self::Restored, Self::Alive, Self::Faithful];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -124,6 +128,7 @@ impl Rung {
             Self::Intact => "intact",
             Self::Restored => "restored",
             Self::Alive => "alive",
+            Self::Faithful => "faithful",
         }
     }
 
@@ -147,6 +152,13 @@ pub struct Climb {
     /// Seconds.
     pub took: f64,
     pub outcome: ClimbOutcome,
+}
+
+impl Climb {
+    /// Whether it is still unknown that the set restores. What its tables held cannot be known of every server.
+    pub fn leaves_open(&self) -> bool {
+        self.rung <= Rung::Alive && matches!(self.outcome, ClimbOutcome::NotTried { .. })
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -176,6 +188,9 @@ pub struct Part {
     pub bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub postgres: Option<Cluster>,
+    /// What the tables of that Postgres held right after its base backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<Fingerprints>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<Configuration>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

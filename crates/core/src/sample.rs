@@ -2,7 +2,7 @@
 //!
 //! A sample is a fact, not a judgement. Names are stable; a unit never changes under a name.
 
-use crate::observation::{Backup, Database, Host, Http, Logs, Observation, Postgres, Redis, last_proven};
+use crate::observation::{Backup, Database, Host, Http, Logs, Observation, Postgres, Redis, WalStream, last_proven};
 use crate::quantity::{Unit, seconds_between};
 use crate::receipt::{Receipt, Rung};
 use crate::system::SystemId;
@@ -224,6 +224,7 @@ fn backup(to: &mut Samples<'_>, seen: &Backup, now: Timestamp) {
         to.add("repository_free", space.free as f64, Unit::Bytes);
         to.add("repository_total", space.total as f64, Unit::Bytes);
     }
+    wal(to, &seen.wal, now);
     let Ok(receipts) = &seen.receipts else { return };
     let age = |at| seconds_between(at, now).max(0.0);
     if let Some(newest) = receipts.iter().find(|receipt| receipt.is_whole()) {
@@ -241,6 +242,20 @@ fn backup(to: &mut Samples<'_>, seen: &Backup, now: Timestamp) {
     }
     if let Some(seconds) = proven.and_then(Receipt::recovery_time) {
         to.add("recovery_time", seconds, Unit::Seconds);
+    }
+}
+
+fn wal(to: &mut Samples<'_>, streams: &[WalStream], now: Timestamp) {
+    for stream in streams {
+        let subject = stream.system.to_string();
+        let behind = seconds_between(stream.safe_until.unwrap_or(stream.since), now).max(0.0);
+        to.of("wal_behind", &subject, behind, Unit::Seconds);
+        if let Some(worst) = stream.worst_seconds {
+            to.of("wal_recovery_point", &subject, worst, Unit::Seconds);
+        }
+        if let Some(retained) = stream.retained {
+            to.of("wal_retained", &subject, retained as f64, Unit::Bytes);
+        }
     }
 }
 

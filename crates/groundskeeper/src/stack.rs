@@ -98,7 +98,7 @@ fn address(endpoint: &Endpoint) -> String {
         Endpoint::Http(endpoint) => endpoint.address().to_owned(),
         Endpoint::Host(_) => "this machine".to_owned(),
         Endpoint::Logs(folder) => folder.path().display().to_string(),
-        Endpoint::Backup(lookout) => lookout.folder().display().to_string(),
+        Endpoint::Backup(lookout) => lookout.place().to_string(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 /// The highest rung that this version can climb.
-const HIGHEST: Rung = Rung::Alive;
+const HIGHEST: Rung = Rung::Faithful;
 
 fn folder(stack: &Stack) -> PathBuf {
     stack.folder().join("backups")
@@ -53,7 +53,7 @@ pub(crate) async fn bring_back(settings: &Settings, stack: &Stack) -> Result<(St
     let sets = backups.list().await.map_err(said)?.sets;
     let newest = sets.first().context("the day made no backup set")?;
     let into = stack.folder().join("restored");
-    let plan = backups.plan_restore(None, None, &into, false).await.map_err(said)?;
+    let plan = backups.plan_restore(None, None, None, &into, false).await.map_err(said)?;
     let restored = backups.restore(plan).await.map_err(said)?.restored;
     ensure!(restored.set == newest.set, "{} was restored, and {} is the newest", restored.set, newest.set);
     let server = stack.postgres.bring_up(&into.join("postgres.main/data")).await?;

@@ -3,6 +3,7 @@
 //! | module | what it starts |
 //! |---|---|
 //! | [`postgres`], [`redis`] | the installed server as a child process, on a free loopback port, in a temporary folder |
+//! | [`objects`] | an S3 server with a bucket, and a proxy before it that misbehaves |
 //! | [`http`] | an HTTP or HTTPS target whose status, delay, body and certificate a test chooses |
 //! | [`webhook`], [`mail`] | receivers that record what they were sent |
 //! | [`misbehaving`] | listeners that never answer, hang up at once or in the middle, talk nonsense or drop packets |
@@ -24,6 +25,7 @@ pub mod disk;
 pub mod http;
 pub mod mail;
 pub mod misbehaving;
+pub mod objects;
 pub mod port;
 pub mod postgres;
 pub mod process;
@@ -37,6 +39,7 @@ pub use disk::SmallDisk;
 pub use http::{HttpTarget, TlsOptions};
 pub use mail::{Mail, MailSink};
 pub use misbehaving::{BlackHole, Closer, Cutter, Flipper, Garbage, PacketDropper};
+pub use objects::{Fault, FaultProxy, S3Server};
 pub use postgres::{PostgresOptions, PostgresServer};
 pub use redis::RedisServer;
 pub use webhook::{Delivery, WebhookSink};

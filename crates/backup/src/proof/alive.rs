@@ -1,11 +1,13 @@
 //! Rung 4: Postgres boots from what was restored, and its tables and indexes hold together.
 
 use super::coverage::{self, Coverage};
+use super::faithful::faithful;
 use super::shortened;
 use crate::programs::Programs;
-use crate::scratch::{DATA_DIRECTORY, DataFolder, PRELOADED, ScratchServer, Setback, said};
-use groundskeeper_core::quantity::format_seconds;
-use groundskeeper_core::receipt::{ClimbOutcome, Cluster, Lsn};
+use crate::scratch::{DATA_DIRECTORY, DataFolder, PRELOADED, Replay, ScratchServer, Setback, Until, said};
+use groundskeeper_core::quantity::{after, format_seconds};
+use groundskeeper_core::receipt::{ClimbOutcome, Cluster, Contents, Lsn};
+use jiff::Timestamp;
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
@@ -15,6 +17,8 @@ pub struct Alive {
     pub outcome: ClimbOutcome,
     /// Seconds from the start of Postgres to its first answer; of the whole attempt when there was none.
     pub took: f64,
+    /// What came of the comparison, and how long it took in seconds. None when it did not come so far.
+    pub faithful: Option<(ClimbOutcome, f64)>,
 }
 
 /// A database of the restored cluster.
@@ -24,10 +28,17 @@ struct Database {
 }
 
 /// Boots the folder, checks that it is the cluster it should be and that recovery came far enough, enters every
-/// database, and runs `pg_amcheck`. The folder is not what was restored afterwards.
-pub async fn alive(programs: &Programs, data: &DataFolder<'_>, cluster: &Cluster, within: Duration) -> Alive {
+/// database, runs `pg_amcheck`, and compares the tables with `contents`, if there are any. The folder is not what was
+/// restored afterwards.
+pub async fn alive(
+    programs: &Programs,
+    data: &DataFolder<'_>,
+    cluster: &Cluster,
+    contents: Option<&Contents>,
+    within: Duration,
+) -> Alive {
     let began = Instant::now();
-    let over = |setback| Alive { outcome: outcome(Err(setback)), took: began.elapsed().as_secs_f64() };
+    let over = |setback| Alive { outcome: outcome(Err(setback)), took: began.elapsed().as_secs_f64(), faithful: None };
     if let Some(why) = programs.missing(&["pg_amcheck"]) {
         return over(Setback::NotTried(why));
     }
@@ -38,10 +49,16 @@ pub async fn alive(programs: &Programs, data: &DataFolder<'_>, cluster: &Cluster
     };
     let took = server.answered_after().as_secs_f64();
     let outcome = outcome(ask(programs, &server, cluster, began + within).await);
+    let comparing = Instant::now();
+    let faithful = match contents.filter(|_| matches!(outcome, ClimbOutcome::Proven { .. })) {
+        Some(contents) => Some(Box::pin(faithful(&server, contents, began + within)).await),
+        None => None,
+    };
+    let faithful = faithful.map(|outcome| (outcome, comparing.elapsed().as_secs_f64()));
     if let Err(error) = server.stop().await {
         tracing::warn!(%error, "after a drill");
     }
-    Alive { outcome, took }
+    Alive { outcome, took, faithful }
 }
 
 fn outcome(asked: Result<(String, Vec<String>), Setback>) -> ClimbOutcome {
@@ -69,10 +86,14 @@ async fn ask(
         Ok::<_, Setback>((found, databases, coverage))
     });
     let ((version, recovered), databases, coverage) = tokio::time::timeout(left(), entering).await.map_err(late)??;
+    let time = match server.data().replay() {
+        Some(replay) => reached(server, replay).await?,
+        None => String::new(),
+    };
     let checking = Instant::now();
     amcheck(programs, server, &coverage, left()).await?;
     let shown = format!(
-        "Postgres {version} replayed its WAL to {recovered} ({} was needed) and answered after {}; all {} databases \
+        "Postgres {version} replayed its WAL to {recovered} ({} was needed){time} and answered after {}; all {} databases \
          that allow connections were entered, and pg_amcheck --heapallindexed found nothing wrong in {}",
         cluster.stop,
         format_seconds(server.answered_after().as_secs_f64()),
@@ -109,6 +130,36 @@ async fn identity(server: &ScratchServer<'_>, client: &Client, cluster: &Cluster
     }
     let version = version.split_whitespace().next().unwrap_or_default().to_owned();
     Ok((version, recovered))
+}
+
+/// How far it came in time. Beyond what was asked for is too far.
+async fn reached(server: &ScratchServer<'_>, replay: Replay) -> Result<String, Setback> {
+    // How far that is in the WAL is told anyway.
+    if matches!(replay.until, Until::Before(_)) {
+        return Ok(String::new());
+    }
+    let asking = async {
+        let client = server.enter().await?;
+        let sql = "SELECT extract(epoch FROM pg_last_xact_replay_timestamp())::float8";
+        client.query_one(sql, &[]).await?.try_get::<_, Option<f64>>(0)
+    };
+    let last = asking.await.map_err(|error| refused(server, "the time of its last transaction", &error))?;
+    let timeline = replay.timeline;
+    let Some(last) = last.map(|seconds| after(Timestamp::UNIX_EPOCH, seconds)) else {
+        return Ok(format!(", to the end of timeline {timeline} without a transaction,"));
+    };
+    let until = match replay.until {
+        Until::Time(at) => Some(at),
+        Until::End | Until::Before(_) => None,
+    };
+    match until {
+        // A float of seconds since 1970 is good for a microsecond.
+        Some(until) if after(until, 0.000_01) < last => {
+            Err(Setback::Failed(format!("it replayed a transaction of {last}, and was to stop at {until}")))
+        }
+        Some(until) => Ok(format!(", to the last transaction before {until}, of {last},")),
+        None => Ok(format!(", to the end of timeline {timeline} with its last transaction of {last},")),
+    }
 }
 
 async fn databases(client: &Client) -> Result<Vec<Database>, tokio_postgres::Error> {

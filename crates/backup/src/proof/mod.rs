@@ -1,4 +1,5 @@
-//! The rungs of the ladder that need a restored folder: `restored` compares it with its manifest, `alive` boots it.
+//! The rungs of the ladder that need a restored folder: `restored` compares it with its manifest, `alive` boots it,
+//! `faithful` compares what its tables hold.
 //!
 //! The order is not free. To boot changes the folder (settings moved aside, then everything that a running Postgres
 //! writes), so the comparison comes first. What could not be tried for want of a program, of room or of time is
@@ -6,6 +7,7 @@
 
 mod alive;
 mod coverage;
+mod faithful;
 pub(crate) mod qdrant;
 pub(crate) mod redis;
 mod restored;
@@ -14,9 +16,9 @@ pub use alive::{Alive, alive};
 pub use restored::restored;
 
 use crate::programs::Programs;
-use crate::scratch::{DataFolder, ScratchPlace};
+use crate::scratch::{DataFolder, Replay, ScratchPlace};
 use groundskeeper_core::quantity::{after, format_bytes, format_count};
-use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, FileTree, Part, Rung};
+use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, Contents, FileTree, Part, Rung};
 use jiff::Timestamp;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -25,7 +27,7 @@ use std::time::{Duration, Instant};
 const QUOTED_LINES: usize = 20;
 const QUOTED_CHARACTERS: usize = 400;
 
-/// Both rungs over the base backup that was restored to `data_dir`, inside of `place`; `alive` only when `restored` is
+/// The rungs over the base backup that was restored to `data_dir`, inside of `place`; `alive` only when `restored` is
 /// proven. `took` of `restored` is the comparison alone (whoever restored the files adds what that took); `took` of
 /// `alive` is the time from the start of Postgres to its first answer. What is not done within `budget` is not tried.
 pub async fn climb(
@@ -36,11 +38,34 @@ pub async fn climb(
     budget: Duration,
     now: Timestamp,
 ) -> Vec<Climb> {
+    let expected = Expected { cluster, replay: None, contents: None };
+    climb_to(place, data_dir, expected, programs, budget, now).await
+}
+
+/// What a restored Postgres is to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Expected<'a> {
+    pub cluster: &'a Cluster,
+    /// WAL that was laid into `pg_wal` is replayed.
+    pub replay: Option<Replay>,
+    /// What its tables hold after that.
+    pub contents: Option<&'a Contents>,
+}
+
+/// The same with WAL replayed, and the rung `faithful` where it is known what the tables held.
+pub async fn climb_to(
+    place: &ScratchPlace,
+    data_dir: &Path,
+    expected: Expected<'_>,
+    programs: &Programs,
+    budget: Duration,
+    now: Timestamp,
+) -> Vec<Climb> {
     let began = Instant::now();
     let left = || budget.saturating_sub(began.elapsed());
     let at = || after(now, began.elapsed().as_secs_f64());
     let data = match DataFolder::take_over(place, data_dir).await {
-        Ok(data) => data,
+        Ok(data) => data.with_replay(expected.replay),
         Err(error) => return not_tried(&error.to_string(), at()),
     };
     let comparing = Instant::now();
@@ -49,8 +74,11 @@ pub async fn climb(
     let took = comparing.elapsed().as_secs_f64();
     let mut climbs = vec![Climb { rung: Rung::Restored, at: at(), took, outcome }];
     if is_proven {
-        let Alive { outcome, took } = alive(programs, &data, cluster, left()).await;
+        let Expected { cluster, contents, .. } = expected;
+        let Alive { outcome, took, faithful } = alive(programs, &data, cluster, contents, left()).await;
         climbs.push(Climb { rung: Rung::Alive, at: at(), took, outcome });
+        let compared = faithful.map(|(outcome, took)| Climb { rung: Rung::Faithful, at: at(), took, outcome });
+        climbs.extend(compared);
     }
     climbs
 }

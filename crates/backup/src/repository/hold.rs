@@ -1,140 +1,113 @@
-//! Who needs a set now: a lock on a file of its own, shared by those who restore the set, exclusive to who removes it.
+//! Who needs a set now: those who restore it hold it, and who removes it claims it. Never both.
 //!
-//! Like [`super::Lock`] it ends with the process, however that ends. The files are empty and stay until their set goes.
+//! In a folder these are locks of the kernel, in an object store objects that say whose they are.
 
-use super::{Repository, StoredSet, make_private};
-use crate::error::{Error, Result};
+mod folder;
+mod objects;
+
+use super::{Repository, StoredSet};
+use crate::error::Result;
+use crate::place::Place;
 use groundskeeper_core::receipt::SetId;
-use std::fs::{File, TryLockError};
-use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, chown};
-use std::path::{Path, PathBuf};
+use jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 const FOLDER: &str = "holds";
 
-/// While this lives, its set and everything that it needs stay. Empty on a disk that cannot be written, where nobody removes
-/// anything either.
+/// While this lives, its set and everything that it needs stay.
 #[derive(Debug)]
-pub(crate) struct Hold {
-    _file: Option<File>,
+pub(crate) enum Hold {
+    InFolder { _hold: folder::Hold },
+    InStore { _hold: Option<objects::Hold> },
 }
 
 impl Hold {
     /// Finds a set (the newest without a name) and holds it. One that was removed meanwhile is not found.
-    pub(crate) fn on(folder: &Path, repository: &Repository, wanted: Option<&SetId>) -> Result<(StoredSet, Self)> {
+    pub(crate) fn on(place: &Place, repository: &Repository, wanted: Option<&SetId>) -> Result<(StoredSet, Self)> {
         let set = repository.set(wanted)?;
-        let hold = Self::take(folder, &set.id);
+        let hold = match place.folder() {
+            Some(folder) => Self::InFolder { _hold: folder::Hold::take(folder, &set.id) },
+            None => Self::InStore { _hold: objects::Hold::take(&repository.store, &set.id) },
+        };
         Ok((repository.set(Some(&set.id))?, hold))
     }
+}
 
-    /// Waits for who removes the set. A restore is worth more than its hold: where none can be had, it goes on without.
-    fn take(folder: &Path, set: &SetId) -> Self {
-        let taken = open(folder, set).and_then(|file| file.lock_shared().map(|()| file));
-        let taken = taken.inspect_err(|error| {
-            tracing::warn!(%set, %error, "the set cannot be held; do not prune the repository while it is restored");
-        });
-        Self { _file: taken.ok() }
+/// Which sets are held.
+#[derive(Debug)]
+pub(crate) enum Holds {
+    /// Asked each time.
+    InFolder(PathBuf),
+    /// As they were listed.
+    InStore(BTreeSet<SetId>),
+}
+
+impl Holds {
+    /// Writes nothing. `clock` is [`Repository::clock`]; without it a hold in an object store also counts when it is old.
+    pub(crate) fn look(place: &Place, repository: &Repository, clock: Option<Timestamp>) -> Result<Self> {
+        Ok(match place.folder() {
+            Some(folder) => Self::InFolder(folder.to_owned()),
+            None => Self::InStore(objects::held(&repository.store, clock)?),
+        })
     }
 
-    /// Whether somebody holds the set. Writes nothing.
-    pub(crate) fn is_on(folder: &Path, set: &SetId) -> Result<bool> {
-        match File::open(path(folder, set)) {
-            Ok(file) => is_locked(&file).map_err(|error| refused(folder, &error)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            Err(error) => Err(refused(folder, &error)),
+    pub(crate) fn is_on(&self, set: &SetId) -> Result<bool> {
+        match self {
+            Self::InFolder(folder) => folder::Hold::is_on(folder, set),
+            Self::InStore(held) => Ok(held.contains(set)),
         }
     }
 
     /// Whether somebody holds any set, also one that is gone.
-    pub(crate) fn is_on_any(folder: &Path) -> Result<bool> {
-        let any = || -> std::io::Result<bool> {
-            for entry in std::fs::read_dir(folder.join(FOLDER))? {
-                if is_locked(&File::open(entry?.path())?)? {
-                    return Ok(true);
-                }
-            }
-            Ok(false)
-        };
-        match any() {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-            other => other.map_err(|error| refused(folder, &error)),
+    pub(crate) fn is_on_any(&self) -> Result<bool> {
+        match self {
+            Self::InFolder(folder) => folder::Hold::is_on_any(folder),
+            Self::InStore(held) => Ok(!held.is_empty()),
         }
     }
 }
 
-/// The right to remove a set; its file goes with it.
+/// The right to remove a set. Ends with its value.
 #[derive(Debug)]
-pub(crate) struct Claim {
-    _file: File,
-    path: PathBuf,
+pub(crate) enum Claim {
+    InFolder(folder::Claim),
+    InStore { _claim: objects::Claim },
 }
 
 impl Claim {
-    /// None when somebody holds the set.
-    pub(crate) fn on(folder: &Path, set: &SetId) -> Result<Option<Self>> {
-        let file = open(folder, set).map_err(|error| refused(folder, &error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { _file: file, path: path(folder, set) })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(refused(folder, &error)),
-        }
+    /// None when somebody holds the set. Only with the lock of the repository.
+    pub(crate) fn on(place: &Place, repository: &Repository, set: &SetId, clock: Timestamp) -> Result<Option<Self>> {
+        Ok(match place.folder() {
+            Some(folder) => folder::Claim::on(folder, set)?.map(Self::InFolder),
+            None => objects::Claim::on(&repository.store, set, clock)?.map(|claim| Self::InStore { _claim: claim }),
+        })
     }
 
-    /// The set is removed. Whoever waited for the file finds no set any more.
+    /// The set is removed. Whoever waited for it finds no set any more.
     pub(crate) fn done(self) {
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(%error, file = %self.path.display(), "an empty file stays behind");
+        if let Self::InFolder(claim) = self {
+            claim.done();
         }
     }
 }
 
-fn path(folder: &Path, set: &SetId) -> PathBuf {
-    folder.join(FOLDER).join(set.as_str())
-}
-
-fn open(folder: &Path, set: &SetId) -> std::io::Result<File> {
-    let holds = folder.join(FOLDER);
-    make_private(&holds)?;
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path(folder, set))?;
-    if rustix::process::geteuid().is_root() {
-        // A restore by root must not lock out the keeper, which may be somebody else.
-        let owner = std::fs::metadata(folder)?;
-        for made in [holds, path(folder, set)] {
-            chown(made, Some(owner.uid()), Some(owner.gid()))?;
+impl Repository {
+    /// What time it is where the repository lies: in an object store its own clock counts for locks and holds, which all
+    /// machines share. Writes to that.
+    pub(crate) fn clock(&self, place: &Place, now: Timestamp) -> Result<Timestamp> {
+        if place.folder().is_some() {
+            return Ok(now);
         }
+        self.store.wait(self.store.clock()).map_err(|error| self.store.refused(&error))
     }
-    Ok(file)
-}
 
-fn is_locked(file: &File) -> std::io::Result<bool> {
-    match file.try_lock() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
-        Err(TryLockError::Error(error)) => Err(error),
-    }
-}
-
-fn refused(folder: &Path, error: &std::io::Error) -> Error {
-    Error::Place { place: folder.display().to_string(), why: format!("{FOLDER}: {error}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_set_that_is_held_cannot_be_claimed_and_asking_leaves_no_trace() {
-        let folder = tempfile::tempdir().unwrap();
-        let (set, other): (SetId, SetId) =
-            ("20260302T010000Z-00000001".parse().unwrap(), "20260301T010000Z-00000002".parse().unwrap());
-        assert!(!Hold::is_on(folder.path(), &set).unwrap() && !Hold::is_on_any(folder.path()).unwrap());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-        let (one, two) = (Hold::take(folder.path(), &set), Hold::take(folder.path(), &set));
-        assert!(Hold::is_on(folder.path(), &set).unwrap() && !Hold::is_on(folder.path(), &other).unwrap());
-        drop(one);
-        assert!(Claim::on(folder.path(), &set).unwrap().is_none() && Hold::is_on_any(folder.path()).unwrap());
-        drop(two);
-        Claim::on(folder.path(), &set).unwrap().unwrap().done();
-        assert!(!path(folder.path(), &set).exists() && !Hold::is_on_any(folder.path()).unwrap());
+    /// Takes away what dead restores and prunes left in an object store; in a folder the kernel does it. Only with the lock of
+    /// the repository.
+    pub(crate) fn sweep_holds(&self, place: &Place, now: Timestamp) -> Result<()> {
+        if place.folder().is_some() || !objects::is_any(&self.store)? {
+            return Ok(());
+        }
+        objects::sweep(&self.store, self.clock(place, now)?)
     }
 }

@@ -8,16 +8,27 @@
 //! | `writer` | a set while it is made |
 //! | `reader` | lists, restores, reads back |
 //! | `receipts` | the proofs, beside restic's own files |
-//! | `lock` | one of us at a time |
+//! | `beside` | other files of ours there: the WAL |
+//! | `init` | makes one |
+//! | `lock`, `lease` | one of us at a time: a file's lock, an object that says whose it is |
 //! | `hold` | sets that somebody restores |
+//! | `owner` | whose an object is, and when it is nobody's any more |
+//! | `glance` | what has changed, without the key |
 //! | `prune` | sets are taken out |
 //!
 //! Everything here is synchronous and must be called from threads that may block.
 
+#[cfg(test)]
+mod aged;
+mod beside;
 mod crypt;
 pub(crate) mod feed;
+mod glance;
 mod hold;
+mod init;
+mod lease;
 mod lock;
+mod owner;
 mod prune;
 mod reader;
 mod receipts;
@@ -25,13 +36,15 @@ mod store;
 mod tree;
 mod writer;
 
-pub(crate) use hold::{Claim, Hold};
+pub(crate) use glance::glance;
+pub(crate) use hold::{Claim, Hold, Holds};
 pub(crate) use lock::Lock;
 pub(crate) use prune::Removal;
 pub(crate) use reader::{StoredSet, Tally};
 pub(crate) use writer::SetWriter;
 
 use crate::error::{Error, Result};
+use crate::place::{Patience, Place};
 use crate::progress::{Bars, Progress};
 use crate::vault::KeyInfo;
 use bytesize::ByteSize;
@@ -43,7 +56,7 @@ use rustic_core::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use store::Store;
 
@@ -54,6 +67,8 @@ const CHUNK: u64 = 512 << 10;
 const PACK: u64 = 16 << 20;
 /// What a run has not finished.
 const PENDING: &str = "pending";
+/// The file that makes a place a repository.
+const CONFIG: &str = "config";
 /// What is a set of ours.
 const SET: &str = "groundskeeper-set";
 
@@ -75,38 +90,12 @@ impl std::fmt::Debug for Repository {
 }
 
 impl Repository {
-    /// Makes a repository in a folder that is empty, or not there yet. One that somebody else has made meanwhile, and
-    /// that opens with our key, is left as it is: then false.
-    pub(crate) fn init(folder: &Path, key: &SecretString) -> Result<bool> {
-        let place = || folder.display().to_string();
-        let refused = |error: std::io::Error| Error::Place { place: place(), why: error.to_string() };
-        make_private(folder).map_err(refused)?;
-        // Before the lock, so that not even that is left in a folder of somebody else's.
-        let is_free = left_by_init(folder).map_err(refused)?.is_some();
-        if !is_free && !Self::is_there(folder)? {
-            let why = "the folder is not empty; a repository wants one of its own".to_owned();
-            return Err(Error::Place { place: place(), why });
-        }
-        let _lock = Lock::take(folder)?;
-        if Self::is_there(folder)? {
-            return Self::open(folder, key).map(|_| false);
-        }
-        for left in left_by_init(folder).map_err(refused)?.unwrap_or_default() {
-            let removed = if left.is_dir() { std::fs::remove_dir_all(left) } else { std::fs::remove_file(left) };
-            removed.map_err(refused)?;
-        }
-        let store = open_store(folder)?;
-        let repository = rustic(&store, &Progress::default())?;
-        let made = repository.init(&Credentials::password(key.expose_secret()), &described(), &settings());
-        made.map(|_| true).map_err(|error| store_error(&store, &error))
-    }
-
     /// Opens a repository; the key is tried on every key file, which takes a tenth of a second each on purpose.
-    pub(crate) fn open(folder: &Path, key: &SecretString) -> Result<Self> {
-        if !Self::is_there(folder)? {
-            return Err(Error::NoRepository { place: folder.display().to_string() });
+    pub(crate) fn open(place: &Place, key: &SecretString) -> Result<Self> {
+        if !Self::is_there(place)? {
+            return Err(Error::NoRepository { place: place.to_string() });
         }
-        let store = open_store(folder)?;
+        let store = Store::open(place, Patience::Work)?;
         let opened = rustic(&store, &Progress::default())?.open(&Credentials::password(key.expose_secret())).map_err(
             |error| {
                 if error.is_incorrect_password() {
@@ -119,12 +108,14 @@ impl Repository {
         Ok(Self::opened(store, &opened))
     }
 
-    /// Whether the folder holds a repository.
-    pub(crate) fn is_there(folder: &Path) -> Result<bool> {
-        folder
-            .join("config")
-            .try_exists()
-            .map_err(|error| Error::Place { place: folder.display().to_string(), why: error.to_string() })
+    /// Whether the place holds a repository.
+    pub(crate) fn is_there(place: &Place) -> Result<bool> {
+        if let Some(folder) = place.folder() {
+            let looked = folder.join(CONFIG).try_exists();
+            return looked.map_err(|error| Error::Place { place: place.to_string(), why: error.to_string() });
+        }
+        let store = Store::open(place, Patience::Work)?;
+        store.exists(CONFIG).map_err(|error| store.refused(&error))
     }
 
     fn opened(store: Store, opened: &Rustic<OpenStatus>) -> Self {
@@ -181,8 +172,8 @@ impl Repository {
         self.key_info(id)
     }
 
-    /// By the first digits of its id.
-    pub(crate) fn remove_key(&self, digits: &str) -> Result<()> {
+    /// By the first digits of its id; gives the whole of it.
+    pub(crate) fn remove_key(&self, digits: &str) -> Result<String> {
         let keys = self.keys()?;
         let alike: Vec<&KeyInfo> = keys.iter().filter(|key| key.id.starts_with(digits)).collect();
         let [key] = alike[..] else {
@@ -194,12 +185,9 @@ impl Repository {
             return Err(Error::Key(why));
         }
         let id: KeyId = key.id.parse().map_err(|error: Box<RusticError>| self.error(&error))?;
-        self.rustic()?.delete_key(&id).map_err(|error| self.error(&error))
+        self.rustic()?.delete_key(&id).map_err(|error| self.error(&error))?;
+        Ok(key.id.clone())
     }
-}
-
-fn open_store(folder: &Path) -> Result<Store> {
-    Store::folder(folder).map_err(|error| Error::Place { place: folder.display().to_string(), why: error.to_string() })
 }
 
 fn rustic(store: &Store, progress: &Progress) -> Result<Rustic<()>> {
@@ -226,42 +214,18 @@ fn described() -> KeyOptions {
     KeyOptions::default().hostname(host).with_created(true)
 }
 
-/// What a killed `init` has left in a folder without a repository: keys of nothing, and a `config` that is half written
-/// under another name. None when the folder has anything else in it than that, our lock and what a disk has at its top.
-fn left_by_init(folder: &Path) -> std::io::Result<Option<Vec<PathBuf>>> {
-    let mut left = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let entry = entry?;
-        match entry.file_name().to_string_lossy().as_ref() {
-            lock::NAME | "lost+found" => {}
-            "keys" if entry.path().is_dir() && holds_keys_only(&entry.path())? => left.push(entry.path()),
-            name if name.starts_with("config#") => left.push(entry.path()),
-            _ => return Ok(None),
-        }
-    }
-    Ok(Some(left))
-}
-
-/// By their names, also when one is half written (`#1` at its end): nobody else's folder of this name is removed.
-fn holds_keys_only(folder: &Path) -> std::io::Result<bool> {
-    for entry in std::fs::read_dir(folder)? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        let id = name.split('#').next().unwrap_or_default();
-        if id.len() != 64 || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
 /// Makes a folder for our user only.
-fn make_private(folder: &Path) -> std::io::Result<()> {
+pub(crate) fn make_private(folder: &Path) -> std::io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 fn store_error(store: &Store, error: &RusticError) -> Error {
-    let (place, why) = (store.place().to_owned(), plain(error));
+    let place = store.place().to_owned();
+    if let Some(why) = store.failure() {
+        return Error::Place { place, why };
+    }
+    let why = plain(error);
     if is_damage(error) { Error::Damaged { place, why } } else { Error::Place { place, why } }
 }
 

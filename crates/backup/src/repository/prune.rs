@@ -76,8 +76,10 @@ impl Repository {
     pub(crate) fn remove(&self, removal: Removal, gone: impl FnOnce()) -> Result<()> {
         let _shown = self.progress.begin("removing sets", None);
         let rustic = self.rustic()?;
+        self.confirm_lock()?;
         rustic.delete_snapshots(&removal.snapshots).map_err(|error| self.error(&error))?;
         gone();
+        self.confirm_lock()?;
         rustic.prune(&removal.options, removal.plan).map_err(|error| self.error(&error))?;
         self.forget_packs()
     }
@@ -96,7 +98,7 @@ impl Repository {
     /// Plain restic takes locks of its own, and ours mean nothing to it.
     pub(crate) fn refuse_foreign_locks(&self) -> Result<()> {
         let refused = |why: String| Error::Place { place: self.place().to_owned(), why };
-        let locks = self.store.names(LOCKS).map_err(|error| refused(error.to_string()))?;
+        let locks = self.store.names(LOCKS).map_err(|error| self.store.refused(&error))?;
         let Some((lock, _)) = locks.first() else { return Ok(()) };
         Err(refused(format!(
             "plain restic works on it, or died while it did ({LOCKS}/{lock}); wait for its end, or remove what it left \

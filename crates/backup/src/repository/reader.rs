@@ -76,7 +76,7 @@ impl Repository {
             let sealed = match self.store.get(&name) {
                 Ok(sealed) => sealed,
                 Err(object_store::Error::NotFound { .. }) => continue,
-                Err(error) => return Err(Error::Place { place: self.place().to_owned(), why: error.to_string() }),
+                Err(error) => return Err(self.store.refused(&error)),
             };
             match self.snapshot(&id, &sealed) {
                 Some(snapshot) => snapshots.push(snapshot),
@@ -229,6 +229,11 @@ impl Repository {
                     self.progress.add_file();
                     match self.wrong(&pack) {
                         None => drop(good.insert(name)),
+                        // A store that does not answer says nothing about what it holds. What was read so far is known.
+                        Some(_) if let Some(why) = self.store.failure() => {
+                            self.keep_verified_packs(&good)?;
+                            return Err(Error::Place { place: self.place().to_owned(), why });
+                        }
                         Some(why) => bad.push((pack, why)),
                     }
                 }
@@ -281,6 +286,9 @@ impl Repository {
             if !wrong.is_empty() {
                 harmed.insert(set.id, wrong);
             }
+        }
+        if let Some(why) = self.store.failure() {
+            return Err(Error::Place { place: self.place().to_owned(), why });
         }
         Ok(harmed)
     }
@@ -335,12 +343,13 @@ impl Repository {
     fn panicked(&self, into: &Path, part: &str, panic: &(dyn Any + Send)) -> Error {
         let text = panic.downcast_ref::<String>().map_or("", String::as_str);
         let place = || self.place().to_owned();
-        match blamed(text) {
-            Blame::Target(why) => Error::Target { path: into.to_owned(), why },
-            Blame::Place => {
+        match (blamed(text), self.store.failure()) {
+            (Blame::Target(why), _) => Error::Target { path: into.to_owned(), why },
+            (_, Some(why)) => Error::Place { place: place(), why },
+            (Blame::Place, None) => {
                 Error::Place { place: place(), why: format!("{part} could not be read: {}", first_line(text)) }
             }
-            Blame::Bytes => {
+            (Blame::Bytes, None) => {
                 Error::Damaged { place: place(), why: format!("{part} has a chunk that is not what was written") }
             }
         }

@@ -10,12 +10,18 @@ use serde::de::DeserializeOwned;
 use std::collections::BTreeSet;
 
 const FOLDER: &str = "receipts";
+/// The recovery plan, where whoever finds the repository sees it.
+const PLAN: &str = "recovery.md";
 /// The packs that were read back and found good.
 const VERIFIED: &str = "receipts/verified-packs.json";
 
 impl Repository {
     pub(crate) fn keep_receipt(&self, receipt: &Receipt) -> Result<()> {
         keep(&self.store, &path(&receipt.set), receipt)
+    }
+
+    pub(crate) fn keep_plan(&self, text: String) -> Result<()> {
+        self.store.put(PLAN, text.into_bytes()).map_err(|error| refused(&self.store, &error))
     }
 
     /// None when it was lost or cannot be read: the set is then as good as unproven.
@@ -70,5 +76,5 @@ fn read<T: DeserializeOwned>(store: &Store, name: &str) -> Result<Option<T>> {
 }
 
 fn refused(store: &Store, error: &StoreError) -> Error {
-    Error::Place { place: store.place().to_owned(), why: error.to_string() }
+    store.refused(error)
 }

@@ -188,7 +188,7 @@ impl<'r> Trees<'r> {
     fn save(&self, tpe: FileType, id: &Id, content: Vec<u8>) -> Result<()> {
         self.store
             .write_bytes(tpe, id, false, BytesList::from(content))
-            .map_err(|error| Error::Place { place: self.store.place().to_owned(), why: super::plain(&error) })
+            .map_err(|error| super::store_error(self.store, &error))
     }
 }
 

@@ -169,6 +169,7 @@ impl SetWriter<'_> {
             return Err(Error::Damaged { place: repository.place().to_owned(), why: wrong.join("; ") });
         }
         let kept = before(self.added)?;
+        repository.confirm_lock()?;
         view.save_snapshots(vec![made.snapshot]).map_err(|error| repository.error(&error))?;
         Ok(kept)
     }

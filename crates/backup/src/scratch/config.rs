@@ -3,6 +3,7 @@
 use super::DataFolder;
 use crate::error::{Error, Result};
 use crate::programs::Programs;
+use crate::wal::replay::recovery;
 use groundskeeper_core::receipt::Cluster;
 use std::fmt::Write as _;
 use std::fs;
@@ -20,7 +21,7 @@ const SEGMENT: u64 = 16 << 20;
 const MEBIBYTE: u64 = 1 << 20;
 
 /// Said on the command line as well, where no file can say otherwise.
-pub(super) const BOLTS: [(&str, &str); 11] = [
+const BOLTS: [(&str, &str); 11] = [
     ("listen_addresses", ""),
     ("archive_mode", "off"),
     ("archive_command", ""),
@@ -83,7 +84,7 @@ pub(super) fn write(
     libraries: &[String],
 ) -> io::Result<()> {
     let mut lines: Vec<(&str, String)> =
-        BOLTS.iter().chain(&PLAIN).map(|(name, value)| (*name, (*value).to_owned())).collect();
+        bolts(data).chain(PLAIN).map(|(name, value)| (name, value.to_owned())).collect();
     // At least two segments, or Postgres does not start.
     let segment = segment_size(data.path());
     lines.push(("min_wal_size", format!("{}MB", 2 * segment / MEBIBYTE)));
@@ -92,6 +93,9 @@ pub(super) fn write(
     lines.push(("unix_socket_directories", socket.display().to_string()));
     let quoted: Vec<String> = libraries.iter().map(|name| format!("\"{name}\"")).collect();
     lines.push((PRELOADED, quoted.join(", ")));
+    if let Some(replay) = data.replay() {
+        lines.extend(recovery(replay.timeline, replay.until));
+    }
     if cluster.major() >= 15 {
         lines.push(("allow_in_place_tablespaces", "on".to_owned()));
     }
@@ -115,6 +119,22 @@ pub(super) fn segment_size(data: &Path) -> u64 {
         if is_segment { Some(entry.metadata().ok()?.len()) } else { None }
     });
     segments.max().unwrap_or_default().max(SEGMENT)
+}
+
+/// Asks for a recovery that goes on with what lies in `pg_wal`. After [`strip`].
+pub(super) fn ask_for_replay(data: &DataFolder<'_>) -> Result<()> {
+    let signal = data.path().join("recovery.signal");
+    fs::write(&signal, "").map_err(|error| Error::Scratch(format!("{}: {error}", signal.display())))?;
+    data.place().user().map_or(Ok(()), |user| user.give(&signal))
+}
+
+/// The settings of the command line. Recovery does not begin without a `restore_command`; this one never has anything,
+/// and so Postgres looks into `pg_wal`.
+pub(super) fn bolts(data: &DataFolder<'_>) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let replays = data.replay().is_some();
+    BOLTS
+        .into_iter()
+        .map(move |(name, value)| (name, if replays && name == "restore_command" { "false" } else { value }))
 }
 
 /// Takes out of a data directory what would have a say in how it starts. Removed: what belongs to a running server, and

@@ -2,6 +2,9 @@
 
 use super::{ScratchPlace, User};
 use crate::error::{Error, Result};
+use crate::wal::tablespaces::Start;
+use groundskeeper_core::receipt::Lsn;
+use jiff::Timestamp;
 use std::collections::HashSet;
 use std::fs::{self, Metadata};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -13,6 +16,26 @@ use std::path::{Path, PathBuf};
 pub struct DataFolder<'a> {
     place: &'a ScratchPlace,
     path: PathBuf,
+    replay: Option<Replay>,
+}
+
+/// WAL after the set, in the folder's `pg_wal`, is replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Replay {
+    pub timeline: u32,
+    pub until: Until,
+    /// Where in the WAL that is; None: not known, or at its end.
+    pub(crate) stops: Option<Start>,
+}
+
+/// How far WAL is replayed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    End,
+    /// The last transaction at or before this.
+    Time(Timestamp),
+    /// No record that begins here or later.
+    Before(Lsn),
 }
 
 impl<'a> DataFolder<'a> {
@@ -22,7 +45,17 @@ impl<'a> DataFolder<'a> {
         let path = path.to_owned();
         let taken = tokio::task::spawn_blocking(move || walk.take_over(&path)).await;
         let path = taken.map_err(|error| Error::Worker(error.to_string()))??;
-        Ok(Self { place, path })
+        Ok(Self { place, path, replay: None })
+    }
+
+    /// Lets a server on it replay more than its base backup needs.
+    #[must_use]
+    pub fn with_replay(self, replay: Option<Replay>) -> Self {
+        Self { replay, ..self }
+    }
+
+    pub fn replay(&self) -> Option<Replay> {
+        self.replay
     }
 
     pub fn place(&self) -> &'a ScratchPlace {

@@ -62,6 +62,20 @@ pub(super) fn keep_clear(scratch: &Path, clusters: &[&Cluster]) -> Result<()> {
     Ok(())
 }
 
+/// Refuses a place in the folder of the repository: what a drill makes and removes there would be in its way.
+pub(crate) fn keep_out_of(scratch: &Path, repository: &Path) -> Result<()> {
+    let scratch = resolved(scratch)?;
+    let repository = canonical(repository).unwrap_or_else(|_| repository.to_owned());
+    if !scratch.starts_with(&repository) {
+        return Ok(());
+    }
+    Err(Error::Scratch(format!(
+        "the scratch folder {} is in the repository {}; set `scratch` of [backup] to another one",
+        scratch.display(),
+        repository.display()
+    )))
+}
+
 /// The data directory, where its WAL really is, and the tablespaces. Of a Postgres on another machine the paths are
 /// compared as well: they may be mounted here.
 fn live_folders(cluster: &Cluster) -> Vec<PathBuf> {
@@ -133,6 +147,20 @@ mod tests {
         std::fs::write(base.join("disk/main/PG_VERSION"), "15\n").unwrap();
         let why = keep_clear(&base.join("disk/main/scratch"), &[]).unwrap_err().to_string();
         assert!(why.contains("the data directory of a Postgres"), "{why}");
+    }
+
+    #[test]
+    fn a_scratch_folder_in_the_repository_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (repository, link) = (folder.path().join("repository"), folder.path().join("link"));
+        std::fs::create_dir(&repository).unwrap();
+        std::os::unix::fs::symlink(&repository, &link).unwrap();
+        for scratch in [repository.clone(), repository.join("data/x"), link.join("x")] {
+            let why = keep_out_of(&scratch, &repository).unwrap_err().to_string();
+            assert!(why.contains("is in the repository"), "{why}");
+        }
+        assert!(keep_out_of(folder.path(), &repository).is_ok());
+        assert!(keep_out_of(&folder.path().join("repository2"), &repository).is_ok());
     }
 
     #[test]

@@ -158,7 +158,7 @@ fn process_in(marker: &str) -> Option<(u32, u64)> {
 }
 
 /// When a process started, in ticks since the machine did. None where there is no such process, or no `/proc`.
-fn started(process: u32) -> Option<u64> {
+pub(crate) fn started(process: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // The name in parentheses may hold anything. `starttime` is field 22 of proc(5), the name is the second.
     let (_, fields) = stat.rsplit_once(')')?;

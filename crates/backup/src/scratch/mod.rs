@@ -25,9 +25,10 @@ mod user;
 mod wal;
 
 pub(crate) use config::PRELOADED;
-pub use folder::DataFolder;
-pub(crate) use guard::DATA_DIRECTORY;
+pub use folder::{DataFolder, Replay, Until};
 pub use guard::Room;
+pub(crate) use guard::{DATA_DIRECTORY, keep_out_of};
+pub(crate) use marked::started as process_start;
 pub(crate) use redis::ScratchRedis;
 pub(crate) use server::said;
 pub use server::{ScratchServer, Setback};

@@ -102,6 +102,9 @@ impl<'a> ScratchServer<'a> {
         let socket = socket_for(&folder, user).await?;
         let (libraries, left_out) = config::libraries(programs, cluster);
         config::strip(data.path(), &folder).map_err(|error| cannot("clear the folder", &error))?;
+        if data.replay().is_some() {
+            config::ask_for_replay(data)?;
+        }
         config::write(&folder, socket.path(), data, cluster, &libraries)
             .map_err(|error| cannot("be configured", &error))?;
         if let Some(user) = user {
@@ -111,7 +114,7 @@ impl<'a> ScratchServer<'a> {
             }
         }
         let started = Instant::now();
-        let command = command(programs, data.path(), &folder, user).map_err(|error| cannot("be started", &error))?;
+        let command = command(programs, data, &folder, user).map_err(|error| cannot("be started", &error))?;
         let (child, stay) = spawn(command).map_err(|error| cannot("be started", &error))?;
         let (superuser, major) = (cluster.superuser.clone(), cluster.major());
         let answered_after = Duration::ZERO;
@@ -338,7 +341,7 @@ pub(super) fn spawn(mut command: Command) -> io::Result<(Child, mpsc::Sender<()>
     Ok((child, stay))
 }
 
-fn command(programs: &Programs, data: &Path, folder: &Path, user: Option<&User>) -> io::Result<Command> {
+fn command(programs: &Programs, data: &DataFolder<'_>, folder: &Path, user: Option<&User>) -> io::Result<Command> {
     let postgres = programs.path("postgres");
     let mut command = match dies_with_us() {
         Some((setpriv, option)) => {
@@ -353,11 +356,11 @@ fn command(programs: &Programs, data: &Path, folder: &Path, user: Option<&User>)
         setting.push(folder.join(value));
         setting
     };
-    command.arg("-D").arg(data);
+    command.arg("-D").arg(data.path());
     for (name, value) in [("config_file", config::CONFIG), ("hba_file", config::HBA), ("ident_file", config::IDENT)] {
         command.arg("-c").arg(file(name, value));
     }
-    for (name, value) in config::BOLTS {
+    for (name, value) in config::bolts(data) {
         command.arg("-c").arg(format!("{name}={value}"));
     }
     let log = File::options().create(true).append(true).open(folder.join(LOG))?;

@@ -30,10 +30,12 @@ pub(crate) fn add(writer: &mut SetWriter<'_>, source: &FileSource, settings: &Se
     if !meta.is_dir() {
         return Err(failed(format!("{} is no folder", source.path.display())));
     }
-    let ours =
-        [(&settings.folder, "the repository of the backups"), (&settings.scratch, "the scratch folder of drills")];
+    let ours = [
+        (settings.place.folder(), "the repository of the backups"),
+        (Some(settings.scratch.as_path()), "the scratch folder of drills"),
+    ];
     let ours: Vec<(PathBuf, &str)> =
-        ours.into_iter().filter_map(|(path, what)| Some((path.canonicalize().ok()?, what))).collect();
+        ours.into_iter().filter_map(|(path, what)| Some((path?.canonicalize().ok()?, what))).collect();
     if let Some((_, what)) = ours.iter().find(|(path, _)| top.starts_with(path)) {
         return Err(failed(format!("{} lies in {what}; take it out of `files` of [backup]", top.display())));
     }

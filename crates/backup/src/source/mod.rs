@@ -1,6 +1,7 @@
 //! What is backed up, as a stream of entries.
 
 pub(crate) mod configuration;
+pub(crate) mod contents;
 pub(crate) mod files;
 mod incoming;
 pub(crate) mod own;

@@ -12,6 +12,9 @@ pub(crate) const PART: &str = "groundskeeper";
 /// What the set is, for whoever has nothing but restic.
 pub(crate) const MANIFEST: &str = "set.json";
 
+/// What opens the WAL beside the sets, for `age -i`.
+pub(crate) const WAL_IDENTITY: &str = "wal-identity.txt";
+
 pub(crate) fn send(feed: &mut Feed, own: &[Own]) -> Result<()> {
     for item in own {
         let broken = |error: std::io::Error| Error::Source {

@@ -55,7 +55,7 @@ async fn files_outside_of_the_data_folder_come_along() {
     assert!(read("settings.conf").contains("\nwork_mem = '5120'\n"), "{}", read("settings.conf"));
     assert!(restored.parts[0].next.join(" ").contains(folder.to_str().unwrap()), "{restored:?}");
     let drilled = scene.vault.drill(None, crate::scene::BUDGET, now()).await.unwrap();
-    assert_eq!(drilled.proven(), Some(Rung::Alive), "{:?}", drilled.climbs);
+    assert!(drilled.proven() >= Some(Rung::Alive), "{:?}", drilled.climbs);
 }
 
 #[tokio::test(flavor = "multi_thread")]

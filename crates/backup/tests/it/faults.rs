@@ -1,7 +1,7 @@
 //! Bad days: each is really caused, is an error or a rung that fails, and leaves no set behind that is not whole.
 
 use crate::scene::{BUDGET, KEY, Scene, make_space, now, settings};
-use groundskeeper_backup::{Error, Vault};
+use groundskeeper_backup::{Error, Place, Vault};
 use groundskeeper_core::receipt::{ClimbOutcome, Receipt, Rung};
 use groundskeeper_testing::{PostgresOptions, SmallDisk};
 use rstest::rstest;
@@ -19,7 +19,7 @@ async fn nothing_is_half_made(scene: &Scene) {
 }
 
 /// Rows that do not compress: 40 MiB of them.
-async fn fill(scene: &Scene) {
+pub(crate) async fn fill(scene: &Scene) {
     let client = scene.server.client().await;
     let fill = "CREATE UNLOGGED TABLE much AS SELECT n, (SELECT string_agg(md5(random()::text || n || m), '') \
                 FROM generate_series(1, 60) m) FROM generate_series(1, 20000) n; ALTER TABLE much SET LOGGED";
@@ -129,7 +129,7 @@ async fn another_key_opens_nothing_and_a_folder_without_a_repository_is_named() 
         assert!(matches!(error, Error::WrongKey { .. }), "{error}");
         assert!(!error.to_string().contains(KEY));
     }
-    wrong.folder = scene.folder.path().join("nowhere");
+    wrong.place = Place::of_folder(scene.folder.path().join("nowhere"));
     assert!(matches!(Vault::new(wrong).receipts().await, Err(Error::NoRepository { .. })));
 }
 
@@ -190,7 +190,7 @@ async fn one_bit_in_a_file_that_leads_to_the_data_is_noticed(#[case] kind: &str,
 async fn a_damaged_index_takes_the_proof_away() {
     let scene = Scene::new().await;
     scene.make().await;
-    assert_eq!(scene.vault.drill(None, BUDGET, now()).await.unwrap().proven(), Some(Rung::Alive));
+    assert!(scene.vault.drill(None, BUDGET, now()).await.unwrap().proven() >= Some(Rung::Alive));
     flip(&scene.files("index")[0]);
     let verified = scene.vault.verify(None, now()).await.unwrap();
     assert!(verified.failed().count() > 0 && verified.proven() < Some(Rung::Intact), "{verified:?}");

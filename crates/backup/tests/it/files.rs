@@ -2,7 +2,7 @@
 
 use crate::scene::{BUDGET, KEY, now};
 use groundskeeper_backup::vault::{FileSource, KeySource};
-use groundskeeper_backup::{Error, Settings, Vault};
+use groundskeeper_backup::{Error, Place, Settings, Vault};
 use groundskeeper_core::receipt::{ClimbOutcome, FileTree, Receipt, Rung};
 use groundskeeper_testing::SmallDisk;
 use groundskeeper_testing::scratch::Scratch;
@@ -57,7 +57,7 @@ impl Scene {
 
 fn settings(folder: &Path, path: &Path, other_filesystems: bool) -> Settings {
     Settings {
-        folder: folder.join("repository"),
+        place: Place::of_folder(folder.join("repository")),
         key: KeySource::Given(KEY.into()),
         postgres: Vec::new(),
         redis: Vec::new(),
@@ -67,6 +67,7 @@ fn settings(folder: &Path, path: &Path, other_filesystems: bool) -> Settings {
         leave_free: 0,
         programs: Vec::new(),
         run_as: "postgres".to_owned(),
+        wal: None,
     }
 }
 

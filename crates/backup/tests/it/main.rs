@@ -1,15 +1,19 @@
 //! Backups of real servers, in real repositories.
 
 mod configuration;
+mod faithful;
 mod faults;
 mod files;
 mod next_steps;
+mod objects;
 mod proof;
 mod prune;
 mod prune_killed;
 mod qdrant;
+mod recovery_plan;
 mod redis;
 mod replaced;
 mod scene;
 mod sets;
+mod wal;
 mod watched;

@@ -66,7 +66,8 @@ impl Drill {
 
     /// Rung 4 alone, as if the manifest had nothing to say.
     async fn alive(&self) -> ClimbOutcome {
-        let Alive { outcome, took } = proof::alive(&self.programs, &self.folder().await, &self.cluster, BUDGET).await;
+        let Alive { outcome, took, .. } =
+            proof::alive(&self.programs, &self.folder().await, &self.cluster, None, BUDGET).await;
         assert!(took > 0.0);
         outcome
     }

@@ -64,7 +64,7 @@ async fn what_must_be_kept_is_and_restic_finds_nothing_wrong_at_each_phase() {
     let [alive, lost, old, newest] = [0, 1, 2, 3].map(|at| made[at].set.clone());
     scene.vault.drill(Some(&alive), BUDGET, day(3)).await.unwrap();
     let proven = scene.vault.verify(Some(&alive), day(3)).await.unwrap();
-    assert_eq!(proven.proven(), Some(Rung::Alive), "{proven:?}");
+    assert!(proven.proven() >= Some(Rung::Alive), "{proven:?}");
     std::fs::remove_file(scene.repository().join(format!("receipts/{lost}.json"))).unwrap();
     let vault = keeping_one(&scene, SignedDuration::from_hours(24));
 

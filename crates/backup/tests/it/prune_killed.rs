@@ -59,7 +59,7 @@ async fn killed_at_any_moment_every_kept_set_restores() {
     let alive = another_set(&scene, 0).await;
     scene.vault.verify(None, day(0)).await.unwrap();
     let drilled = scene.vault.drill(None, BUDGET, day(0)).await.unwrap();
-    assert_eq!(drilled.proven(), Some(Rung::Alive), "{drilled:?}");
+    assert!(drilled.proven() >= Some(Rung::Alive), "{drilled:?}");
     for number in 1..3 {
         another_set(&scene, number).await;
     }

@@ -5,7 +5,7 @@ mod faults;
 
 use crate::scene::{BUDGET, KEY, now};
 use groundskeeper_backup::vault::{KeySource, QdrantSource};
-use groundskeeper_backup::{Settings, Vault};
+use groundskeeper_backup::{Place, Settings, Vault};
 use groundskeeper_core::receipt::{ClimbOutcome, Rung, Vectors};
 use groundskeeper_qdrant::QdrantServer;
 use groundskeeper_systems::qdrant::Endpoint;
@@ -97,7 +97,7 @@ impl Scene {
 fn settings(urls: &[&str], folder: &Path) -> Settings {
     let nodes = urls.iter().map(|url| Endpoint::new(url, None, None).unwrap()).collect();
     Settings {
-        folder: folder.join("repository"),
+        place: Place::of_folder(folder.join("repository")),
         key: KeySource::Given(KEY.into()),
         postgres: Vec::new(),
         redis: Vec::new(),
@@ -107,6 +107,7 @@ fn settings(urls: &[&str], folder: &Path) -> Settings {
         leave_free: 0,
         programs: Vec::new(),
         run_as: "postgres".to_owned(),
+        wal: None,
     }
 }
 

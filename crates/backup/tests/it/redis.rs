@@ -4,7 +4,7 @@ mod faults;
 
 use crate::scene::{BUDGET, KEY, now};
 use groundskeeper_backup::vault::{KeySource, RedisSource};
-use groundskeeper_backup::{Settings, Vault};
+use groundskeeper_backup::{Place, Settings, Vault};
 use groundskeeper_core::receipt::{ClimbOutcome, Keyspace, Receipt, Rung};
 use groundskeeper_core::{SystemId, SystemKind};
 use groundskeeper_systems::redis::Endpoint;
@@ -61,7 +61,7 @@ impl Scene {
 
 fn settings(endpoint: Endpoint, folder: &Path) -> Settings {
     Settings {
-        folder: folder.join("repository"),
+        place: Place::of_folder(folder.join("repository")),
         key: KeySource::Given(KEY.into()),
         postgres: Vec::new(),
         redis: vec![RedisSource { system: SystemId::new(SystemKind::Redis, "cache"), endpoint }],
@@ -71,6 +71,7 @@ fn settings(endpoint: Endpoint, folder: &Path) -> Settings {
         leave_free: 0,
         programs: Vec::new(),
         run_as: "postgres".to_owned(),
+        wal: None,
     }
 }
 

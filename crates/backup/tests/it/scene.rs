@@ -1,7 +1,7 @@
 //! A live Postgres with something in it, and a repository of its own.
 
 use groundskeeper_backup::vault::{KeySource, PostgresSource};
-use groundskeeper_backup::{Settings, Vault};
+use groundskeeper_backup::{Place, Settings, Vault};
 use groundskeeper_core::receipt::Receipt;
 use groundskeeper_core::{SystemId, SystemKind};
 use groundskeeper_systems::postgres::Endpoint;
@@ -81,7 +81,7 @@ impl Scene {
 pub(crate) fn settings(url: &str, folder: &Path) -> Settings {
     let bin = std::env::var_os(groundskeeper_testing::postgres::BIN_VARIABLE).map(PathBuf::from);
     Settings {
-        folder: folder.join("repository"),
+        place: Place::of_folder(folder.join("repository")),
         key: KeySource::Given(KEY.into()),
         postgres: vec![PostgresSource {
             system: SystemId::new(SystemKind::Postgres, "main"),
@@ -94,6 +94,7 @@ pub(crate) fn settings(url: &str, folder: &Path) -> Settings {
         leave_free: 0,
         programs: bin.into_iter().collect(),
         run_as: "postgres".to_owned(),
+        wal: None,
     }
 }
 

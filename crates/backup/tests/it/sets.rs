@@ -21,7 +21,7 @@ async fn a_set_climbs_to_alive_and_leaves_nothing_behind() {
     let verified = scene.vault.verify(None, now()).await.unwrap();
     assert_eq!(verified.proven(), Some(Rung::Intact), "{verified:?}");
     let drilled = scene.vault.drill(Some(&made.set), BUDGET, now()).await.unwrap();
-    assert_eq!(drilled.proven(), Some(Rung::Alive), "{:?}", drilled.climbs);
+    assert_eq!(drilled.proven(), Some(Rung::Faithful), "{:?}", drilled.climbs);
     assert!(drilled.recovery_time().unwrap() > 0.0);
     assert_eq!(scene.vault.receipts().await.unwrap(), [drilled], "also what was measured");
     assert_eq!(std::fs::read_dir(scene.scratch()).unwrap().count(), 0, "the drill takes its place away");
@@ -130,7 +130,7 @@ async fn tablespaces_come_along_and_the_live_ones_are_left_alone() {
     let before = contents(&space);
     scene.vault.verify(None, now()).await.unwrap();
     let drilled = scene.vault.drill(None, BUDGET, now()).await.unwrap();
-    assert_eq!(drilled.proven(), Some(Rung::Alive), "{:?}", drilled.climbs);
+    assert_eq!(drilled.proven(), Some(Rung::Faithful), "{:?}", drilled.climbs);
     assert!(before == contents(&space));
     let into = scene.folder.path().join("restored");
     scene.vault.restore(None, Some("postgres.main"), &into).await.unwrap();
@@ -166,7 +166,7 @@ async fn a_drill_of_a_set_that_nobody_verified_climbs_the_lower_rungs_first() {
     let scene = Scene::new().await;
     scene.make().await;
     let drilled = scene.vault.drill(None, BUDGET, now()).await.unwrap();
-    assert_eq!(drilled.proven(), Some(Rung::Alive), "{:?}", drilled.climbs);
+    assert_eq!(drilled.proven(), Some(Rung::Faithful), "{:?}", drilled.climbs);
 }
 
 #[tokio::test(flavor = "multi_thread")]

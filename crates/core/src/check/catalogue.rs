@@ -65,6 +65,9 @@ pub static CHECKS: &[&Check] = &[
     &backup::proof::PROOF_MISSING,
     &backup::proof::RUNG_FAILED,
     &backup::space::REPOSITORY_NEARLY_FULL,
+    &backup::wal::WAL_LAGGING,
+    &backup::wal::WAL_GAP,
+    &backup::wal::SLOT_RETENTION,
 ];
 
 /// The checks of one kind of system.

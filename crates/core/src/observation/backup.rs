@@ -1,6 +1,6 @@
 //! The repository of backups: its sets with their proofs, its key, the room on its disk.
 
-use super::Part;
+use super::{Part, WalStream};
 use crate::receipt::{Receipt, Rung};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,6 +19,9 @@ pub struct Backup {
     pub key: Part<()>,
     /// The last run of the task that makes sets; none where nobody remembers one.
     pub last_run: Option<LastRun>,
+    /// The streams of WAL that were asked for.
+    #[serde(default)]
+    pub wal: Vec<WalStream>,
 }
 
 /// Bytes of the repository's disk.

@@ -9,6 +9,7 @@ mod http;
 mod logs;
 mod postgres;
 mod redis;
+mod wal;
 
 pub use backup::*;
 pub use host::*;
@@ -16,6 +17,7 @@ pub use http::*;
 pub use logs::*;
 pub use postgres::*;
 pub use redis::*;
+pub use wal::*;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

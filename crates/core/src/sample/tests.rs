@@ -302,6 +302,7 @@ fn backups() -> Backup {
         space: Ok(Space { total: 100, free: 40 }),
         key: Ok(()),
         last_run: None,
+        wal: Vec::new(),
     }
 }
 

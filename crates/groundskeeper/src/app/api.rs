@@ -7,7 +7,7 @@ mod backup;
 
 pub use backup::{
     BackupInitView, BackupListView, BackupPruneView, BackupStatusView, BackupTryView, BackupView, Done, KeyInfo,
-    LastProof, RestorePlan, RestoreView, RetentionView,
+    LastProof, RecoveryPlanView, RestorePlan, RestoreView, RetentionView, Target,
 };
 
 use groundskeeper_core::check::Judgement;
@@ -61,8 +61,8 @@ pub enum Request {
     /// Reads a set's data back (rungs 1 and 2); the newest without a name, which may be the first letters of one.
     /// -> [`BackupTryView`]
     BackupVerify { set: Option<String>, by: String },
-    /// Restores a set into the scratch place and boots it (rungs 3 and 4). -> [`BackupTryView`]
-    BackupDrill { set: Option<String>, by: String },
+    /// Restores a set into the scratch place and boots it (rungs 3 to 5). -> [`BackupTryView`]
+    BackupDrill { set: Option<String>, target: Option<Target>, by: String },
     /// How far the work on the repository is. -> `Option<`[`Done`]`>`
     BackupProgress,
     /// Which sets no rule keeps, and with `apply` their removal. -> [`BackupPruneView`]

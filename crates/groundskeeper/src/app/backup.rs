@@ -3,7 +3,8 @@
 //! After a disaster there is no store, no daemon and perhaps no configuration: [`Backups`] needs a repository and its key.
 
 use super::api::{
-    BackupInitView, BackupListView, BackupPruneView, BackupStatusView, BackupTryView, KeyInfo, RestorePlan, RestoreView,
+    BackupInitView, BackupListView, BackupPruneView, BackupStatusView, BackupTryView, KeyInfo, RecoveryPlanView,
+    RestorePlan, RestoreView,
 };
 use super::{App, CallError, view};
 use crate::clock::Clock;
@@ -12,13 +13,16 @@ use crate::remediation::Permission;
 use crate::scheduler::Mode;
 use crate::stack::Stack;
 use crate::tasks::{self, Climbed, Proof, Retained};
+use groundskeeper_backup::place::{Bucket, Storage};
 use groundskeeper_backup::vault::KeySource;
-use groundskeeper_backup::{self as backup, Error, Progress, Vault};
+use groundskeeper_backup::wal::{Target, newest_before};
+use groundskeeper_backup::{self as backup, Error, Place, Progress, Vault};
 use groundskeeper_core::SystemKind;
 use groundskeeper_core::check::judge_all;
 use groundskeeper_core::quantity::{after, format_bytes, format_seconds, seconds_between};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Part, Receipt, Rung};
 use groundskeeper_systems::qdrant::survey;
+use jiff::Timestamp;
 use secrecy::SecretString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -35,7 +39,7 @@ const REACH: Duration = Duration::from_secs(10);
 impl From<Error> for CallError {
     fn from(error: Error) -> Self {
         let exit = match &error {
-            Error::Damaged { .. } | Error::Source { .. } => 1,
+            Error::Damaged { .. } | Error::Source { .. } | Error::Wal(_) => 1,
             Error::NoRepository { .. }
             | Error::WrongKey { .. }
             | Error::Key(_)
@@ -84,9 +88,10 @@ impl App {
         set: Option<&str>,
         by: &str,
     ) -> Result<BackupTryView, CallError> {
+        let target = if let Proof::Drill(_, target) = proof { target } else { None };
         let lookout = self.shop.stack.lookout().ok_or_else(|| CallError::usage(NOT_CONFIGURED))?;
         let receipts = lookout.vault().receipts().await?;
-        let chosen = chosen(&receipts, set)?.set.clone();
+        let chosen = chosen_for(&receipts, set, None, target, self.shop.clock.now())?.set.clone();
         let Climbed { receipt, climbs } = tasks::climb(&self.shop, proof, Some(&chosen), by).await?;
         Ok(BackupTryView { receipt, tried: climbs })
     }
@@ -108,7 +113,7 @@ impl App {
             None
         };
         let Retained { plan, applied } = tasks::retain(&self.shop, permission.as_ref()).await?;
-        let repository = lookout.folder().display().to_string();
+        let repository = lookout.place().to_string();
         Ok(BackupPruneView { repository, plan, action: applied.map(view::action) })
     }
 }
@@ -133,6 +138,38 @@ fn chosen<'a>(receipts: &'a [Receipt], set: Option<&str>) -> Result<&'a Receipt,
     }
 }
 
+/// The same; with a target and without a name the newest from which WAL may lead there.
+fn chosen_for<'a>(
+    receipts: &'a [Receipt],
+    set: Option<&str>,
+    only: Option<&str>,
+    target: Option<Target>,
+    now: Timestamp,
+) -> Result<&'a Receipt, CallError> {
+    let Some(target) = target else { return chosen(receipts, set) };
+    if let Target::Time(at) = target
+        && at > now
+    {
+        return Err(CallError::usage(format!("{at} is in the future; --to-latest restores all that there is")));
+    }
+    let named = set.map(|set| chosen(receipts, Some(set))).transpose()?;
+    let among = named.map_or(receipts, std::slice::from_ref);
+    newest_before(among, target, only).ok_or_else(|| {
+        let with = only.map_or_else(|| "a Postgres".to_owned(), |only| format!("the Postgres {only}"));
+        CallError::usage(match (named, target) {
+            (Some(named), Target::Latest) => format!("the set {} has not {with} in it: no WAL leads on", named.set),
+            (Some(named), Target::Time(at)) => format!(
+                "the set {} was not finished at {at}, or has not {with} in it; WAL leads on from a set, never back",
+                named.set
+            ),
+            (None, Target::Latest) => format!("no set has {with} in it; `groundskeeper backup run` makes one"),
+            (None, Target::Time(at)) => {
+                format!("no set with {with} in it was finished at {at}; WAL leads on from a set, never back")
+            }
+        })
+    })
+}
+
 /// The repository and its key, and nothing else.
 #[derive(Debug)]
 pub struct Backups {
@@ -148,10 +185,17 @@ impl Backups {
         Ok(Self { vault, clock: Clock::wall() })
     }
 
-    /// Those in a folder, where nothing but the key is left.
-    pub fn at(folder: &Path, key_file: &Path) -> Self {
+    /// Those in a folder, or in an object store by its address, where nothing but the key is left. How that store is
+    /// reached is then in the environment.
+    pub fn at(repository: &str, key_file: &Path) -> Result<Self, CallError> {
+        let place = if Place::is_address(repository) {
+            let bucket = Bucket::parse(repository, Storage::default());
+            Place::of_bucket(bucket.map_err(|why| CallError::usage(format!("--repository: {why}")))?)
+        } else {
+            Place::of_folder(repository)
+        };
         let vault = Vault::new(backup::Settings {
-            folder: folder.to_owned(),
+            place,
             key: KeySource::File(key_file.to_owned()),
             postgres: Vec::new(),
             redis: Vec::new(),
@@ -161,8 +205,9 @@ impl Backups {
             leave_free: 0,
             programs: Vec::new(),
             run_as: "postgres".to_owned(),
+            wal: None,
         });
-        Self { vault, clock: Clock::wall() }
+        Ok(Self { vault, clock: Clock::wall() })
     }
 
     pub fn progress(&self) -> &Progress {
@@ -170,7 +215,7 @@ impl Backups {
     }
 
     fn repository(&self) -> String {
-        self.vault.settings().folder.display().to_string()
+        self.vault.settings().place.to_string()
     }
 
     pub async fn init(&self) -> Result<BackupInitView, CallError> {
@@ -182,16 +227,22 @@ impl Backups {
         Ok(BackupListView { now: self.clock.now(), repository: self.repository(), sets })
     }
 
+    /// The recovery plan, as Markdown.
+    pub async fn plan(&self) -> Result<RecoveryPlanView, CallError> {
+        Ok(RecoveryPlanView { plan: self.vault.recovery_plan(self.clock.now()).await? })
+    }
+
     /// What a restore would do; nothing is written.
     pub async fn plan_restore(
         &self,
         set: Option<&str>,
         only: Option<&str>,
+        target: Option<Target>,
         into: &Path,
         replace: bool,
     ) -> Result<RestorePlan, CallError> {
         let receipts = self.vault.receipts().await?;
-        let receipt = chosen(&receipts, set)?;
+        let receipt = chosen_for(&receipts, set, only, target, self.clock.now())?;
         let into =
             std::path::absolute(into).map_err(|error| CallError::usage(format!("{}: {error}", into.display())))?;
         let systems = parts(receipt, only)?;
@@ -204,6 +255,10 @@ impl Backups {
                 taken.display()
             )));
         }
+        let wal = match target {
+            Some(target) => self.vault.wal_room(&receipt.set, only, target).await?,
+            None => 0,
+        };
         let plan = RestorePlan {
             replaces,
             set: receipt.set.clone(),
@@ -211,6 +266,8 @@ impl Backups {
             age_seconds: seconds_between(receipt.made, self.clock.now()).max(0.0),
             systems,
             only: only.map(str::to_owned),
+            target,
+            wal,
             free: free(&into),
             into,
             warnings: warnings(receipt, &receipts),
@@ -228,10 +285,11 @@ impl Backups {
 
     pub async fn restore(&self, plan: RestorePlan) -> Result<RestoreView, CallError> {
         let (set, only, into) = (Some(&plan.set), plan.only.as_deref(), &plan.into);
-        let restored = if plan.replaces.is_empty() {
-            self.vault.restore(set, only, into).await?
-        } else {
-            self.vault.restore_over(set, only, into, self.clock.now()).await?
+        let over = (!plan.replaces.is_empty()).then(|| self.clock.now());
+        let restored = match (plan.target, over) {
+            (Some(target), over) => self.vault.restore_to(set, only, target, into, over).await?,
+            (None, None) => self.vault.restore(set, only, into).await?,
+            (None, Some(now)) => self.vault.restore_over(set, only, into, now).await?,
         };
         Ok(RestoreView { plan, restored })
     }
@@ -332,7 +390,6 @@ fn free(folder: &Path) -> Option<u64> {
 mod tests {
     use super::*;
     use groundskeeper_core::receipt::{Missing, SetId};
-    use jiff::Timestamp;
 
     fn set(hours: f64, random: u32) -> Receipt {
         let made = after("2026-03-02T09:00:00Z".parse::<Timestamp>().unwrap(), hours * -3_600.0);

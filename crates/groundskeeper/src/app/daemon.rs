@@ -6,12 +6,13 @@ use crate::config::Settings;
 use crate::scheduler;
 use crate::tasks;
 use crate::web;
+use groundskeeper_backup::wal::keep_streaming;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// Between two looks into the box of messages.
 const DELIVERY: Duration = Duration::from_secs(5);
@@ -30,6 +31,8 @@ pub struct Daemon {
     driver: JoinHandle<()>,
     delivery: JoinHandle<()>,
     socket: JoinHandle<()>,
+    /// One for each server whose WAL is streamed.
+    streams: JoinSet<()>,
     serving: web::Serving,
 }
 
@@ -52,8 +55,23 @@ pub async fn start(settings: Settings, clock: Clock) -> Result<Daemon, CallError
         app.entries.iter().filter(|entry| tasks::is_enabled(&shop.settings, entry.name)).cloned().collect();
     let driver = tokio::spawn(scheduler::drive(entries, shop.record.clone(), shop.clock.clone(), stopped.clone()));
     let delivery = tokio::spawn(deliver(Arc::clone(&app), stopped.clone()));
+    let streams = wal_streams(&app, &stopped);
     let socket = tokio::spawn(socket::serve(listener, Arc::clone(&app), stopped));
-    Ok(Daemon { page: serving.page(), probes: serving.probes(), app, stop, driver, delivery, socket, serving })
+    Ok(Daemon { page: serving.page(), probes: serving.probes(), app, stop, driver, delivery, socket, streams, serving })
+}
+
+/// WAL streams beside the calendar, for as long as the keeper runs. No pause and no window stops it: while nobody takes
+/// it, it piles up at the server.
+fn wal_streams(app: &App, stopped: &watch::Receiver<bool>) -> JoinSet<()> {
+    let mut streams = JoinSet::new();
+    let Some(lookout) = app.shop.stack.lookout() else { return streams };
+    let Some(board) = lookout.board().filter(|_| tasks::is_enabled(&app.shop.settings, "wal")) else { return streams };
+    for source in &lookout.vault().settings().postgres {
+        let (vault, clock) = (lookout.vault().clone(), app.shop.clock.clone());
+        let stop = stopped.clone();
+        streams.spawn(keep_streaming(vault, source.clone(), board.clone(), move || clock.now(), stop));
+    }
+    streams
 }
 
 /// Carries messages out of the box, apart from the watch: a channel that hangs must not delay the next look.
@@ -71,10 +89,15 @@ async fn deliver(app: Arc<App>, mut stop: watch::Receiver<bool>) {
 
 impl Daemon {
     /// Finishes the runs under way, as far as that does not take long, and ends.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         let _ = self.stop.send(true);
         // A run or a request may wait for an action, so both have to hear of the stop at the same time.
         let _ = tokio::join!(self.app.shop.executor.stop(GRACE), self.driver, self.socket, self.delivery);
+        while let Some(ended) = self.streams.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a stream of WAL ended in a bug");
+            }
+        }
         self.app.shop.executor.idle().await;
         // The last news: what the runs that were just finished have found.
         if let Err(error) = self.app.shop.pipeline.deliver_due().await {

@@ -175,8 +175,8 @@ impl App {
             Request::BackupVerify { set, by } => {
                 pack(self.backup_try(Proof::Verify(backup::BY_HAND), set.as_deref(), &by).await)
             }
-            Request::BackupDrill { set, by } => {
-                pack(self.backup_try(Proof::Drill(backup::BY_HAND), set.as_deref(), &by).await)
+            Request::BackupDrill { set, target, by } => {
+                pack(self.backup_try(Proof::Drill(backup::BY_HAND, target), set.as_deref(), &by).await)
             }
             Request::BackupProgress => pack(Ok(self.progress().and_then(Progress::now))),
             Request::BackupPrune { apply, by } => pack(self.backup_prune(apply, &by).await),
@@ -205,7 +205,15 @@ impl App {
             return Ok(entry);
         }
         if !tasks::is_configured(&self.shop.settings, name) {
-            return Err(CallError::usage(backup::NOT_CONFIGURED));
+            let no_wal = name == "wal" && self.shop.settings.backup.is_some();
+            let why =
+                if no_wal { "WAL is not streamed; `wal = true` in [backup] does it" } else { backup::NOT_CONFIGURED };
+            return Err(CallError::usage(why));
+        }
+        if name == "wal" {
+            let why =
+                "the task wal goes on for as long as the keeper runs; groundskeeper backup status shows how it stands";
+            return Err(CallError::usage(why));
         }
         let built: Vec<&str> = self.entries.iter().map(|entry| entry.name).collect();
         if tasks::calendar::NAMES.contains(&name) {

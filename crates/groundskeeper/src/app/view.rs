@@ -183,6 +183,7 @@ pub(crate) fn backups(
             Some(LastProof { set: receipt.set.clone(), at, recovery_seconds: receipt.recovery_time() })
         }),
         space: seen.and_then(|seen| seen.space.as_ref().ok()).copied(),
+        wal: seen.map(|seen| seen.wal.clone()).unwrap_or_default(),
         retention: seen.map(|_| retention(receipts, keep, now)),
     }
 }
@@ -276,6 +277,10 @@ fn backup(seen: &observation::Backup, now: Timestamp) -> Vec<(String, String)> {
         facts.push(fact("newest set", newest));
         let proven = observation::last_proven(receipts).and_then(|receipt| receipt.proven_at(Rung::Alive));
         facts.push(fact("proven to restore", proven.map_or_else(|| "not yet".to_owned(), ago)));
+    }
+    for stream in &seen.wal {
+        let behind = seconds_between(stream.safe_until.unwrap_or(stream.since), now).max(0.0).round();
+        facts.push(fact(&format!("WAL of {} safe until", stream.system), format!("{} ago", format_seconds(behind))));
     }
     if let Ok(space) = &seen.space {
         facts

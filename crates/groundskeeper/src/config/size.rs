@@ -11,6 +11,13 @@ pub(super) fn parse(text: &str) -> Result<u64, String> {
     text.trim().parse::<ByteSize>().map(|size| size.as_u64()).map_err(|_| wrong())
 }
 
+/// Bytes a second above zero: `20 MB/s`.
+pub(super) fn parse_rate(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no rate; write for example \"20 MB/s\"");
+    let amount = text.trim().strip_suffix("/s").ok_or_else(wrong)?;
+    parse(amount).ok().filter(|bytes| *bytes > 0).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -22,6 +29,10 @@ mod tests {
         }
         for text in ["", "5", "-5 GiB", "much", "5 parsecs"] {
             assert!(parse(text).unwrap_err().contains("for example"), "{text}");
+        }
+        assert_eq!(parse_rate("20 MB/s"), Ok(20_000_000));
+        for text in ["20 MB", "0 B/s", "20/s", "/s"] {
+            assert!(parse_rate(text).unwrap_err().contains("for example"), "{text}");
         }
     }
 }

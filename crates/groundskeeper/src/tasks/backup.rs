@@ -44,6 +44,7 @@ async fn run(shop: &Shop, vault: &Vault) -> End<Found> {
     let keeper = Keeper::gather(shop).await;
     let set = shop.executor.unless_ended(vault.make(keeper.own, shop.clock.now())).await;
     drop(keeper.copy);
+    keep_plan(shop, vault).await;
     let set = set.map_or_else(|| Err(STOPPED.to_owned()), |set| set.map_err(|error| error.to_string()));
     if let Some(lookout) = shop.stack.lookout() {
         lookout.remember(LastRun { at: shop.clock.now(), failed: set.as_ref().err().cloned() });
@@ -59,6 +60,13 @@ async fn run(shop: &Shop, vault: &Vault) -> End<Found> {
             let trouble = audited.err().map(|error| format!("the audit could not be written: {error}"));
             ended(receipt, keeper.left_out.into_iter().chain(trouble).collect())
         }
+    }
+}
+
+/// Writes the recovery plan anew. The set is no worse when that fails.
+pub(super) async fn keep_plan(shop: &Shop, vault: &Vault) {
+    if let Err(error) = vault.keep_plan(shop.clock.now()).await {
+        tracing::warn!(%error, "the recovery plan beside the backups was not written anew");
     }
 }
 
@@ -145,14 +153,14 @@ async fn would(shop: &Shop, vault: &Vault) -> End<Found> {
         }),
         Err(error) => details.push(format!("it would fail: {error}")),
     }
-    if let Ok(space) = space {
+    if let Ok(Some(space)) = space {
         details.push(format!("{} are free", format_bytes(space.free as f64)));
     }
     let summary = format!(
         "would make a set of {} {} and the keeper itself in {}",
         sources.len(),
         if sources.len() == 1 { "system" } else { "systems" },
-        settings.folder.display()
+        settings.place
     );
     End { ok, summary, found: Found { details, ..Found::default() } }
 }

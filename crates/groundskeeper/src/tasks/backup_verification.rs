@@ -1,14 +1,15 @@
 //! The verification: climbs the proof ladder for the newest set.
 //!
-//! Rungs 1 and 2 (stored, intact) each time. Rungs 3 and 4 (restored, alive) on Sundays, and on any other day when no set
+//! Rungs 1 and 2 (stored, intact) each time. Rungs 3 to 5 (restored, alive, faithful) on Sundays, and on any other day when no set
 //! was shown to be alive for six days: a drill that could not be tried, or failed, is so tried again the next day. The
 //! time budget is asked between the rungs and between the packs that are read back. The drill waits until all are read.
 
-use super::backup::{audit, failed};
+use super::backup::{audit, failed, keep_plan};
 use super::{Found, Shop};
 use crate::app::CallError;
 use crate::app::backup::{NOT_CONFIGURED, climbed, proven};
 use crate::scheduler::{BoxFuture, End, Job, Mode};
+use groundskeeper_backup::wal::Target;
 use groundskeeper_core::observation::last_proven;
 use groundskeeper_core::quantity::{format_seconds, seconds_between};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Receipt, Rung, SetId};
@@ -43,15 +44,15 @@ impl Job for BackupVerification {
 pub(crate) enum Proof {
     /// Rungs 1 and 2; what is not read back within this time is not tried, and the next time goes on with it.
     Verify(Duration),
-    /// Rungs 3 and 4; what is not done within this time is not tried.
-    Drill(Duration),
+    /// Rungs 3 to 5; what is not done within this time is not tried. With the WAL after the set as far as is said.
+    Drill(Duration, Option<Target>),
 }
 
 impl Proof {
     fn as_str(self) -> &'static str {
         match self {
             Self::Verify(_) => "backup verify",
-            Self::Drill(_) => "backup drill",
+            Self::Drill(..) => "backup drill",
         }
     }
 }
@@ -66,7 +67,8 @@ pub(crate) struct Climbed {
 impl Climbed {
     /// The first rung that was not shown, in words.
     fn amiss(&self) -> Option<String> {
-        self.climbs.iter().find(|climb| !matches!(climb.outcome, ClimbOutcome::Proven { .. })).map(climbed)
+        let amiss = |climb: &&Climb| climb.leaves_open() || matches!(climb.outcome, ClimbOutcome::Failed { .. });
+        self.climbs.iter().find(amiss).map(climbed)
     }
 }
 
@@ -77,7 +79,10 @@ pub(crate) async fn climb(shop: &Shop, proof: Proof, set: Option<&SetId>, by: &s
     let (vault, begun) = (lookout.vault(), shop.clock.now());
     let tried = match proof {
         Proof::Verify(budget) => shop.executor.unless_ended(vault.verify_within(set, budget, begun)).await,
-        Proof::Drill(budget) => shop.executor.unless_ended(vault.drill(set, budget, begun)).await,
+        Proof::Drill(budget, None) => shop.executor.unless_ended(vault.drill(set, budget, begun)).await,
+        Proof::Drill(budget, Some(target)) => {
+            shop.executor.unless_ended(vault.drill_to(set, target, budget, begun)).await
+        }
     };
     let stopped = || CallError::unanswered("groundskeeper was told to stop before this was shown");
     let tried = tried.ok_or_else(stopped).and_then(|tried| Ok(tried?));
@@ -92,6 +97,9 @@ pub(crate) async fn climb(shop: &Shop, proof: Proof, set: Option<&SetId>, by: &s
         }
         Err(error) => format!("failed: {error}"),
     };
+    if matches!(proof, Proof::Drill(..)) && tried.is_ok() {
+        keep_plan(shop, vault).await;
+    }
     audit(shop, by, proof.as_str(), detail).await?;
     tried
 }
@@ -109,7 +117,7 @@ async fn verify(shop: &Shop, mode: Mode) -> Result<End<Found>, CallError> {
     if mode == Mode::DryRun {
         let mut details = vec![format!("would read {} back (rungs 1 and 2)", newest.set)];
         details.push(match &drill {
-            Ok(why) => format!("would restore and boot it (rungs 3 and 4): {why}"),
+            Ok(why) => format!("would restore and boot it (rungs 3 to 5): {why}"),
             Err(why) => format!("would not restore it: {why}"),
         });
         let summary = format!("would verify the set {}", newest.set);
@@ -126,7 +134,7 @@ async fn verify(shop: &Shop, mode: Mode) -> Result<End<Found>, CallError> {
             details.push(late.clone());
             amiss = Some(late);
         } else {
-            done = climb(shop, Proof::Drill(left), Some(&newest.set), "groundskeeper").await?;
+            done = climb(shop, Proof::Drill(left, None), Some(&newest.set), "groundskeeper").await?;
             details.extend(done.climbs.iter().map(climbed));
             amiss = done.amiss();
         }

@@ -25,7 +25,7 @@ const fn line(name: &'static str, when: When, built: bool, what: &'static str) -
 
 pub static LINES: &[Line] = &[
     line("watch", When::Seconds(30), true, "the cheap checks of every system; opens and resolves findings"),
-    line("wal", When::Always, false, "streams WAL into the repository"),
+    line("wal", When::Always, true, "streams WAL into the repository"),
     line("backup", When::Cron("0 1 * * *"), true, "one backup set: every system of [backup], and the keeper itself"),
     line(
         "retention",

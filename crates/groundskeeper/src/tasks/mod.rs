@@ -75,6 +75,7 @@ pub(crate) fn registry(shop: &Arc<Shop>) -> Vec<TaskEntry> {
     };
     calendar::LINES
         .iter()
+        // `wal` has no time of its own: the daemon runs it beside the calendar.
         .filter(|line| line.built && is_configured(&shop.settings, line.name))
         .filter_map(|line| Some(Entry::new(line.name, schedule(&shop.settings, line)?, job(line.name)?)))
         .collect()
@@ -87,7 +88,11 @@ pub(crate) fn is_enabled(settings: &Settings, name: &str) -> bool {
 
 /// Whether there is what the task works on.
 pub(crate) fn is_configured(settings: &Settings, name: &str) -> bool {
-    settings.backup.is_some() || !matches!(name, "backup" | "backup-verification" | "retention")
+    match name {
+        "backup" | "backup-verification" | "retention" => settings.backup.is_some(),
+        "wal" => settings.backup.as_ref().is_some_and(|backup| backup.wal.is_some()),
+        _ => true,
+    }
 }
 
 /// The schedule in force: the configured one or the calendar's. None for what has no time of its own.

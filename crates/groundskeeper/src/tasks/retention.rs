@@ -85,14 +85,20 @@ fn item(plan: &PrunePlan) -> Option<PlanItem> {
     })
 }
 
-/// `frees 2 GiB now and 1 GiB a day later`
+/// `frees 2 GiB now (1 GiB of it WAL), and 1 GiB with the first prune a day later`
 pub(crate) fn space(freed: Freed) -> String {
     let bytes = |amount: u64| format_bytes(amount as f64);
-    match (freed.now, freed.later) {
-        (0, 0) => "frees nothing".to_owned(),
-        (now, 0) => format!("frees {} now", bytes(now)),
-        (0, later) => format!("frees {} with the first prune a day later", bytes(later)),
-        (now, later) => format!("frees {} now, and {} with the first prune a day later", bytes(now), bytes(later)),
+    let now = match (freed.now, freed.wal) {
+        (0, 0) => None,
+        (data, 0) => Some(format!("{} now", bytes(data))),
+        (0, wal) => Some(format!("{} of WAL now", bytes(wal))),
+        (data, wal) => Some(format!("{} now ({} of it WAL)", bytes(data + wal), bytes(wal))),
+    };
+    let later = (freed.later > 0).then(|| format!("{} with the first prune a day later", bytes(freed.later)));
+    match (now, later) {
+        (None, None) => "frees nothing".to_owned(),
+        (Some(now), Some(later)) => format!("frees {now}, and {later}"),
+        (now, later) => format!("frees {}", now.or(later).unwrap_or_default()),
     }
 }
 
@@ -151,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_run_that_may_only_tell_says_what_would_go_and_how_it_would() {
-        let freed = Freed { now: 1 << 30, later: 1 << 20, waiting: 0 };
+        let freed = Freed { now: 1 << 30, later: 1 << 20, ..Freed::default() };
         let end = ended(Retained { plan: plan(freed), applied: None }, false);
         assert!(end.ok);
         assert_eq!(
@@ -166,6 +172,16 @@ mod tests {
                 "19700101T000000Z-00000002 stays: its receipt is lost, so nobody knows what is in it",
             ]
         );
+    }
+
+    #[test]
+    fn what_wal_frees_is_said_with_the_rest() {
+        let of = |now, later, wal| space(Freed { now, later, wal, waiting: 7 });
+        assert_eq!(of(0, 0, 0), "frees nothing");
+        assert_eq!(of(0, 0, 1 << 20), "frees 1 MiB of WAL now");
+        assert_eq!(of(1 << 20, 0, 1 << 20), "frees 2 MiB now (1 MiB of it WAL)");
+        assert_eq!(of(0, 1 << 30, 0), "frees 1 GiB with the first prune a day later");
+        assert_eq!(of(0, 1 << 30, 1 << 20), "frees 1 MiB of WAL now, and 1 GiB with the first prune a day later");
     }
 
     #[test]

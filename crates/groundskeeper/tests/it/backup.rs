@@ -17,7 +17,7 @@ pub(crate) const KEY: &str = "a key that nobody guesses";
 
 /// A keeper with a Postgres and a place for its backups.
 pub(crate) struct Scene {
-    database: Database,
+    pub(crate) database: Database,
     pub(crate) place: Place,
     scratch: Scratch,
 }
@@ -73,11 +73,16 @@ impl Scene {
     }
 
     /// The checks of the backups that fail now.
-    async fn failing(&self) -> Vec<String> {
+    pub(crate) async fn failing(&self) -> Vec<String> {
         let view: CheckView = self.place.json(&["check", "backup"]).await;
         let judgements = view.systems.into_iter().flat_map(|system| system.judgements);
         let failing = judgements.filter(|judgement| matches!(judgement.status, Status::Failing { .. }));
         failing.map(|judgement| judgement.check).collect()
+    }
+
+    /// What the server answers, as text.
+    pub(crate) async fn ask(&self, sql: &str) -> String {
+        self.database.server.client().await.query_one(sql, &[]).await.unwrap().get(0)
     }
 
     /// A table with so many rows.
@@ -120,7 +125,7 @@ async fn a_set_is_made_proven_and_restored() {
     let verified = scene.fine(&["backup", "verify"]).await;
     assert!(verified.contains("✓ 2 intact"), "{verified}");
     let drilled: BackupTryView = scene.place.json(&["backup", "drill", "--set", &set.set.as_str()[..15]]).await;
-    assert_eq!(drilled.receipt.proven(), Some(Rung::Alive), "{drilled:?}");
+    assert_eq!(drilled.receipt.proven(), Some(Rung::Faithful), "{drilled:?}");
     assert_eq!(drilled.tried.iter().map(|climb| climb.rung).collect::<Vec<_>>(), [Rung::Restored, Rung::Alive]);
     assert!(fs::read_dir(scene.scratch.path()).unwrap().count() <= 1, "nothing but the lock of the test is left");
     let status = scene.fine(&["backup", "status"]).await;
@@ -201,7 +206,7 @@ async fn a_running_keeper_makes_and_proves_sets_and_tells_of_them() {
 
     let night: TaskRunView = scene.place.json(&["task", "run", "backup-verification"]).await;
     assert!(
-        night.ok && night.receipt.unwrap().proven() == Some(Rung::Alive),
+        night.ok && night.receipt.unwrap().proven() == Some(Rung::Faithful),
         "{:?} {:?}",
         night.summary,
         night.details

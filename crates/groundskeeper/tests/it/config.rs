@@ -151,12 +151,40 @@ fn problem(text: &str) -> String {
     "groundskeeper.toml:3: [backup] needs `repository`, such as repository = \"/var/backups/groundskeeper\""
 )]
 #[case::backup_elsewhere(
-    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"s3://bucket/backups\"\nkey_file = \"/etc/k\"\n",
-    "groundskeeper.toml:4: `repository` in [backup]: this version stores in a folder only; write a whole path such as \"/var/backups/groundskeeper\""
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"ftp://bucket/backups\"\nkey_file = \"/etc/k\"\n",
+    "groundskeeper.toml:4: `repository` in [backup]: the store is not known; write s3://, gs:// or az:// (an endpoint of your own is `endpoint` of [backup.storage])"
+)]
+#[case::backup_with_credentials_in_the_address(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"s3://ann:hunter2@bucket\"\nkey_file = \"/etc/k\"\n",
+    "groundskeeper.toml:4: `repository` in [backup]: it may hold a bucket and a folder only; credentials and the rest belong into [backup.storage]"
+)]
+#[case::backup_in_a_folder_with_a_storage(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/etc/k\"\n[backup.storage]\nregion = \"eu\"",
+    "groundskeeper.toml:6: [backup.storage] is of no use: `repository` is a folder; write an address such as s3://bucket/folder, or remove the table"
+)]
+#[case::backup_with_half_of_the_credentials(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"s3://b\"\nkey_file = \"/etc/k\"\n[backup.storage]\naccess_key_id = \"AKIA\"",
+    "groundskeeper.toml:6: [backup.storage]: `access_key_id` and `secret_access_key` (or `secret_access_key_file`) belong together; give both, or neither for those of the environment"
+)]
+#[case::backup_without_tls(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"s3://b\"\nkey_file = \"/etc/k\"\n[backup.storage]\nendpoint = \"http://minio.example\"",
+    "groundskeeper.toml:4: `repository` in [backup]: `endpoint` is without TLS and not on this machine; write https://, or set `allow_http = true` if nobody else is on that network"
+)]
+#[case::backup_with_an_unknown_key_of_the_storage(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"s3://b\"\nkey_file = \"/etc/k\"\n[backup.storage]\nacces_key_id = \"AKIA\"",
+    "groundskeeper.toml:7: unknown key `acces_key_id` in [backup.storage]; did you mean `access_key_id`?"
+)]
+#[case::backup_with_a_rate_that_is_none(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/etc/k\"\nupload_limit = \"20 MB\"",
+    "groundskeeper.toml:6: `upload_limit` in [backup]: `20 MB` is no rate; write for example \"20 MB/s\""
 )]
 #[case::backup_in_a_relative_folder(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"backups\"\nkey_file = \"/etc/k\"\n",
     "groundskeeper.toml:4: `repository` in [backup]: `backups` must be a whole path such as \"/var/backups/groundskeeper\""
+)]
+#[case::backup_with_a_size_that_is_none(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nwal_keep = \"much\"",
+    "groundskeeper.toml:6: `wal_keep` in [backup]: `much` is no size; write for example \"500 MiB\" or \"8 GiB\""
 )]
 #[case::backup_without_a_key(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\n",
@@ -337,6 +365,7 @@ fn everything() -> Settings {
         ("SMTP_PASSWORD", "hunter2"),
         ("REDIS_PASSWORD", "hunter2"),
         ("BACKUP_KEY", "hunter2"),
+        ("S3_SECRET", "hunter2"),
     ]);
     parse_with(EVERYTHING, &environment).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -362,7 +391,7 @@ fn a_file_with_everything_loads() {
     assert_eq!(settings.tasks["watch"].every, Some(Duration::from_secs(15)));
     assert_eq!(settings.tasks["backup"].enabled, Some(false));
     let backup = settings.backup.unwrap();
-    assert_eq!(backup.folder, Path::new("/var/backups/groundskeeper"));
+    assert_eq!((backup.place.to_string().as_str(), backup.place.folder()), ("s3://backups/keeper", None));
     assert!(matches!(&backup.key, KeySource::Given(key) if key.expose_secret() == "hunter2"));
     assert_eq!(backup.postgres.len(), 1);
     assert_eq!(backup.postgres[0].system, SystemId::new(SystemKind::Postgres, "main"));
@@ -371,6 +400,8 @@ fn a_file_with_everything_loads() {
     let kept = "the last 5, 24 hourly, 14 daily, 8 weekly, 12 monthly, 3 yearly, all within 72h";
     assert_eq!(settings.keep.retention.keep.to_string(), kept);
     assert_eq!((settings.keep.apply, settings.keep.retention.zone.iana_name()), (true, Some("Europe/Berlin")));
+    let wal = backup.wal.as_ref().unwrap();
+    assert_eq!((wal.keep, wal.give_up), (2 << 30, false));
     let webhook = &settings.notify.webhooks[0];
     assert_eq!((webhook.form, webhook.minimum), (WebhookForm::Slack, Severity::Critical));
     assert_eq!(webhook.url.expose_secret(), "https://hooks.example.com/hunter2");

@@ -107,11 +107,12 @@ async fn a_task_that_is_not_built_or_not_configured_says_so() {
     let place = Place::new(GONE);
     for (task, why, state, shown) in [
         (
-            "wal",
-            "the task wal is not yet available in this version",
+            "logs",
+            "the task logs is not yet available in this version",
             CalendarState::NotAvailable,
             "not in this version",
         ),
+        ("wal", "no backup is configured; add a [backup] table", CalendarState::NotConfigured, "not configured"),
         ("backup", "no backup is configured; add a [backup] table", CalendarState::NotConfigured, "not configured"),
     ] {
         let said = place.run(&["task", "run", task]).await;

@@ -24,7 +24,7 @@ pub fn grants(role: &str, database: &str, wishes: &[Wish]) -> String {
          -- Put a long random password in place of CHANGE-ME, and give it to Groundskeeper as well.\n\
          DO $role$ BEGIN\n  \
            IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = {}) THEN\n    \
-             CREATE ROLE {name} LOGIN PASSWORD 'CHANGE-ME' CONNECTION LIMIT 5;\n  \
+             CREATE ROLE {name} LOGIN PASSWORD 'CHANGE-ME' CONNECTION LIMIT 20;\n  \
            END IF;\n\
          END $role$;\n\
          GRANT CONNECT ON DATABASE {} TO {name};\n",
@@ -97,7 +97,9 @@ fn back_up(script: &mut String, name: &str) {
          -- then run SELECT pg_reload_conf(); and see that max_wal_senders has a place left for it.\n\
          ALTER ROLE {name} REPLICATION;\n\
          -- Read the settings that a copy must repeat to start, shared_preload_libraries among them.\n\
-         GRANT pg_monitor TO {name};\n"
+         GRANT pg_monitor TO {name};\n\
+         -- Read the tables, to compare what they hold with a restored copy. It is in every base backup anyway.\n\
+         GRANT pg_read_all_data TO {name};\n"
     );
 }
 

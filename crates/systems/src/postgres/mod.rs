@@ -13,6 +13,7 @@
 pub mod act;
 pub mod client;
 pub mod configuration;
+pub mod contents;
 pub mod facts;
 pub mod grants;
 pub mod observe;

@@ -54,6 +54,7 @@ pub(super) fn healthy() -> Backup {
         space: Ok(Space { total: 200 << 30, free: 120 << 30 }),
         key: Ok(()),
         last_run: Some(LastRun { at: ago(8.0 * HOUR), failed: None }),
+        wal: Vec::new(),
     }
 }
 

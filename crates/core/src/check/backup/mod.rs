@@ -10,6 +10,7 @@ pub mod proof;
 pub mod reach;
 pub mod sets;
 pub mod space;
+pub mod wal;
 
 use crate::receipt::{Missing, Receipt};
 

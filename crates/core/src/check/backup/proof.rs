@@ -64,7 +64,9 @@ fn proof_missing(sight: &Sight<'_, Backup>) -> Judged {
 /// Why the last drill could not be tried, if that is how it ended.
 fn not_tried(receipts: &[Receipt]) -> Option<(&Receipt, &str)> {
     let drills = receipts.iter().flat_map(|receipt| receipt.climbs.iter().map(move |climb| (receipt, climb)));
-    let last = drills.filter(|(_, climb)| climb.rung >= Rung::Restored).max_by_key(|(_, climb)| climb.at);
+    let last = drills
+        .filter(|(_, climb)| matches!(climb.rung, Rung::Restored | Rung::Alive))
+        .max_by_key(|(_, climb)| climb.at);
     match last {
         Some((receipt, Climb { outcome: ClimbOutcome::NotTried { why }, .. })) => Some((receipt, why)),
         _ => None,
@@ -118,6 +120,10 @@ fn next_step(rung: Rung) -> &'static str {
         Rung::Restored | Rung::Alive => {
             "groundskeeper backup run, then groundskeeper backup drill: if the new set fails too, the database itself may \
              be damaged (pg_amcheck --all on the server); if not, only that set was"
+        }
+        Rung::Faithful => {
+            "do not restore from this set: its tables hold something else than they did when it was made; groundskeeper \
+             backup run, then groundskeeper backup drill, and if the new set fails too, look at the disks of both machines"
         }
     }
 }

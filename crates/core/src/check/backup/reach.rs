@@ -48,6 +48,16 @@ fn unreachable(failure: &Failure) -> Draft {
         ),
         _ => ("cannot be read", "look at its disk: df FOLDER; dmesg | tail"),
     };
+    // An object store: what it answered has the next step in it.
+    let (what, fix) = match failure.kind {
+        _ if !failure.address.contains("://") => (what, fix),
+        FailureKind::Missing => (
+            "is not there",
+            "if it was never made: groundskeeper backup init; if it was: correct `repository` in [backup], or see in \
+             the store who removed it",
+        ),
+        _ => ("cannot be reached", "do what the message says; groundskeeper doctor tries it at once"),
+    };
     Draft::new(Severity::Critical, format!("The backup repository {} {what}: {}", failure.address, failure.message))
         .saw("failure", Value::text(failure.message.clone()), format!("reading {}", failure.address))
         .fix(fix)
@@ -93,6 +103,15 @@ mod tests {
             let judgements = unreached(kind);
             assert_eq!(failing(&judgements), one("backup.unreachable", Severity::Critical));
             assert!(judgements.iter().skip(1).all(|judgement| judgement.status.as_str() == "unknown"));
+        }
+    }
+
+    #[test]
+    fn an_object_store_has_no_folder_to_look_at() {
+        for kind in [FailureKind::Missing, FailureKind::Timeout, FailureKind::Interrupted] {
+            let failure = Failure { kind, message: "it failed".into(), address: "s3://backups/x".into() };
+            let draft = format!("{:?}", unreachable(&failure));
+            assert!(!draft.contains("FOLDER") && !draft.contains("mount"), "{draft}");
         }
     }
 

@@ -2,12 +2,13 @@
 
 pub use groundskeeper_backup::Done;
 pub use groundskeeper_backup::vault::KeyInfo;
+pub use groundskeeper_backup::wal::Target;
 
 use super::ActionView;
 use groundskeeper_backup::PrunePlan;
 use groundskeeper_backup::vault::Restored;
 use groundskeeper_core::check::Judgement;
-use groundskeeper_core::observation::Space;
+use groundskeeper_core::observation::{Space, WalStream};
 use groundskeeper_core::receipt::{Climb, Receipt, SetId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ pub struct BackupView {
     pub sets: Vec<Receipt>,
     pub last_proof: Option<LastProof>,
     pub space: Option<Space>,
+    /// The streams of WAL that were asked for.
+    #[serde(default)]
+    pub wal: Vec<WalStream>,
     /// None before the first look.
     #[serde(default)]
     pub retention: Option<RetentionView>,
@@ -67,6 +71,13 @@ pub struct BackupInitView {
     pub made: bool,
 }
 
+/// How to bring everything back, step by step.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RecoveryPlanView {
+    /// Markdown.
+    pub plan: String,
+}
+
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BackupListView {
     pub now: Timestamp,
@@ -100,6 +111,11 @@ pub struct RestorePlan {
     pub systems: Vec<(String, u64)>,
     /// The one that was asked for; none: all.
     pub only: Option<String>,
+    /// How far the WAL after the set is replayed; none: not at all.
+    pub target: Option<Target>,
+    /// Bytes of that WAL, which lies beside what is restored until it is replayed.
+    #[serde(default)]
+    pub wal: u64,
     pub into: PathBuf,
     /// Folders with something in them, which are moved aside.
     #[serde(default)]
@@ -111,8 +127,9 @@ pub struct RestorePlan {
 }
 
 impl RestorePlan {
+    /// That are needed, with the WAL, and as many again for what relations grow by when it is replayed.
     pub fn bytes(&self) -> u64 {
-        self.systems.iter().map(|(_, bytes)| bytes).sum()
+        self.systems.iter().map(|(_, bytes)| bytes).sum::<u64>() + self.wal.saturating_mul(2)
     }
 }
 

@@ -29,14 +29,20 @@ pub enum BackupVerb {
     Run,
     /// Every set, the newest first, and how far each is proven
     #[command(after_help = "Without a configuration, as after a disaster:
-  groundskeeper backup list --repository /mnt/backups --key-file ./backup.key")]
+  groundskeeper backup list --repository /mnt/backups --key-file ./backup.key
+  groundskeeper backup list --repository s3://bucket/folder --key-file ./backup.key    credentials from AWS_…")]
     List(PlaceArgs),
     /// What is wrong, the newest set with its ladder, the last proof and the measured recovery time
     Status,
+    /// The recovery plan of this installation: what there is, how long it takes, each step; also without Groundskeeper
+    #[command(after_help = "It is written beside the sets as recovery.md after each backup and each drill.
+  groundskeeper backup plan > recovery.md
+  groundskeeper backup plan --repository /mnt/backups --key-file ./backup.key")]
+    Plan(PlaceArgs),
     /// Read a set's data back from the repository (rungs 1 and 2)
     Verify(SetArgs),
-    /// Restore a set into the scratch place, boot it and ask it (rungs 3 and 4)
-    Drill(SetArgs),
+    /// Restore a set into the scratch place, boot it and ask it (rungs 3 to 5)
+    Drill(DrillArgs),
     /// Restore a set, or one system of it, into an empty or new folder
     Restore(RestoreArgs),
     /// Which sets no rule of [backup.keep] keeps, and what removing them frees; nothing is changed without --apply
@@ -64,9 +70,9 @@ restores now may need them."
 /// A repository without a configuration.
 #[derive(Debug, Args)]
 pub struct PlaceArgs {
-    /// The repository's folder, instead of the configuration
-    #[arg(long, value_name = "DIR", requires = "key_file")]
-    pub repository: Option<PathBuf>,
+    /// The repository's folder, or its address in an object store, instead of the configuration
+    #[arg(long, value_name = "PLACE", requires = "key_file")]
+    pub repository: Option<String>,
     /// A file whose first line opens that repository
     #[arg(long, value_name = "FILE", requires = "repository")]
     pub key_file: Option<PathBuf>,
@@ -79,9 +85,30 @@ pub struct SetArgs {
     pub set: Option<String>,
 }
 
+/// How far the WAL after the set is replayed; it is in the repository where `wal = true`.
+#[derive(Debug, Args)]
+#[group(multiple = false)]
+pub struct TargetArgs {
+    /// Go on to this time: the last transaction at or before it, as in "2026-11-22 14:05" or 2026-11-22T13:05:00Z
+    #[arg(long, value_name = "TIME")]
+    pub to_time: Option<String>,
+    /// Go on to the end of the WAL
+    #[arg(long)]
+    pub to_latest: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DrillArgs {
+    #[command(flatten)]
+    pub set: SetArgs,
+    #[command(flatten)]
+    pub target: TargetArgs,
+}
+
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   groundskeeper backup restore --into /srv/restored
+  groundskeeper backup restore --to-time \"2026-11-22 14:05\" --into /srv/restored
   groundskeeper backup restore --set 20261122 --only postgres.main --into /srv/restored
   groundskeeper backup restore --repository /mnt/backups --key-file ./backup.key --into /srv/restored
   groundskeeper backup restore --into /srv/restored --replace --confirm restored
@@ -93,6 +120,8 @@ pub struct RestoreArgs {
     /// One system of the set, such as postgres.main, or groundskeeper for the keeper's own part [default: all]
     #[arg(long, value_name = "SYSTEM")]
     pub only: Option<String>,
+    #[command(flatten)]
+    pub target: TargetArgs,
     /// The folder to restore into; it is made, or must have nothing of these systems in it
     #[arg(long, value_name = "DIR")]
     pub into: PathBuf,

@@ -5,9 +5,10 @@ use super::super::paint::Paint;
 use super::super::{counted, table};
 use crate::app::api::{
     BackupInitView, BackupListView, BackupStatusView, BackupTryView, BackupView, KeyInfo, RestorePlan, RestoreView,
-    TaskRunView,
+    Target, TaskRunView,
 };
 use crate::app::backup::KEEPER;
+use groundskeeper_core::observation::WalStream;
 use groundskeeper_core::quantity::{format_bytes, format_count, format_seconds, seconds_between};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Receipt, Rung};
 use groundskeeper_core::{Finding, Status};
@@ -90,7 +91,7 @@ pub(super) fn list(view: &BackupListView, zone: &TimeZone, paint: Paint) -> Stri
             0 => paint.bold(&cell),
             3 if !receipt.is_whole() => paint.critical(&cell),
             6 if receipt.failed().next().is_some() => paint.critical(&cell),
-            6 if receipt.proven() == Some(Rung::Alive) => paint.good(&cell),
+            6 if receipt.proven() >= Some(Rung::Alive) => paint.good(&cell),
             _ => cell,
         }
     }));
@@ -179,6 +180,9 @@ fn glance(out: &mut String, view: &BackupView, now: Timestamp, zone: &TimeZone, 
             line(out, &format!("  {}", rung_line(newest, rung, zone, paint)));
         }
     }
+    for stream in &view.wal {
+        line(out, &format!("{} {}", paint.bold("WAL:"), wal(stream, now, zone)));
+    }
     match &view.last_proof {
         Some(proof) => {
             let recovery = proof.recovery_seconds.map(|took| format!("; recovery took {}", format_seconds(took)));
@@ -188,6 +192,20 @@ fn glance(out: &mut String, view: &BackupView, now: Timestamp, zone: &TimeZone, 
         None if view.sets.is_empty() => {}
         None => line(out, &format!("{} never yet", paint.bold("Shown to restore:"))),
     }
+}
+
+/// `postgres.main is safe until 2 s ago (0/3000060); the worst in the last hour was 2.4 s; the server keeps 1 MiB`
+fn wal(stream: &WalStream, now: Timestamp, zone: &TimeZone) -> String {
+    let Some(until) = stream.safe_until else {
+        let why = stream.trouble.as_deref().unwrap_or("the keeper that streams it has not told yet");
+        return format!("{} has not been streamed yet: {why}", stream.system);
+    };
+    let position = stream.durable.map_or_else(String::new, |durable| format!(", {durable}"));
+    let worst = stream.worst_seconds.map(|worst| format!("; the worst in the last hour was {}", format_seconds(worst)));
+    let kept = stream.retained.map(|kept| format!("; the server keeps {}", bytes(kept)));
+    let trouble = stream.trouble.as_deref().map(|why| format!("; it does not stream now: {why}"));
+    let more = [worst, kept, trouble].into_iter().flatten().collect::<String>();
+    format!("{} is safe until {} ({} ago{position}){more}", stream.system, at(until, zone), age(until, now))
 }
 
 /// The last attempt at a rung of a set.
@@ -256,9 +274,24 @@ pub(super) fn restore_plan(plan: &RestorePlan, zone: &TimeZone, paint: Paint) ->
     }
     let over = if plan.replaces.is_empty() { "; nothing that exists is overwritten" } else { "" };
     line(&mut out, &format!("This will be restored{over}."));
-    out.push_str(&table::plain(&rows.map(|(what, value)| vec![what.to_owned(), value]), "  "));
+    let rows = rows.map(|(what, value)| vec![what.to_owned(), value]).into_iter().chain(replay(plan, zone));
+    out.push_str(&table::plain(&rows.collect::<Vec<_>>(), "  "));
     out.push('\n');
     out
+}
+
+fn replay(plan: &RestorePlan, zone: &TimeZone) -> Option<Vec<String>> {
+    let how = match plan.target? {
+        Target::Latest => "all that is in the repository".to_owned(),
+        Target::Time(to) => {
+            let to = to.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M:%S%.f");
+            format!("up to {to} {}", name(zone))
+        }
+    };
+    let has_others = plan.systems.iter().any(|(system, _)| !system.starts_with("postgres.") && system != KEEPER);
+    let others =
+        if has_others { "; only Postgres goes on, the other systems stay as they were in the set" } else { "" };
+    Some(vec!["WAL".to_owned(), format!("{how}, about {}{others}", bytes(plan.wal))])
 }
 
 pub(super) fn restored(view: &RestoreView, paint: Paint) -> String {

@@ -83,6 +83,8 @@ fn a_restore_is_announced_with_what_speaks_against_it() {
         age_seconds: 115_200.0,
         systems: vec![("postgres.main".into(), 2 << 30)],
         only: None,
+        target: None,
+        wal: 0,
         into: "/srv/restored".into(),
         free: Some(50 << 30),
         warnings: vec!["it was not shown to restore; no set was".into()],
@@ -112,6 +114,7 @@ fn the_newest_set_is_shown_with_every_rung() {
         sets: vec![newest],
         last_proof: None,
         space: None,
+        wal: Vec::new(),
         retention: None,
     };
     let mut out = String::new();

@@ -4,6 +4,7 @@ mod files;
 mod qdrant;
 mod sources;
 
+use super::storage;
 use super::systems::default_deadline;
 use crate::config::raw::{At, Section};
 use crate::config::size;
@@ -14,12 +15,14 @@ use groundskeeper_core::{SystemId, SystemKind};
 use secrecy::SecretString;
 use std::path::{Path, PathBuf};
 
-const FOLDER: &str = "/var/backups/groundskeeper";
 const SCRATCH: &str = "/var/tmp/groundskeeper";
 /// Bytes of the scratch folder's disk that stay free: the machine logs and swaps while a drill runs.
 const LEAVE_FREE: u64 = 5 << 30;
 /// As whom Debian's and Red Hat's packages run Postgres.
 const RUN_AS: &str = "postgres";
+/// What a server may keep for us, unless it is said otherwise; half an hour of a busy one.
+const WAL_KEEP: u64 = 8 << 30;
+const SMALLEST_KEEP: u64 = 64 << 20;
 const KEYS: [&str; 3] = ["key_file", "key_command", "key"];
 
 /// The one repository as a system under care.
@@ -35,7 +38,7 @@ pub(super) fn system(settings: backup::Settings, keep: &KeepSettings) -> SystemS
 pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::Settings> {
     let qdrant = qdrant::all(top);
     let section = top.section("backup")?;
-    let folder = repository(&section);
+    let place = storage::place(&section);
     let key = key(&section);
     let sources = sources::all(top, &section, so_far, qdrant);
     let files = files::all(&section);
@@ -49,11 +52,12 @@ pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::S
             Ok(name.to_owned())
         }
     });
+    let wal = wal(&section, &so_far.state_dir);
     // [backup.keep] is read by itself.
     section.leave("keep");
     section.finish();
     Some(backup::Settings {
-        folder: folder?,
+        place: place?,
         key: key?,
         postgres: sources.postgres,
         redis: sources.redis,
@@ -63,7 +67,36 @@ pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::S
         leave_free: leave_free.unwrap_or(LEAVE_FREE),
         programs,
         run_as: run_as.unwrap_or_else(|| RUN_AS.to_owned()),
+        wal,
     })
+}
+
+/// Not unless it is asked for: a slot is a promise of the server, and costs its disk when nobody comes for the WAL.
+fn wal(section: &Section<'_>, state_dir: &Path) -> Option<backup::wal::Settings> {
+    let keep = section.parsed("wal_keep", "a size in quotes, such as \"8 GiB\"", size);
+    let give_up = section.flag("wal_give_up");
+    section.flag("wal").unwrap_or(false).then(|| backup::wal::Settings {
+        board: state_dir.join("wal-streams.json"),
+        keep: keep.unwrap_or(WAL_KEEP),
+        give_up: give_up.unwrap_or(true),
+    })
+}
+
+/// `8 GiB`, `500MiB`
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size; write for example \"500 MiB\" or \"8 GiB\"");
+    let (digits, unit) = text.trim().split_at(text.trim().find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?);
+    let shift = match unit.trim() {
+        "MiB" => 20,
+        "GiB" => 30,
+        "TiB" => 40,
+        _ => return Err(wrong()),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift)).ok_or_else(wrong)?;
+    if bytes < SMALLEST_KEEP {
+        return Err(format!("`{text}` is too little: a server keeps up to 64 MiB when all is well"));
+    }
+    Ok(bytes)
 }
 
 /// Root's state folder is closed to everyone else, and a scratch server does not run as root.
@@ -71,21 +104,8 @@ fn default_scratch(state_dir: &Path) -> PathBuf {
     if rustix::process::geteuid().is_root() { PathBuf::from(SCRATCH) } else { state_dir.join("scratch") }
 }
 
-fn repository(section: &Section<'_>) -> Option<PathBuf> {
-    let written = section.required_secret("repository", FOLDER)?;
-    if written.value.contains("://") {
-        let message = format!(
-            "`repository`{}: this version stores in a folder only; write a whole path such as \"{FOLDER}\"",
-            section.place()
-        );
-        section.problem(written.at, message);
-        return None;
-    }
-    whole_path(section, "repository", &written, FOLDER)
-}
-
 /// A folder of our own may not depend on where the keeper was started.
-fn whole_path(section: &Section<'_>, key: &str, written: &At<String>, example: &str) -> Option<PathBuf> {
+pub(super) fn whole_path(section: &Section<'_>, key: &str, written: &At<String>, example: &str) -> Option<PathBuf> {
     let path = PathBuf::from(&written.value);
     if path.is_absolute() {
         return Some(path);

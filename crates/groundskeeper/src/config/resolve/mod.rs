@@ -5,6 +5,7 @@ mod backup;
 mod checks;
 mod keep;
 mod notify;
+mod storage;
 mod systems;
 mod tasks;
 

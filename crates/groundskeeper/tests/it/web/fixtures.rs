@@ -224,6 +224,7 @@ fn backups() -> BackupView {
         }),
         sets,
         space: Some(Space { total: 200 << 30, free: 120 << 30 }),
+        wal: Vec::new(),
     }
 }
 

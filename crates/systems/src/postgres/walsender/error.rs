@@ -43,6 +43,14 @@ pub enum WalSenderError {
          (max_replication_slots), or raise wal_keep_size"
     )]
     WalRemoved { address: String, message: String },
+    /// The WAL that follows on what we have is not there any more: a gap.
+    #[error("postgres at {address} no longer has the WAL that comes next: {message}; a new backup set closes the gap")]
+    WalGone { address: String, message: String },
+    #[error(
+        "postgres at {address} streams through our slot to somebody else: {message}; end the other keeper that streams \
+         from this server"
+    )]
+    SlotBusy { address: String, message: String },
     /// The server reported an error.
     #[error("postgres at {address}: {message} (SQLSTATE {sqlstate}); {next}")]
     Server { address: String, sqlstate: String, message: String, next: String },
@@ -64,9 +72,13 @@ impl WalSenderError {
                 failure.kind,
                 FailureKind::Denied | FailureKind::Tls | FailureKind::UnknownHost | FailureKind::Missing
             ),
-            Self::Timeout { .. } | Self::Cut { .. } | Self::WalRemoved { .. } => true,
+            Self::Timeout { .. } | Self::Cut { .. } | Self::WalRemoved { .. } | Self::SlotBusy { .. } => true,
             Self::NoSenderLeft { senders, .. } => *senders != Some(0),
-            Self::Denied { .. } | Self::WalLevelTooLow { .. } | Self::TooOld { .. } | Self::Protocol { .. } => false,
+            Self::Denied { .. }
+            | Self::WalLevelTooLow { .. }
+            | Self::TooOld { .. }
+            | Self::WalGone { .. }
+            | Self::Protocol { .. } => false,
             Self::Server { sqlstate, .. } => is_passing(sqlstate),
         }
     }
@@ -108,6 +120,21 @@ impl WalSenderError {
                 }
                 _ => Self::Server { address, sqlstate, message, next },
             },
+        }
+    }
+
+    /// What an error in the middle of a stream of WAL means.
+    pub(super) fn in_stream(self) -> Self {
+        let Self::Server { address, sqlstate, message, next } = self else { return self };
+        match SqlState::from_code(&sqlstate) {
+            SqlState::OBJECT_IN_USE => Self::SlotBusy { address, message },
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE if message.contains("wal_level") => {
+                Self::WalLevelTooLow { address }
+            }
+            SqlState::UNDEFINED_FILE | SqlState::INTERNAL_ERROR if names_wal_file(&message) => {
+                Self::WalGone { address, message }
+            }
+            _ => Self::Server { address, sqlstate, message, next },
         }
     }
 

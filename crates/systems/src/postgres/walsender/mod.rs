@@ -1,11 +1,12 @@
-//! Postgres's replication protocol, as far as a base backup needs it: over it a role without any right to read a table
-//! copies a whole cluster.
+//! Postgres's replication protocol, as far as backups need it: over it a role without any right to read a table copies a
+//! whole cluster, and then its WAL as it is written.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | `login` | which server, TLS, and being let in |
 //! | `wire` | messages, each awaited with a deadline |
 //! | `backup` | the stream of a base backup |
+//! | `stream` | WAL through a slot, and what belongs to it: slots, timelines |
 //! | `error` | what went wrong and what to do |
 //!
 //! The driver (`tokio-postgres`) cannot ask for a replication connection. `pg_basebackup` as a child process can, but what
@@ -15,10 +16,12 @@
 mod backup;
 mod error;
 mod login;
+mod stream;
 mod wire;
 
 pub use backup::{BaseBackup, Chunk, Tablespace};
 pub use error::WalSenderError;
+pub use stream::{History, NextTimeline, Piece, Slot, WalStream};
 
 use super::client::Endpoint;
 use groundskeeper_core::receipt::Lsn;

@@ -5,7 +5,7 @@
 
 use super::error::WalSenderError;
 use bytes::BytesMut;
-use postgres_protocol::message::backend::{DataRowBody, ErrorFields, Header, Message};
+use postgres_protocol::message::backend::{COPY_OUT_RESPONSE_TAG, DataRowBody, ErrorFields, Header, Message};
 use postgres_protocol::message::frontend;
 use std::io;
 use std::time::Duration;
@@ -22,6 +22,8 @@ const LONGEST_MESSAGE: i32 = 16 << 20;
 /// A damaged cluster has more warnings than anybody reads.
 const MOST_WARNINGS: usize = 100;
 const GOODBYE: Duration = Duration::from_secs(1);
+/// `CopyBothResponse` of a replication stream, which `Message` does not know. It has the form of `CopyOutResponse`.
+const COPY_BOTH: u8 = b'W';
 
 pub(super) type Result<T> = std::result::Result<T, WalSenderError>;
 /// The columns of one row, as text.
@@ -84,6 +86,9 @@ impl Wire {
         }
         if self.buffer.len() <= header.len() as usize {
             return Ok(None);
+        }
+        if header.tag() == COPY_BOTH {
+            self.buffer[0] = COPY_OUT_RESPONSE_TAG;
         }
         Message::parse(&mut self.buffer).map_err(|error| self.nonsense(error.to_string()))
     }

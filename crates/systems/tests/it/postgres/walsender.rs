@@ -3,6 +3,7 @@
 mod copying;
 mod ending;
 mod entering;
+mod streaming;
 
 use super::endpoint;
 use groundskeeper_core::receipt::Lsn;
