@@ -58,7 +58,7 @@ impl fmt::Display for Plan<'_> {
             );
         };
         self.sets(f, set)?;
-        self.parts(f, set)?;
+        Self::parts(f, set)?;
         self.with_us(f, set)?;
         self.without_us(f, set)
     }
@@ -89,7 +89,7 @@ impl Plan<'_> {
         }
     }
 
-    fn parts(&self, f: &mut fmt::Formatter<'_>, set: &Receipt) -> fmt::Result {
+    fn parts(f: &mut fmt::Formatter<'_>, set: &Receipt) -> fmt::Result {
         writeln!(f, "\nIn the set `{}`:\n\n| folder | what it is | size |\n|---|---|---|", set.set)?;
         for part in &set.parts {
             writeln!(f, "| `{}` | {} | {} |", part.name, what(part), format_bytes(part.bytes as f64))?;
@@ -222,7 +222,7 @@ fn programs(set: &Receipt) -> String {
             needed.push(program);
         }
     }
-    needed.iter().map(|program| format!(", {program}")).collect()
+    [String::new()].into_iter().chain(needed).collect::<Vec<_>>().join(", ")
 }
 
 fn postgres(name: &str, cluster: &Cluster, configuration: Option<&Configuration>, port: u16) -> String {

@@ -100,7 +100,9 @@ pub(super) async fn measure(options: &Options) -> Result<Vec<Bar>> {
     }
     if plan.quick {
         println!("{QUICK_WARNING}:");
-        bars.iter().for_each(|bar| println!("    no measurement: {bar}"));
+        for bar in &bars {
+            println!("    no measurement: {bar}");
+        }
         return Ok(Vec::new());
     }
     Ok(bars)

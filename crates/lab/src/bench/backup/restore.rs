@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio_postgres::{Config, NoTls};
 
-const READY_WITHIN: Duration = Duration::from_secs(600);
+const READY_WITHIN: Duration = Duration::from_mins(10);
 /// The first is a page of an index and one of the table, the second a table to be sure of.
 const QUERY: &str =
     "SELECT (SELECT abalance FROM pgbench_accounts WHERE aid = 1), (SELECT count(*) FROM pgbench_branches)";
