@@ -41,6 +41,7 @@ pub(crate) use hold::{Claim, Hold, Holds};
 pub(crate) use lock::Lock;
 pub(crate) use prune::Removal;
 pub(crate) use reader::{StoredSet, Tally};
+pub(crate) use store::Listed;
 pub(crate) use writer::SetWriter;
 
 use crate::error::{Error, Result};

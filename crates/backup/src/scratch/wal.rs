@@ -29,10 +29,13 @@ pub(super) async fn stays_inside(programs: &Programs, data: &DataFolder<'_>, wit
     match tablespaces::look(programs, &data.path().join("pg_wal"), span, data.place().user(), within).await {
         Seen::Made(made) => match made.first() {
             None => Ok(()),
-            Some(made) => Err(Setback::NotTried(format!(
-                "a tablespace was made in the WAL that would be replayed ({made}); replaying that would write to where it \
-                 lies, outside of the scratch place. Make another backup"
-            ))),
+            Some(made) => {
+                let when = if data.replay().is_some() { "in the WAL up to there" } else { "while the backup ran" };
+                Err(Setback::NotTried(format!(
+                    "a tablespace was made {when} ({made}); replaying that would write to where it lies, outside of the \
+                     scratch place. Make another backup"
+                )))
+            }
         },
         Seen::OutOfTime => {
             Err(Setback::NotTried("the time for it was over while the WAL was looked through".to_owned()))

@@ -5,7 +5,7 @@
 use super::archive::Archive;
 use super::name::{self, Kind, Segment};
 use crate::error::Result;
-use crate::repository::Repository;
+use crate::repository::{Listed, Repository};
 use groundskeeper_core::receipt::{Cluster, Receipt};
 use std::collections::BTreeMap;
 
@@ -23,11 +23,14 @@ pub(crate) fn prune(repository: &Repository, receipts: &[Receipt], apply: bool) 
     let mut bytes = 0;
     for (id, sets) in clusters {
         let Some(about) = Archive::about(repository, id)? else { continue };
-        for file in repository.list_beside(&name::cluster(id))? {
-            let Some(Kind::Whole(segment) | Kind::Partial(segment, _)) = name::read(&file.name, about.segment) else {
-                continue;
-            };
-            if is_needed(segment, &sets, about.segment) {
+        let size = about.segment;
+        let listed = repository.list_beside(&name::cluster(id))?.into_iter();
+        let segments: Vec<(Segment, Listed)> =
+            listed.filter_map(|file| Some((segment_of(&file.name, size)?, file))).collect();
+        // By the last one it is known what is missing after it.
+        let last = segments.iter().map(|(segment, _)| *segment).max();
+        for (segment, file) in segments {
+            if Some(segment) == last || is_needed(segment, &sets, size) {
                 continue;
             }
             bytes += file.size;
@@ -37,6 +40,13 @@ pub(crate) fn prune(repository: &Repository, receipts: &[Receipt], apply: bool) 
         }
     }
     Ok(bytes)
+}
+
+fn segment_of(file: &str, size: u64) -> Option<Segment> {
+    match name::read(file, size)? {
+        Kind::Whole(segment) | Kind::Partial(segment, _) => Some(segment),
+        Kind::History(_) => None,
+    }
 }
 
 /// Whether a set leads on to this segment.

@@ -184,7 +184,7 @@ fn problem(text: &str) -> String {
 )]
 #[case::backup_with_a_size_that_is_none(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nwal_keep = \"much\"",
-    "groundskeeper.toml:6: `wal_keep` in [backup]: `much` is no size; write for example \"500 MiB\" or \"8 GiB\""
+    "groundskeeper.toml:6: `wal_keep` in [backup]: `much` is no amount of bytes; write for example \"5 GiB\" or \"500 MB\""
 )]
 #[case::backup_without_a_key(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\n",

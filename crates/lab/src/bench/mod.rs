@@ -24,7 +24,7 @@ pub struct Options {
     #[arg(long)]
     data: Option<PathBuf>,
     /// Only this part: of `docrag` quality, search, embedding, ingest, and `cargo xtask` knows `crash` as well; of `backup`
-    /// first, second, restore, memory.
+    /// first, second, restore, memory, wal.
     #[arg(long)]
     part: Option<String>,
     /// How often `docrag` is killed in the part `crash`, which `cargo xtask` runs.
@@ -60,8 +60,9 @@ const AREAS: [(&str, &str); 4] = [
     ),
     (
         "backup",
-        "a first and a second backup, restore and memory, beside pgBackRest, Barman, restic, pg_dump and pg_basebackup \
-         (Debian packages, installed first), on a Postgres of its own; best as root; an hour, parts by --part",
+        "a first and a second backup, restore, memory and what a crash takes, beside pgBackRest, Barman, restic, pg_dump \
+         and pg_basebackup (Debian packages, installed first), on a Postgres of its own; best as root; an hour, parts by \
+         --part",
     ),
 ];
 

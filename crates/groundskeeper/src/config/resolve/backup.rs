@@ -73,7 +73,7 @@ pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::S
 
 /// Not unless it is asked for: a slot is a promise of the server, and costs its disk when nobody comes for the WAL.
 fn wal(section: &Section<'_>, state_dir: &Path) -> Option<backup::wal::Settings> {
-    let keep = section.parsed("wal_keep", "a size in quotes, such as \"8 GiB\"", size);
+    let keep = section.parsed("wal_keep", "an amount in quotes, such as \"8 GiB\"", keep);
     let give_up = section.flag("wal_give_up");
     section.flag("wal").unwrap_or(false).then(|| backup::wal::Settings {
         board: state_dir.join("wal-streams.json"),
@@ -82,17 +82,8 @@ fn wal(section: &Section<'_>, state_dir: &Path) -> Option<backup::wal::Settings>
     })
 }
 
-/// `8 GiB`, `500MiB`
-fn size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("`{text}` is no size; write for example \"500 MiB\" or \"8 GiB\"");
-    let (digits, unit) = text.trim().split_at(text.trim().find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?);
-    let shift = match unit.trim() {
-        "MiB" => 20,
-        "GiB" => 30,
-        "TiB" => 40,
-        _ => return Err(wrong()),
-    };
-    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift)).ok_or_else(wrong)?;
+fn keep(text: &str) -> Result<u64, String> {
+    let bytes = size::parse(text)?;
     if bytes < SMALLEST_KEEP {
         return Err(format!("`{text}` is too little: a server keeps up to 64 MiB when all is well"));
     }

@@ -1,9 +1,8 @@
-//! Backups beside their peers: the first backup, the next one after little has changed, restore, memory.
+//! Backups beside their peers: the first backup, the next one after little has changed, restore, memory; and the WAL stream,
+//! which is measured by crashes.
 //!
 //! Every tool backs up the same Postgres to the same disk, in turn, from a cold cache, with a repository of its own in
 //! every round. CPU time counts the server's processes too: who reads the files through the server must not look cheap.
-//!
-//! Not here yet: the WAL stream (what is lost in a crash, what writers notice). It will be a part of its own.
 
 mod cluster;
 mod figures;
@@ -14,6 +13,7 @@ mod restore;
 mod rounds;
 mod table;
 mod tools;
+mod wal;
 
 use super::Options;
 use crate::bar::Bar;
@@ -22,7 +22,7 @@ use std::path::Path;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Parts that can be asked for alone with `--part`.
-const PARTS: [&str; 4] = ["first", "second", "restore", "memory"];
+const PARTS: [&str; 5] = ["first", "second", "restore", "memory", "wal"];
 const SCALE: u32 = 100;
 const ROUNDS: u32 = 5;
 const QUICK_SCALE: u32 = 5;
@@ -42,6 +42,7 @@ struct Plan {
     second: bool,
     restore: bool,
     memory: bool,
+    wal: bool,
 }
 
 impl Plan {
@@ -63,12 +64,14 @@ impl Plan {
             second: wanted("second"),
             restore: wanted("restore"),
             memory: wanted("memory"),
+            wal: wanted("wal"),
         })
     }
 
     /// Bytes that the disk must have free.
     fn room(&self) -> u64 {
-        let rounds = if self.first || self.second || self.restore { u64::from(self.scale) * ROOM_PER_SCALE } else { 0 };
+        let fills = self.first || self.second || self.restore || self.wal;
+        let rounds = if fills { u64::from(self.scale) * ROOM_PER_SCALE } else { 0 };
         let memory = if self.memory { memory::room(self.quick) } else { 0 };
         ROOM + rounds.max(memory)
     }
@@ -123,6 +126,11 @@ async fn run(plan: &Plan) -> Result<(Vec<Bar>, Vec<(&'static str, String)>)> {
         bars.extend(more);
         tables.push(("memory", table));
     }
+    if plan.wal {
+        let (more, table) = wal::measure(plan).await?;
+        bars.extend(more);
+        tables.push(("wal", table));
+    }
     Ok((bars, tables))
 }
 
@@ -158,11 +166,11 @@ mod tests {
     fn a_part_is_measured_alone_and_a_quick_run_is_never_recorded() {
         let whole = plan(&[]).unwrap();
         assert_eq!((whole.scale, whole.rounds), (100, 5));
-        assert!(whole.first && whole.second && whole.restore && whole.memory);
+        assert!(whole.first && whole.second && whole.restore && whole.memory && whole.wal);
         let memory = plan(&["--part", "memory", "--quick"]).unwrap();
         assert!(memory.memory && memory.quick && !memory.first && memory.rounds == 1);
         assert_eq!(plan(&["--scale", "20", "--rounds", "3"]).unwrap().rounds, 3);
-        assert!(plan(&["--part", "third"]).unwrap_err().to_string().contains("first, second, restore, memory"));
+        assert!(plan(&["--part", "third"]).unwrap_err().to_string().contains("first, second, restore, memory, wal"));
         assert!(plan(&["--quick", "--record"]).is_err());
     }
 }

@@ -19,15 +19,16 @@ const QUERY: &str =
 pub(super) async fn to_the_first_answer(store: &Store, cluster: &Cluster) -> Result<f64> {
     drop_caches().await?;
     let started = Instant::now();
-    let data = store.restore(cluster).await?;
-    let server = start(&data, store, cluster).await?;
+    let data = store.restore(cluster, &[]).await?;
+    let (server, _) = start(&data, store, cluster).await?;
     let took = started.elapsed().as_secs_f64();
     drop(server);
     std::fs::remove_dir_all(store.restored())?;
     Ok(took)
 }
 
-async fn start(data: &Path, store: &Store, cluster: &Cluster) -> Result<ServerProcess> {
+/// A server on a restored folder that has answered, and how it is reached.
+pub(super) async fn start(data: &Path, store: &Store, cluster: &Cluster) -> Result<(ServerProcess, Config)> {
     let port = port::free()?;
     let sockets = cluster.server.socket_dir();
     let run_as = if is_root() { RunAs::Other("postgres".to_owned()) } else { RunAs::Me };
@@ -58,7 +59,7 @@ async fn start(data: &Path, store: &Store, cluster: &Cluster) -> Result<ServerPr
         NotReady::PortTaken => anyhow::anyhow!("port {port} was taken by somebody else; try again"),
         NotReady::Failed(error) => error,
     })?;
-    Ok(server)
+    Ok((server, config))
 }
 
 async fn answers(config: Config, scale: u32) -> Result<()> {

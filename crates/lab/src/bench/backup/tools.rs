@@ -155,14 +155,16 @@ impl Store {
         self.measured(command, cluster.server.pid()).await
     }
 
-    /// Restores the newest backup; gives where the data folder is, that the server's user can start.
-    pub(super) async fn restore(&self, cluster: &Cluster) -> Result<PathBuf> {
+    /// Restores the newest backup; gives where the data folder is, that the server's user can start. `more` is told to
+    /// Groundskeeper.
+    pub(super) async fn restore(&self, cluster: &Cluster, more: &[&str]) -> Result<PathBuf> {
         let into = self.restored();
         fs::create_dir(&into)?;
         give_to_postgres(&into).await?;
         if self.tool == Tool::Groundskeeper {
             let place = into.display().to_string();
-            let command = self.groundskeeper(&["restore", "--only", "postgres.main", "--into", &place])?;
+            let mut command = self.groundskeeper(&["restore", "--only", "postgres.main", "--into", &place])?;
+            command.args(more);
             self.measured(command, None).await?;
             give_to_postgres(&into).await?;
             return Ok(into.join("postgres.main/data"));
@@ -207,6 +209,20 @@ impl Store {
 
     async fn quietly(&self, command: Command) -> Result<()> {
         self.measured(command, None).await.map(|_| ())
+    }
+
+    /// Lets Groundskeeper stream WAL when its keeper runs.
+    pub(super) fn stream_wal(&self) -> Result<()> {
+        let path = self.folder.join("groundskeeper.toml");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        self.write("groundskeeper.toml", &format!("{text}wal = true\n[web]\nlisten = \"off\"\n"))
+    }
+
+    /// `groundskeeper run`.
+    pub(super) fn keeper(&self) -> Result<Command> {
+        let mut command = keeper::command(&keeper::binary()?, &self.folder.join("groundskeeper.toml"));
+        command.arg("run");
+        Ok(command)
     }
 
     fn groundskeeper(&self, arguments: &[&str]) -> Result<Command> {
