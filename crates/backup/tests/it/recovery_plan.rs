@@ -17,7 +17,7 @@ fn commands(plan: &str) -> String {
         match line.trim_start() {
             "```sh" => inside = true,
             "```" => inside = false,
-            _ if inside => commands += &format!("{line}\n"),
+            _ if inside => commands.extend([line, "\n"]),
             _ => {}
         }
     }

@@ -265,7 +265,7 @@ mod tests {
     #[test]
     fn the_rate_is_read_as_pgbench_says_it() {
         let said = "number of failed transactions: 0 (0.000%)\ntps = 1234.567890 (without initial connection time)\n";
-        assert_eq!(rate(said), Some(1234.567_89));
+        assert_eq!(rate(said), Some(1_234.567_89));
         assert_eq!(rate("pgbench: error"), None);
     }
 }

@@ -8,7 +8,7 @@ use groundskeeper_testing::PostgresServer;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
-const BUDGET: Duration = Duration::from_secs(60);
+const BUDGET: Duration = Duration::from_mins(1);
 
 fn table<'c>(contents: &'c Contents, name: &str) -> Option<&'c TableContents> {
     contents.tables().map(|(_, table)| table).find(|table| table.name == name)
