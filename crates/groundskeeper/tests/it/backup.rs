@@ -126,10 +126,13 @@ async fn a_set_is_made_proven_and_restored() {
     assert!(verified.contains("✓ 2 intact"), "{verified}");
     let drilled: BackupTryView = scene.place.json(&["backup", "drill", "--set", &set.set.as_str()[..15]]).await;
     assert_eq!(drilled.receipt.proven(), Some(Rung::Faithful), "{drilled:?}");
-    assert_eq!(drilled.tried.iter().map(|climb| climb.rung).collect::<Vec<_>>(), [Rung::Restored, Rung::Alive]);
+    assert_eq!(
+        drilled.tried.iter().map(|climb| climb.rung).collect::<Vec<_>>(),
+        [Rung::Restored, Rung::Alive, Rung::Faithful]
+    );
     assert!(fs::read_dir(scene.scratch.path()).unwrap().count() <= 1, "nothing but the lock of the test is left");
     let status = scene.fine(&["backup", "status"]).await;
-    assert!(status.contains("Nothing is wrong.") && status.contains("✓ 4 alive"), "{status}");
+    assert!(status.contains("Nothing is wrong.") && status.contains("✓ 5 faithful"), "{status}");
     let status: BackupStatusView = scene.place.json(&["backup", "status"]).await;
     assert!(status.backup.last_proof.unwrap().recovery_seconds.unwrap() > 0.0);
 
