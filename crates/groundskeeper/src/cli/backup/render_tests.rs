@@ -130,7 +130,6 @@ Newest set: 20261123T000000Z-00000001 made 2026-11-23 01:00 (8 h ago)
   ? 3 restored  2026-11-22 22:00, 20 s  could not be tried: no room
   – 4 alive     not tried yet
   – 5 faithful  not tried yet
-  – 5 faithful  not tried yet
 Shown to restore: never yet
 "
     );
