@@ -73,14 +73,20 @@ impl Compared {
                 why: format!("at {at} its tables hold something else than they held:\n{differ}"),
             };
         }
-        if self.tables == 0 && contents.tables().next().is_some() {
+        // Of nothing that was compared nobody can say that it is equal, unless there is nothing.
+        if self.tables == 0 && !(self.not_covered.is_empty() && contents.tables().next().is_none()) {
             return ClimbOutcome::NotTried { why: self.not_covered.join("; ") };
         }
         let sampled = match self.sampled {
             0 => String::new(),
             some => format!(", of {} large ones a sample of their pages", format_count(some as f64)),
         };
-        let shown = format!("at {at} all {tables} tables that were read hold the {rows} rows that they held{sampled}");
+        let what = match self.tables {
+            0 => "there is no table, as there was none".to_owned(),
+            1 => format!("the one table that was read holds the {rows} rows that it held"),
+            _ => format!("all {tables} tables that were read hold the {rows} rows that they held"),
+        };
+        let shown = format!("at {at} {what}{sampled}");
         ClimbOutcome::Proven { shown, not_covered: self.not_covered }
     }
 }
@@ -108,6 +114,8 @@ mod tests {
     fn nothing_compared_is_no_proof_unless_there_is_nothing() {
         let late = Compared { not_covered: vec!["no time".into()], ..Compared::default() };
         assert_eq!(late.outcome(&contents(1)), ClimbOutcome::NotTried { why: "no time".into() });
+        let hidden = Compared { not_covered: vec!["the role may not read public.a".into()], ..Compared::default() };
+        assert!(matches!(hidden.outcome(&contents(0)), ClimbOutcome::NotTried { .. }));
         assert!(matches!(Compared::default().outcome(&contents(0)), ClimbOutcome::Proven { .. }));
     }
 }
