@@ -44,8 +44,11 @@ async fn run(shop: &Shop, vault: &Vault) -> End<Found> {
     let keeper = Keeper::gather(shop).await;
     let set = shop.executor.unless_ended(vault.make(keeper.own, shop.clock.now())).await;
     drop(keeper.copy);
-    keep_plan(shop, vault).await;
     let set = set.map_or_else(|| Err(STOPPED.to_owned()), |set| set.map_err(|error| error.to_string()));
+    // A store that has just failed would be waited for once more.
+    if set.is_ok() {
+        keep_plan(shop, vault).await;
+    }
     if let Some(lookout) = shop.stack.lookout() {
         lookout.remember(LastRun { at: shop.clock.now(), failed: set.as_ref().err().cloned() });
     }
