@@ -12,7 +12,7 @@ use rusqlite::{Connection, OpenFlags};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const REPLICATES: &str = "ALTER ROLE keeper REPLICATION; GRANT pg_monitor TO keeper";
+const REPLICATES: &str = "ALTER ROLE keeper REPLICATION; GRANT pg_monitor, pg_read_all_data TO keeper";
 pub(crate) const KEY: &str = "a key that nobody guesses";
 
 /// A keeper with a Postgres and a place for its backups.
