@@ -1,9 +1,10 @@
-//! Rungs 3 to 5: restores every Postgres and Redis of a set into a scratch place, compares it with what its server wrote
-//! beside it, boots it.
+//! Rungs 3 to 6: restores every part of a set into a scratch place, compares it with what its server wrote beside it, boots
+//! it, and compares what the parts hold.
 
 use crate::error::{Error, Result};
 use crate::make::later;
-use crate::programs::{Programs, RedisPrograms};
+use crate::programs::{Programs, RedisPrograms, find_qdrant};
+use crate::proof::consistent::Tied;
 use crate::proof::{self, Expected, climb_to, not_tried};
 use crate::repository::{Hold, Repository, StoredSet};
 use crate::restore::link_tablespaces;
@@ -15,11 +16,13 @@ use crate::wal::Target;
 use crate::wal::replay::{lay, room};
 use crate::wal::tablespaces::Start;
 use groundskeeper_core::receipt::{
-    Climb, ClimbOutcome, Cluster, Contents, FileTree, Fingerprints, Keyspace, Part, Receipt, Rung, SetId, Vectors,
+    Climb, ClimbOutcome, Cluster, Contents, FileTree, Fingerprints, Keyspace, Part, Receipt, Rung, SetId, Tie, Vectors,
 };
+use groundskeeper_systems::postgres::tie::Chunks;
+use groundskeeper_systems::qdrant::PointId;
 use jiff::Timestamp;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -44,24 +47,40 @@ pub(crate) fn drill(
     let mut kept = receipt(repository, &set)?;
     let live: Vec<&Cluster> = kept.parts.iter().filter_map(|part| part.postgres.as_ref()).collect();
     let (mut climbs, mut broken) = (Vec::new(), None);
+    // The points are of the moment of the set, and no other.
+    let mut tied = if target.is_none() { ties(&kept.parts) } else { Vec::new() };
     for part in &kept.parts {
         let left = budget.saturating_sub(started.elapsed());
-        let drill = Drill { settings, repository, set: &set, part, live: &live, target };
+        let ends = ends(part, find_qdrant(&settings.programs).as_deref());
+        let of_part: Vec<&Tie> = tied.iter().map(|tied| tied.tie).filter(|tie| tie.postgres == part.name).collect();
+        let drill = Drill { settings, repository, set: &set, part, live: &live, target, ties: &of_part };
         // What was shown of the others is kept, whatever happens to this one.
         let at = later(now, started);
-        let climbed = drill.run(left, at).unwrap_or_else(|why| {
-            let untried = Some(not_tried(&why.to_string(), at));
+        let tried = drill.run(left, at).unwrap_or_else(|why| {
+            let untried = Some(not_tried(&why.to_string(), at).into());
             // WAL that is missing is no fault of the set, and no matter of the machine either.
             broken = broken.take().or(Some(why).filter(|why| matches!(why, Error::Wal(_))));
             untried
         });
-        climbs.extend(climbed.map(|climbs| Climbed { name: part.name.clone(), climbs, ends: ends(part) }));
+        let Some(Tried { climbs: tried, chunks, mut points }) = tried else { continue };
+        climbs.push(Climbed { name: part.name.clone(), climbs: tried, ends });
+        let mut chunks = chunks.into_iter();
+        for tied in &mut tied {
+            if tied.tie.postgres == part.name {
+                tied.chunks = chunks.next();
+            }
+            if tied.qdrant == part.name {
+                tied.points = points.take();
+            }
+        }
     }
     if climbs.is_empty() {
         let why = "it has nothing that can be restored and looked at, or its receipt was lost";
         climbs.push(Climbed { name: set.id.to_string(), climbs: not_tried(why, now), ends: None });
     }
-    kept.climbs.extend(together(&climbs));
+    let mut tried = together(&climbs);
+    tried.extend(consistent(tied, later(now, started)));
+    kept.climbs.extend(tried);
     repository.keep_receipt(&kept)?;
     broken.map_or(Ok(kept), Err)
 }
@@ -75,13 +94,30 @@ struct Drill<'a> {
     live: &'a [&'a Cluster],
     /// How far the WAL after the set is replayed; only a Postgres has any.
     target: Option<Target>,
+    /// Whose chunks this part has.
+    ties: &'a [&'a Tie],
+}
+
+/// What came of one part.
+#[derive(Debug, Default)]
+struct Tried {
+    climbs: Vec<Climb>,
+    /// Of each tie.
+    chunks: Vec<std::result::Result<Chunks, String>>,
+    points: Option<std::result::Result<Vec<PointId>, String>>,
+}
+
+impl From<Vec<Climb>> for Tried {
+    fn from(climbs: Vec<Climb>) -> Self {
+        Self { climbs, ..Self::default() }
+    }
 }
 
 /// By what a system is proven.
 enum Means<'a> {
     Postgres(&'a Cluster, Programs),
     Redis(&'a Keyspace, RedisPrograms),
-    Qdrant(&'a Vectors),
+    Qdrant(&'a Vectors, Option<PathBuf>),
     Files(&'a FileTree),
 }
 
@@ -90,34 +126,58 @@ struct Climbed {
     name: String,
     climbs: Vec<Climb>,
     /// The highest rung that it has, and why it has none above.
-    ends: Option<(Rung, &'static str)>,
+    ends: Option<(Rung, String)>,
 }
 
-fn ends(part: &Part) -> Option<(Rung, &'static str)> {
+fn ends(part: &Part, qdrant: Option<&Path>) -> Option<(Rung, String)> {
+    let counted = |what: &str| (Rung::Alive, format!("its {what} were counted, and what they hold is not compared"));
     match part {
-        Part { files: Some(_), .. } => Some((Rung::Restored, "files are restored, and there is nothing to boot")),
-        Part { qdrant: Some(_), .. } => {
-            Some((Rung::Restored, "no Qdrant was started on the snapshots: this version has none to start"))
+        Part { files: Some(_), .. } => {
+            Some((Rung::Restored, "files are restored, and there is nothing to boot".to_owned()))
         }
-        Part { redis: Some(_), .. } => Some((Rung::Alive, "its keys were counted, and their values are not compared")),
+        Part { qdrant: Some(vectors), .. } => Some(match proof::qdrant::not_booted(vectors, qdrant) {
+            Some(why) => (Rung::Restored, why),
+            None => counted("points"),
+        }),
+        Part { redis: Some(_), .. } => Some(counted("keys")),
         _ => None,
     }
+}
+
+/// What of the set is tied to what.
+fn ties(parts: &[Part]) -> Vec<Tied<'_>> {
+    let tied = parts.iter().filter_map(|part| {
+        let tie = part.qdrant.as_ref()?.tie.as_ref()?;
+        Some(Tied { tie, qdrant: &part.name, chunks: None, points: None })
+    });
+    tied.collect()
+}
+
+/// Rung 6, for a set that has something to compare.
+fn consistent(tied: Vec<Tied<'_>>, at: Timestamp) -> Option<Climb> {
+    let comparing = Instant::now();
+    let several = tied.len() > 1;
+    let outcomes: Vec<(&str, ClimbOutcome)> = tied.into_iter().map(|tied| (tied.qdrant, tied.outcome())).collect();
+    let named: Vec<(&str, &ClimbOutcome)> = outcomes.iter().map(|(name, outcome)| (*name, outcome)).collect();
+    let took = comparing.elapsed().as_secs_f64();
+    let outcome = (!named.is_empty()).then(|| worst(&named, several, Vec::new()))?;
+    Some(Climb { rung: Rung::Consistent, at, took, outcome })
 }
 
 impl Drill<'_> {
     /// What keeps us from trying is not held against the set; what is wrong with its data is. None for a part that has
     /// nothing to boot.
-    fn run(&self, budget: Duration, now: Timestamp) -> Result<Option<Vec<Climb>>> {
+    fn run(&self, budget: Duration, now: Timestamp) -> Result<Option<Tried>> {
         let programs = &self.settings.programs;
         let means = match self.part {
             Part { postgres: Some(cluster), .. } => match self.programs(cluster) {
                 Ok(programs) => Means::Postgres(cluster, programs),
-                Err(why) => return Ok(Some(not_tried(&why, now))),
+                Err(why) => return Ok(Some(not_tried(&why, now).into())),
             },
             Part { redis: Some(keyspace), .. } => {
                 Means::Redis(keyspace, RedisPrograms::find(&keyspace.version, programs))
             }
-            Part { qdrant: Some(vectors), .. } => Means::Qdrant(vectors),
+            Part { qdrant: Some(vectors), .. } => Means::Qdrant(vectors, find_qdrant(programs)),
             Part { files: Some(tree), .. } => Means::Files(tree),
             _ => return Ok(None),
         };
@@ -132,18 +192,18 @@ impl Drill<'_> {
         }
     }
 
-    fn climb(&self, means: &Means<'_>, budget: Duration, now: Timestamp) -> Result<Vec<Climb>> {
+    fn climb(&self, means: &Means<'_>, budget: Duration, now: Timestamp) -> Result<Tried> {
         let started = Instant::now();
         let runtime = Handle::current();
         let needed = self.part.bytes + besides(self.part.bytes) + self.replayed(means)?;
         let room = Room { needed, left_free: self.settings.leave_free };
         let (scratch, run_as) = (&self.settings.scratch, &self.settings.run_as);
         if let Some(Err(error)) = self.settings.place.folder().map(|folder| keep_out_of(scratch, folder)) {
-            return Ok(not_tried(&error.to_string(), now));
+            return Ok(not_tried(&error.to_string(), now).into());
         }
         let place = match runtime.block_on(ScratchPlace::make(scratch, run_as, self.live, room)) {
             Ok(place) => place,
-            Err(error) => return Ok(not_tried(&error.to_string(), now)),
+            Err(error) => return Ok(not_tried(&error.to_string(), now).into()),
         };
         let folder = place.path().join(&self.part.name);
         let restored = self.repository.restore(self.set, &self.part.name, &folder).and_then(|_| match means {
@@ -155,7 +215,7 @@ impl Drill<'_> {
             Err(Error::Damaged { why, .. }) => {
                 let outcome = ClimbOutcome::Failed { why };
                 let took = started.elapsed().as_secs_f64();
-                return Ok(vec![Climb { rung: Rung::Restored, at: later(now, started), took, outcome }]);
+                return Ok(vec![Climb { rung: Rung::Restored, at: later(now, started), took, outcome }].into());
             }
             Err(error) => return Err(error),
         }
@@ -173,29 +233,34 @@ impl Drill<'_> {
         let left = budget.saturating_sub(restoring);
         let _shown = self.repository.progress().begin(format!("starting and checking {}", self.part.name), None);
         let now = later(now, started);
-        let mut climbs = runtime.block_on(async {
+        let mut tried: Tried = runtime.block_on(async {
             match means {
                 Means::Postgres(cluster, programs) => {
-                    let expected = Expected { cluster, replay, contents };
-                    let mut climbs = climb_to(&place, &data, expected, programs, left, now).await;
+                    let expected = Expected { cluster, replay, contents, ties: self.ties };
+                    let proof::Climbed { mut climbs, chunks } =
+                        climb_to(&place, &data, expected, programs, left, now).await;
                     climbs.extend(self.not_compared(&climbs));
-                    climbs
+                    Tried { climbs, chunks, points: None }
                 }
                 Means::Redis(keyspace, programs) => {
-                    proof::redis::climb(&place, &folder, keyspace, programs, left, now).await
+                    proof::redis::climb(&place, &folder, keyspace, programs, left, now).await.into()
                 }
-                Means::Qdrant(vectors) => vec![proof::qdrant::climb(&folder, vectors, now)],
-                Means::Files(tree) => vec![proof::files(self.part, tree, now)],
+                Means::Qdrant(vectors, program) => {
+                    let climbed = proof::qdrant::climb(&place, &folder, vectors, program.as_deref(), left, now);
+                    let proof::qdrant::Climbed { climbs, points } = climbed.await;
+                    Tried { climbs, chunks: Vec::new(), points }
+                }
+                Means::Files(tree) => vec![proof::files(self.part, tree, now)].into(),
             }
         });
         // The measured recovery time begins with the first byte that is fetched.
-        for climb in climbs.iter_mut().filter(|climb| climb.rung == Rung::Restored) {
+        for climb in tried.climbs.iter_mut().filter(|climb| climb.rung == Rung::Restored) {
             climb.took += restoring.as_secs_f64();
         }
         if let Err(error) = runtime.block_on(place.remove()) {
             tracing::warn!(%error, "after a drill; the next one tries again");
         }
-        Ok(climbs)
+        Ok(tried)
     }
 
     /// What the tables are to hold, when nothing is replayed beyond that.
@@ -225,8 +290,12 @@ impl Drill<'_> {
         Ok(Replay { timeline: laid.timeline, until, stops: laid.stops })
     }
 
-    /// Bytes for the WAL after the set, and as many again for what relations grow by when it is replayed.
+    /// Bytes for what a server makes of it: the WAL after the set, and as many again for what relations grow by when it is
+    /// replayed; what a Qdrant unpacks of its snapshots.
     fn replayed(&self, means: &Means<'_>) -> Result<u64> {
+        if let Means::Qdrant(_, Some(_)) = means {
+            return Ok(self.part.bytes);
+        }
         let (Means::Postgres(cluster, _), Some(target)) = (means, self.target) else { return Ok(0) };
         Ok(room(self.repository, cluster, target)?.saturating_mul(2))
     }
@@ -252,12 +321,12 @@ fn together(systems: &[Climbed]) -> Vec<Climb> {
     let several = systems.len() > 1;
     let mut rungs = Vec::new();
     for rung in [Rung::Restored, Rung::Alive, Rung::Faithful] {
-        let goes_on = |system: &&Climbed| system.ends.is_none_or(|(highest, _)| rung <= highest);
+        let goes_on = |system: &&Climbed| system.ends.as_ref().is_none_or(|(highest, _)| rung <= *highest);
         let due = systems.iter().filter(goes_on).count();
-        let of_rung: Vec<(&String, &Climb)> = systems
+        let of_rung: Vec<(&str, &Climb)> = systems
             .iter()
             .filter(goes_on)
-            .filter_map(|system| Some((&system.name, system.climbs.iter().find(|climb| climb.rung == rung)?)))
+            .filter_map(|system| Some((system.name.as_str(), system.climbs.iter().find(|climb| climb.rung == rung)?)))
             .collect();
         // A system that did not come this far has said why on the rung below.
         if of_rung.len() < due && of_rung.iter().all(|(_, climb)| is_proven(climb)) {
@@ -265,30 +334,40 @@ fn together(systems: &[Climbed]) -> Vec<Climb> {
         }
         let Some(at) = of_rung.iter().map(|(_, climb)| climb.at).max() else { continue };
         let took = of_rung.iter().map(|(_, climb)| climb.took).sum();
-        let said = |name: &str, text: &str| if several { format!("{name}: {text}") } else { text.to_owned() };
-        let (mut failed, mut untried, mut shown, mut left_out) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let below = systems.iter().filter(|system| !goes_on(system));
-        left_out.extend(below.filter_map(|system| Some(said(&system.name, system.ends?.1))));
-        for (name, climb) in of_rung {
-            match &climb.outcome {
-                ClimbOutcome::Failed { why } => failed.push(said(name, why)),
-                ClimbOutcome::NotTried { why } => untried.push(said(name, why)),
-                ClimbOutcome::Proven { shown: text, not_covered } => {
-                    shown.push(said(name, text));
-                    left_out.extend(not_covered.iter().map(|text| said(name, text)));
-                }
-            }
-        }
-        let outcome = if !failed.is_empty() {
-            ClimbOutcome::Failed { why: failed.join("; ") }
-        } else if !untried.is_empty() {
-            ClimbOutcome::NotTried { why: untried.join("; ") }
-        } else {
-            ClimbOutcome::Proven { shown: shown.join("; "), not_covered: left_out }
-        };
-        rungs.push(Climb { rung, at, took, outcome });
+        let left_out = below.filter_map(|system| Some(said(several, &system.name, &system.ends.as_ref()?.1)));
+        let outcomes: Vec<(&str, &ClimbOutcome)> =
+            of_rung.iter().map(|(name, climb)| (*name, &climb.outcome)).collect();
+        rungs.push(Climb { rung, at, took, outcome: worst(&outcomes, several, left_out.collect()) });
     }
     rungs
+}
+
+/// Whose it is, where that is not plain.
+fn said(several: bool, name: &str, text: &str) -> String {
+    if several { format!("{name}: {text}") } else { text.to_owned() }
+}
+
+/// The worst of several outcomes, with what all of that kind say. `left_out` is what is not covered besides.
+fn worst(outcomes: &[(&str, &ClimbOutcome)], several: bool, left_out: Vec<String>) -> ClimbOutcome {
+    let (mut failed, mut untried, mut shown, mut not_covered) = (Vec::new(), Vec::new(), Vec::new(), left_out);
+    for (name, outcome) in outcomes {
+        match outcome {
+            ClimbOutcome::Failed { why } => failed.push(said(several, name, why)),
+            ClimbOutcome::NotTried { why } => untried.push(said(several, name, why)),
+            ClimbOutcome::Proven { shown: text, not_covered: left } => {
+                shown.push(said(several, name, text));
+                not_covered.extend(left.iter().map(|text| said(several, name, text)));
+            }
+        }
+    }
+    if !failed.is_empty() {
+        ClimbOutcome::Failed { why: failed.join("; ") }
+    } else if !untried.is_empty() {
+        ClimbOutcome::NotTried { why: untried.join("; ") }
+    } else {
+        ClimbOutcome::Proven { shown: shown.join("; "), not_covered }
+    }
 }
 
 fn is_proven(climb: &Climb) -> bool {
@@ -339,7 +418,7 @@ mod tests {
     #[test]
     fn what_cannot_be_booted_holds_no_set_back_and_is_named() {
         let files = || Climbed {
-            ends: Some((Rung::Restored, "no server")),
+            ends: Some((Rung::Restored, "no server".to_owned())),
             ..climbed("files.a", vec![proven(Rung::Restored)])
         };
         let good = climbed("redis.a", vec![proven(Rung::Restored), proven(Rung::Alive)]);

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::repository::{Repository, SetWriter, StoredSet};
+use crate::source::tie::{self, Since};
 use crate::source::{configuration, contents, files, own, postgres, qdrant, redis};
 use crate::vault::{Content, FileSource, Own, PostgresSource, QdrantSource, RedisSource, Settings};
 use crate::wal::seal::Seal;
@@ -72,15 +73,16 @@ pub(crate) fn make(settings: &Settings, repository: &Repository, own: Vec<Own>, 
 enum Source<'s> {
     Postgres(&'s PostgresSource),
     Redis(&'s RedisSource),
-    Qdrant(&'s QdrantSource),
+    Qdrant(&'s QdrantSource, Since),
     Files(&'s FileSource),
 }
 
-/// In the order in which they are read.
+/// In the order in which they are read: points after the chunks that they are made from, so that a restored index lacks
+/// nothing that a follower of the restored outbox would take for done.
 fn sources(settings: &Settings) -> Vec<Source<'_>> {
     let postgres = settings.postgres.iter().map(Source::Postgres);
     let redis = settings.redis.iter().map(Source::Redis);
-    let qdrant = settings.qdrant.iter().map(Source::Qdrant);
+    let qdrant = settings.qdrant.iter().map(|source| Source::Qdrant(source, tie::begin(source)));
     postgres.chain(redis).chain(qdrant).chain(settings.files.iter().map(Source::Files)).collect()
 }
 
@@ -89,7 +91,7 @@ impl Source<'_> {
         match self {
             Self::Postgres(source) => source.system.to_string(),
             Self::Redis(source) => source.system.to_string(),
-            Self::Qdrant(source) => source.name.clone(),
+            Self::Qdrant(source, _) => source.name.clone(),
             Self::Files(source) => source.name.clone(),
         }
     }
@@ -98,7 +100,7 @@ impl Source<'_> {
         match self {
             Self::Postgres(source) => add(writer, source, set),
             Self::Redis(source) => redis::add(writer, source),
-            Self::Qdrant(source) => qdrant::add(writer, source),
+            Self::Qdrant(source, since) => qdrant::add(writer, source, since),
             Self::Files(source) => files::add(writer, source, settings),
         }
     }

@@ -4,8 +4,10 @@
 //! be installed. A program gets a clean environment (a `PGHOST` of ours would take it to a live server), no standard
 //! input, and a time after which it is killed; so it is, too, when nobody waits for it any more.
 
+mod qdrant;
 mod redis;
 
+pub(crate) use qdrant::find as find_qdrant;
 pub(crate) use redis::RedisPrograms;
 
 use crate::scratch::User;

@@ -10,7 +10,7 @@ use crate::wal;
 use crate::wal::seal::Seal;
 use crate::{drill, make, plan, restore, verify};
 use groundskeeper_core::SystemId;
-use groundskeeper_core::receipt::{Climb, ClimbOutcome, Receipt, Rung, SetId};
+use groundskeeper_core::receipt::{Climb, ClimbOutcome, Receipt, Rung, SetId, Statements};
 use groundskeeper_systems::postgres::Endpoint;
 use jiff::Timestamp;
 use secrecy::SecretString;
@@ -61,6 +61,20 @@ pub struct QdrantSource {
     /// Of its part in a set: `qdrant.main`.
     pub name: String,
     pub nodes: Vec<groundskeeper_systems::qdrant::Endpoint>,
+    /// What its points are made from.
+    pub chunks: Option<ChunkSource>,
+}
+
+/// Where the chunks are that a Qdrant has as points.
+#[derive(Debug, Clone)]
+pub struct ChunkSource {
+    /// The name of the Postgres's part in a set: `postgres.main`.
+    pub postgres: String,
+    pub endpoint: Endpoint,
+    pub database: String,
+    /// The collection with the points, or an alias that leads to it.
+    pub collection: String,
+    pub statements: Statements,
 }
 
 /// A folder that is backed up with all below it.

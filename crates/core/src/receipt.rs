@@ -4,9 +4,11 @@
 
 mod contents;
 mod parts;
+mod tie;
 
 pub use contents::{Contents, DatabaseContents, Fingerprints, Moment, TableContents};
 pub use parts::{Collection, Configuration, FileTree, Keyspace, Named, SnapshotFile, Vectors};
+pub use tie::{Meanwhile, Outbox, Statements, Tie};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -113,14 +115,18 @@ pub enum Rung {
     /// Restored into a scratch place, and what its server wrote beside the data finds nothing wrong: `pg_verifybackup`
     /// by the manifest, the CRC64 of an RDB file.
     Restored,
-    /// Postgres booted from it and `pg_amcheck` found nothing wrong; Redis loaded it and has as many keys.
+    /// Postgres booted from it and `pg_amcheck` found nothing wrong; Redis loaded it and has as many keys; Qdrant has
+    /// recovered the snapshots and counts the points.
     Alive,
     /// The tables hold what they held at the same position of the WAL: as many rows, with the same content.
     Faithful,
+    /// Every chunk of Postgres is a point of Qdrant and the other way round, but for what the outbox says is under way.
+    Consistent,
 }
 
 impl Rung {
-    pub const ALL: [Self; 5] = [Self::Stored, Self::Intact, Self::Restored, Self::Alive, Self::Faithful];
+    pub const ALL: [Self; 6] =
+        [Self::Stored, Self::Intact, Self::Restored, Self::Alive, Self::Faithful, Self::Consistent];
 
     pub fn as_str(self) -> &'static str {
         match self {
@@ -129,6 +135,7 @@ impl Rung {
             Self::Restored => "restored",
             Self::Alive => "alive",
             Self::Faithful => "faithful",
+            Self::Consistent => "consistent",
         }
     }
 
@@ -278,6 +285,13 @@ impl Receipt {
     /// Bytes at the sources.
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes).sum()
+    }
+
+    /// The rungs that it can climb: chunks can be compared with points only where something ties them.
+    pub fn ladder(&self) -> impl Iterator<Item = Rung> {
+        let tied = self.parts.iter().any(|part| part.qdrant.as_ref().is_some_and(|vectors| vectors.tie.is_some()));
+        let climbed = self.climbs.iter().any(|climb| climb.rung == Rung::Consistent);
+        Rung::ALL.into_iter().filter(move |rung| *rung != Rung::Consistent || tied || climbed)
     }
 
     /// The last attempt at a rung that came to a verdict.

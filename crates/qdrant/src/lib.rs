@@ -12,4 +12,4 @@ pub mod server;
 #[cfg(feature = "engine")]
 pub mod stand_in;
 
-pub use server::QdrantServer;
+pub use server::{QdrantServer, install_program};

@@ -1,5 +1,6 @@
 //! A Qdrant for one test: free ports, a folder of its own, gone with the value that owns it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -171,6 +172,23 @@ async fn ask(port: u16, method: &str, path: &str) -> Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
     Ok(answer)
+}
+
+/// A folder with a program `qdrant` that takes its ports and its storage from the environment, as the real one does, and
+/// that every user may run.
+pub fn install_program(folder: &Path) -> Result<()> {
+    // A build folder may be closed to the user that servers of a test run as.
+    std::fs::copy(find_program()?, folder.join(PROGRAM))?;
+    let script = format!(
+        "#!/bin/sh\nexec '{}' --http-port \"$QDRANT__SERVICE__HTTP_PORT\" --grpc-port \"$QDRANT__SERVICE__GRPC_PORT\" \
+         --storage \"$QDRANT__STORAGE__STORAGE_PATH\"\n",
+        folder.join(PROGRAM).display()
+    );
+    std::fs::write(folder.join("qdrant"), script)?;
+    for name in [PROGRAM, "qdrant"] {
+        std::fs::set_permissions(folder.join(name), std::fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
 }
 
 /// Beside the test: `target/debug/deps/it-…` runs `target/debug/qdrant-stand-in`.

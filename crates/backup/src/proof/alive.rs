@@ -2,11 +2,12 @@
 
 use super::coverage::{self, Coverage};
 use super::faithful::faithful;
-use super::shortened;
+use super::{Expected, shortened};
 use crate::programs::Programs;
 use crate::scratch::{DATA_DIRECTORY, DataFolder, PRELOADED, Replay, ScratchServer, Setback, Until, said};
 use groundskeeper_core::quantity::{after, format_seconds};
-use groundskeeper_core::receipt::{ClimbOutcome, Cluster, Contents, Lsn};
+use groundskeeper_core::receipt::{ClimbOutcome, Cluster, Lsn, Tie};
+use groundskeeper_systems::postgres::tie::{Chunks, chunks};
 use jiff::Timestamp;
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
@@ -19,6 +20,8 @@ pub struct Alive {
     pub took: f64,
     /// What came of the comparison, and how long it took in seconds. None when it did not come so far.
     pub faithful: Option<(ClimbOutcome, f64)>,
+    /// What it says to each tie; empty when it did not come so far.
+    pub chunks: Vec<Result<Chunks, String>>,
 }
 
 /// A database of the restored cluster.
@@ -28,17 +31,17 @@ struct Database {
 }
 
 /// Boots the folder, checks that it is the cluster it should be and that recovery came far enough, enters every
-/// database, runs `pg_amcheck`, and compares the tables with `contents`, if there are any. The folder is not what was
-/// restored afterwards.
-pub async fn alive(
-    programs: &Programs,
-    data: &DataFolder<'_>,
-    cluster: &Cluster,
-    contents: Option<&Contents>,
-    within: Duration,
-) -> Alive {
+/// database, runs `pg_amcheck`, compares the tables with what they are to hold, and asks for the chunks that are tied to
+/// points. The folder is not what was restored afterwards.
+pub async fn alive(programs: &Programs, data: &DataFolder<'_>, expected: Expected<'_>, within: Duration) -> Alive {
     let began = Instant::now();
-    let over = |setback| Alive { outcome: outcome(Err(setback)), took: began.elapsed().as_secs_f64(), faithful: None };
+    let Expected { cluster, contents, ties, .. } = expected;
+    let over = |setback| Alive {
+        outcome: outcome(Err(setback)),
+        took: began.elapsed().as_secs_f64(),
+        faithful: None,
+        chunks: Vec::new(),
+    };
     if let Some(why) = programs.missing(&["pg_amcheck"]) {
         return over(Setback::NotTried(why));
     }
@@ -50,15 +53,25 @@ pub async fn alive(
     let took = server.answered_after().as_secs_f64();
     let outcome = outcome(ask(programs, &server, cluster, began + within).await);
     let comparing = Instant::now();
-    let faithful = match contents.filter(|_| matches!(outcome, ClimbOutcome::Proven { .. })) {
+    let is_proven = matches!(outcome, ClimbOutcome::Proven { .. });
+    let faithful = match contents.filter(|_| is_proven) {
         Some(contents) => Some(Box::pin(faithful(&server, contents, began + within)).await),
         None => None,
     };
     let faithful = faithful.map(|outcome| (outcome, comparing.elapsed().as_secs_f64()));
+    let mut chunks = Vec::new();
+    for tie in ties.iter().filter(|_| is_proven) {
+        chunks.push(Box::pin(held(&server, tie, began + within)).await);
+    }
     if let Err(error) = server.stop().await {
         tracing::warn!(%error, "after a drill");
     }
-    Alive { outcome, took, faithful }
+    Alive { outcome, took, faithful, chunks }
+}
+
+async fn held(server: &ScratchServer<'_>, tie: &Tie, until: Instant) -> Result<Chunks, String> {
+    let client = server.connect(&tie.database).await.map_err(|error| said(&error))?;
+    chunks(&client, &tie.statements, until.saturating_duration_since(Instant::now())).await
 }
 
 fn outcome(asked: Result<(String, Vec<String>), Setback>) -> ClimbOutcome {

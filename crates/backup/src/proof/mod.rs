@@ -1,11 +1,12 @@
 //! The rungs of the ladder that need a restored folder: `restored` compares it with its manifest, `alive` boots it,
-//! `faithful` compares what its tables hold.
+//! `faithful` compares what its tables hold, `consistent` the chunks of a Postgres with the points of a Qdrant.
 //!
 //! The order is not free. To boot changes the folder (settings moved aside, then everything that a running Postgres
 //! writes), so the comparison comes first. What could not be tried for want of a program, of room or of time is
 //! [`ClimbOutcome::NotTried`]: neither a proof nor the set's fault.
 
 mod alive;
+pub(crate) mod consistent;
 mod coverage;
 mod faithful;
 pub(crate) mod qdrant;
@@ -18,7 +19,8 @@ pub use restored::restored;
 use crate::programs::Programs;
 use crate::scratch::{DataFolder, Replay, ScratchPlace};
 use groundskeeper_core::quantity::{after, format_bytes, format_count};
-use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, Contents, FileTree, Part, Rung};
+use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, Contents, FileTree, Part, Rung, Tie};
+use groundskeeper_systems::postgres::tie::Chunks;
 use jiff::Timestamp;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -38,8 +40,7 @@ pub async fn climb(
     budget: Duration,
     now: Timestamp,
 ) -> Vec<Climb> {
-    let expected = Expected { cluster, replay: None, contents: None };
-    climb_to(place, data_dir, expected, programs, budget, now).await
+    climb_to(place, data_dir, Expected::of(cluster), programs, budget, now).await.climbs
 }
 
 /// What a restored Postgres is to be.
@@ -50,6 +51,29 @@ pub struct Expected<'a> {
     pub replay: Option<Replay>,
     /// What its tables hold after that.
     pub contents: Option<&'a Contents>,
+    /// Whose chunks it has.
+    pub ties: &'a [&'a Tie],
+}
+
+impl<'a> Expected<'a> {
+    /// The cluster as it was copied, and no more is known of it.
+    pub fn of(cluster: &'a Cluster) -> Self {
+        Self { cluster, replay: None, contents: None, ties: &[] }
+    }
+}
+
+/// How far a Postgres came.
+#[derive(Debug, Default)]
+pub struct Climbed {
+    pub climbs: Vec<Climb>,
+    /// Of each tie, in their order, when it came so far that it could be asked.
+    pub chunks: Vec<Result<Chunks, String>>,
+}
+
+impl From<Vec<Climb>> for Climbed {
+    fn from(climbs: Vec<Climb>) -> Self {
+        Self { climbs, chunks: Vec::new() }
+    }
 }
 
 /// The same with WAL replayed, and the rung `faithful` where it is known what the tables held.
@@ -60,27 +84,27 @@ pub async fn climb_to(
     programs: &Programs,
     budget: Duration,
     now: Timestamp,
-) -> Vec<Climb> {
+) -> Climbed {
     let began = Instant::now();
     let left = || budget.saturating_sub(began.elapsed());
     let at = || after(now, began.elapsed().as_secs_f64());
     let data = match DataFolder::take_over(place, data_dir).await {
         Ok(data) => data.with_replay(expected.replay),
-        Err(error) => return not_tried(&error.to_string(), at()),
+        Err(error) => return not_tried(&error.to_string(), at()).into(),
     };
     let comparing = Instant::now();
     let outcome = restored(programs, &data, left()).await;
     let is_proven = matches!(outcome, ClimbOutcome::Proven { .. });
     let took = comparing.elapsed().as_secs_f64();
-    let mut climbs = vec![Climb { rung: Rung::Restored, at: at(), took, outcome }];
+    let mut climbed = Climbed::from(vec![Climb { rung: Rung::Restored, at: at(), took, outcome }]);
     if is_proven {
-        let Expected { cluster, contents, .. } = expected;
-        let Alive { outcome, took, faithful } = alive(programs, &data, cluster, contents, left()).await;
-        climbs.push(Climb { rung: Rung::Alive, at: at(), took, outcome });
+        let Alive { outcome, took, faithful, chunks } = alive(programs, &data, expected, left()).await;
+        climbed.climbs.push(Climb { rung: Rung::Alive, at: at(), took, outcome });
         let compared = faithful.map(|(outcome, took)| Climb { rung: Rung::Faithful, at: at(), took, outcome });
-        climbs.extend(compared);
+        climbed.climbs.extend(compared);
+        climbed.chunks = chunks;
     }
-    climbs
+    climbed
 }
 
 /// The rung of files that were restored, which counts and decrypts all of them; they have no other.

@@ -52,7 +52,7 @@ pub(crate) async fn climb(
 }
 
 impl Setback {
-    fn into_outcome(self) -> ClimbOutcome {
+    pub(super) fn into_outcome(self) -> ClimbOutcome {
         match self {
             Self::Failed(why) => ClimbOutcome::Failed { why },
             Self::NotTried(why) => ClimbOutcome::NotTried { why },
@@ -61,10 +61,10 @@ impl Setback {
 }
 
 /// A proof that pushes live systems out of memory costs more than it is worth.
-fn must_fit(needed: u64, available: Option<u64>) -> Result<(), Setback> {
+pub(super) fn must_fit(needed: u64, available: Option<u64>) -> Result<(), Setback> {
     match available {
         Some(available) if available < needed + needed / 4 => Err(Setback::NotTried(format!(
-            "it took {} of memory where it came from, and {} are available here; a quarter more than that is asked for, so \
+            "it takes {} of memory, as where it came from, and {} are available here; a quarter more than that is asked for, so \
              that nothing else is pushed out",
             format_bytes(needed as f64),
             format_bytes(available as f64)
@@ -74,7 +74,7 @@ fn must_fit(needed: u64, available: Option<u64>) -> Result<(), Setback> {
 }
 
 /// Bytes of memory that the kernel could give without swapping.
-fn available() -> Option<u64> {
+pub(super) fn available() -> Option<u64> {
     let known = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = known.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)

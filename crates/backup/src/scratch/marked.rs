@@ -18,7 +18,7 @@ const PREFIX: &str = "groundskeeper-drill-";
 const MARKER: &str = ".groundskeeper-drill";
 const TITLE: &str = "a scratch place of groundskeeper; it is removed when its process is gone";
 /// The programs of scratch servers. One file is all programs of Redis, and Debian calls it by its second name.
-const SERVERS: [&str; 4] = ["postgres", "redis-server", "redis-check-rdb", "valkey-server"];
+const SERVERS: [&str; 5] = ["postgres", "redis-server", "redis-check-rdb", "valkey-server", "qdrant"];
 /// A marker is three short lines.
 const MARKER_BYTES: u64 = 1 << 10;
 /// How long a leftover server has to end, first by itself and then by force.

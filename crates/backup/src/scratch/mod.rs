@@ -7,7 +7,7 @@
 //! | `folder` | a restored data directory in one: its links checked, given to the user that Postgres runs as |
 //! | `wal` | whether replaying the WAL would leave the scratch place |
 //! | `config`, `server` | a Postgres on it that nobody but us reaches, and that reaches nobody |
-//! | `redis` | a Redis of the same kind |
+//! | `redis`, `qdrant` | a Redis and a Qdrant of the same kind |
 //!
 //! A drill can never touch live data, and each way in which it could has its own bolt. A scratch place is a new folder
 //! of ours outside of every live one. A server is started on a [`DataFolder`] only, and there is none without a scratch
@@ -19,6 +19,7 @@ mod config;
 mod folder;
 mod guard;
 mod marked;
+mod qdrant;
 mod redis;
 mod server;
 mod user;
@@ -29,6 +30,7 @@ pub use folder::{DataFolder, Replay, Until};
 pub use guard::Room;
 pub(crate) use guard::{DATA_DIRECTORY, keep_out_of};
 pub(crate) use marked::started as process_start;
+pub(crate) use qdrant::ScratchQdrant;
 pub(crate) use redis::ScratchRedis;
 pub(crate) use server::said;
 pub use server::{ScratchServer, Setback};

@@ -8,3 +8,4 @@ pub(crate) mod own;
 pub(crate) mod postgres;
 pub(crate) mod qdrant;
 pub(crate) mod redis;
+pub(crate) mod tie;

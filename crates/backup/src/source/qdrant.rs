@@ -6,6 +6,7 @@
 //! soon as it was downloaded, or could not be.
 
 use super::incoming::{Incoming, Message};
+use super::tie::{self, Since};
 use crate::error::{Error, Result};
 use crate::repository::{SetWriter, feed::Feed};
 use crate::vault::QdrantSource;
@@ -30,18 +31,20 @@ const DEADLINE: Duration = Duration::from_secs(30);
 const MAKING: Duration = Duration::from_hours(2);
 /// Each wait of a download.
 const SILENCE: Duration = Duration::from_mins(2);
-const ALIASES: &str = "aliases.json";
+/// What lies beside the collections.
+pub(crate) const ALIASES: &str = "aliases.json";
 const COLLECTION: &str = "collection.json";
 /// Where collections are in a part.
 pub(crate) const COLLECTIONS: &str = "collections";
 
-/// Stores the part of one Qdrant.
-pub(crate) fn add(writer: &mut SetWriter<'_>, source: &QdrantSource) -> Result<Part> {
+/// Stores the part of one Qdrant. `since` is from [`tie::begin`], asked before anything was copied.
+pub(crate) fn add(writer: &mut SetWriter<'_>, source: &QdrantSource, since: &Since) -> Result<Part> {
     let runtime = Handle::current();
     let name = source.name.clone();
     let nodes = runtime.block_on(nodes(source))?;
-    let copying = Copying { runtime, nodes, system: name.clone() };
-    let stored = writer.add(&name, |feed| copying.send(feed))?;
+    let copying = Copying { runtime: runtime.clone(), nodes, system: name.clone() };
+    let mut stored = writer.add(&name, |feed| copying.send(feed))?;
+    stored.told.tie = runtime.block_on(tie::end(source, since));
     Ok(Part { name, entries: stored.entries, bytes: stored.bytes, qdrant: Some(stored.told), ..Part::default() })
 }
 
@@ -104,6 +107,7 @@ impl Copying {
             not_covered: not_covered(&self.nodes),
             aliases: count as u64,
             collections,
+            tie: None,
         })
     }
 

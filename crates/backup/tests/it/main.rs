@@ -1,6 +1,7 @@
 //! Backups of real servers, in real repositories.
 
 mod configuration;
+mod consistent;
 mod faithful;
 mod faults;
 mod files;

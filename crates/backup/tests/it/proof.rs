@@ -67,7 +67,7 @@ impl Drill {
     /// Rung 4 alone, as if the manifest had nothing to say.
     async fn alive(&self) -> ClimbOutcome {
         let Alive { outcome, took, .. } =
-            proof::alive(&self.programs, &self.folder().await, &self.cluster, None, BUDGET).await;
+            proof::alive(&self.programs, &self.folder().await, proof::Expected::of(&self.cluster), BUDGET).await;
         assert!(took > 0.0);
         outcome
     }

@@ -102,7 +102,7 @@ fn settings(urls: &[&str], folder: &Path) -> Settings {
         postgres: Vec::new(),
         redis: Vec::new(),
         files: Vec::new(),
-        qdrant: vec![QdrantSource { name: "qdrant.main".into(), nodes }],
+        qdrant: vec![QdrantSource { name: "qdrant.main".into(), nodes, chunks: None }],
         scratch: folder.join("scratch"),
         leave_free: 0,
         programs: Vec::new(),

@@ -1,5 +1,6 @@
 //! What has to be known of each kind of part to restore it, Postgres apart.
 
+use super::Tie;
 use crate::quantity::format_count;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -104,6 +105,9 @@ pub struct Vectors {
     pub not_covered: Vec<String>,
     pub aliases: u64,
     pub collections: Vec<Collection>,
+    /// What ties the points to the chunks of a Postgres, when that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tie: Option<Tie>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -94,7 +94,7 @@ impl Set {
         Self {
             name: receipt.set.to_string(),
             made: present.moment(receipt.made),
-            ladder: Rung::ALL.into_iter().map(|rung| Step::new(receipt, rung, present)).collect(),
+            ladder: receipt.ladder().map(|rung| Step::new(receipt, rung, present)).collect(),
             what: format!(
                 "{}, {} at the source, {} added in {}",
                 if systems.is_empty() { "no system".to_owned() } else { systems.join(", ") },

@@ -242,6 +242,42 @@ fn problem(text: &str) -> String {
     "[qdrant.main]\nurl = \"http://a:6333\"",
     "groundskeeper.toml:1: [qdrant] is for backups only in this version, and there is no [backup]; add one, or remove this section"
 )]
+#[case::chunks_of_no_postgres(
+    "[backup]\nrepository = \"/b\"\nkey = \"k\"\n[qdrant.main]\nurl = \"http://a:6333\"\n[qdrant.main.chunks]\ndatabase = \"app\"\ncollection = \"docs\"\nlike = \"docrag\"",
+    "groundskeeper.toml:6: [qdrant.main.chunks] needs the Postgres with the chunks, and there is none; add a [postgres.main]"
+)]
+#[case::chunks_of_an_unknown_postgres(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey = \"k\"\n[qdrant.main]\nurl = \"http://a:6333\"\n[qdrant.main.chunks]\ndatabase = \"app\"\ncollection = \"docs\"\nlike = \"docrag\"\npostgres = \"mian\"",
+    "groundskeeper.toml:11: `postgres` in [qdrant.main.chunks]: there is no [postgres.mian]; did you mean `postgres.main`?"
+)]
+#[case::chunks_without_statements(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey = \"k\"\n[qdrant.main]\nurl = \"http://a:6333\"\n[qdrant.main.chunks]\ndatabase = \"app\"\ncollection = \"docs\"\n",
+    "groundskeeper.toml:8: [qdrant.main.chunks] needs `like = \"docrag\"`, or `ids` with a statement that gives the id of every chunk, such as ids = \"SELECT id FROM public.chunks\""
+)]
+#[case::chunks_with_two_kinds_of_statements(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey = \"k\"\n[qdrant.main]\nurl = \"http://a:6333\"\n[qdrant.main.chunks]\ndatabase = \"app\"\ncollection = \"docs\"\nlike = \"docrag\"\nids = \"SELECT 1\"",
+    "groundskeeper.toml:8: [qdrant.main.chunks] has both `like` and `ids`; keep one"
+)]
+#[case::chunks_of_an_unknown_service(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey = \"k\"\n[qdrant.main]\nurl = \"http://a:6333\"\n[qdrant.main.chunks]\ndatabase = \"app\"\ncollection = \"docs\"\nlike = \"dograg\"",
+    "groundskeeper.toml:11: `like` in [qdrant.main.chunks]: only `docrag` is known; write `ids` for another"
+)]
+#[case::chunks_with_half_an_outbox(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey = \"k\"\n[qdrant.main]\nurl = \"http://a:6333\"\n[qdrant.main.chunks]\ndatabase = \"app\"\ncollection = \"docs\"\nids = \"SELECT 1\"\nfollowed = \"SELECT 1\"",
+    "groundskeeper.toml:8: [qdrant.main.chunks] has a part of an outbox: `changes` and `followed` belong together, and `pruned` to them"
+)]
+#[case::chunks_with_all_changes_ever(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey = \"k\"\n[qdrant.main]\nurl = \"http://a:6333\"\n[qdrant.main.chunks]\ndatabase = \"app\"\ncollection = \"docs\"\nids = \"SELECT 1\"\nfollowed = \"SELECT 1\"\nchanges = \"SELECT 1, 2\"",
+    "groundskeeper.toml:8: `changes` in [qdrant.main.chunks] needs `$1`, the number after which entries are wanted, such as changes = \"SELECT seq, chunk_id FROM public.outbox WHERE seq > $1\""
+)]
+#[case::chunks_without_a_database(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey = \"k\"\n[qdrant.main]\nurl = \"http://a:6333\"\n[qdrant.main.chunks]\ncollection = \"docs\"\nlike = \"docrag\"",
+    "groundskeeper.toml:8: [qdrant.main.chunks] needs `database`, such as database = \"docrag\""
+)]
+#[case::chunks_in_a_system_that_is_left_out(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey = \"k\"\nsystems = [\"qdrant.main\"]\n[qdrant.main]\nurl = \"http://a:6333\"\n[qdrant.main.chunks]\ndatabase = \"app\"\ncollection = \"docs\"\nlike = \"docrag\"",
+    "groundskeeper.toml:3: `systems` in [backup] leaves out postgres.main, and the chunks of [qdrant.main] are in it; name it too, or remove [qdrant.main.chunks]"
+)]
 #[case::backup_of_no_system(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nsystems = []",
     "groundskeeper.toml:3: [backup] has an empty `systems`; leave it out to back up all that can be backed up"
@@ -447,6 +483,12 @@ fn backups_are_of_everything_that_can_be_backed_up_unless_some_are_named() {
     let qdrant = parse(qdrant).unwrap().backup.unwrap().qdrant;
     assert_eq!((qdrant[0].name.as_str(), qdrant[0].nodes[1].address()), ("qdrant.main", "http://two:6333"));
     assert!(!format!("{qdrant:?}").contains("hunter2"));
+    let chunks = "[postgres.main]\nurl = \"postgres://localhost/app\"\n[qdrant.main]\nurl = \"http://one:6333\"\n[qdrant.main.chunks]\n\
+                  database = \"app\"\ncollection = \"docs\"\nids = \"SELECT id FROM public.chunks;\"\n\
+                  [backup]\nrepository = \"/b\"\nkey = \"k\"";
+    let chunks = parse(chunks).unwrap().backup.unwrap().qdrant.remove(0).chunks.unwrap();
+    assert_eq!((chunks.postgres.as_str(), chunks.collection.as_str()), ("postgres.main", "docs"));
+    assert_eq!(chunks.statements.chunks, "SELECT id FROM public.chunks", "it becomes a part of another statement");
     let files =
         parse("[backup]\nrepository = \"/b\"\nkey = \"k\"\nfiles = [\"/srv/docs\"]\nother_filesystems = true").unwrap();
     let files = files.backup.unwrap().files;

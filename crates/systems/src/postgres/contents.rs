@@ -102,11 +102,11 @@ async fn session(endpoint: &Endpoint) -> Result<Session, String> {
     Ok(session)
 }
 
-fn client(session: &Session) -> Result<&Client, String> {
+pub(super) fn client(session: &Session) -> Result<&Client, String> {
     session.client().ok_or_else(|| "the session is closed".to_owned())
 }
 
-fn told(error: &Error) -> String {
+pub(super) fn told(error: &Error) -> String {
     error.as_db_error().map_or_else(|| error.to_string(), |answer| answer.message().to_owned())
 }
 

@@ -7,6 +7,7 @@
 //! | [`act`] | the changes that we can make |
 //! | [`walsender`] | base backups over the replication protocol |
 //! | [`configuration`] | the files of the configuration outside of the data directory, and the settings |
+//! | [`tie`] | the chunks of a database, to be compared with the points of a Qdrant |
 //! | [`facts`] | what a copy of a cluster must be given to start elsewhere |
 //! | [`grants`] | the SQL that gives our role what it needs, and no more |
 
@@ -17,6 +18,7 @@ pub mod contents;
 pub mod facts;
 pub mod grants;
 pub mod observe;
+pub mod tie;
 pub mod walsender;
 
 mod dsn;

@@ -89,8 +89,22 @@ impl Endpoint {
 
     /// Sends a request, and gives an answer that is no refusal; its body is still to be read.
     pub(super) async fn send(&self, method: Method, path: &[&str], within: Duration) -> Result<Response, Failure> {
-        let sending = self.client.request(method, self.url(path)).send();
-        let answer = tokio::time::timeout(within, sending).await.map_err(|_| timed_out(within, &self.address))?;
+        self.send_with(method, path, None, within).await
+    }
+
+    async fn send_with(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<&Value>,
+        within: Duration,
+    ) -> Result<Response, Failure> {
+        let mut request = self.client.request(method, self.url(path));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer =
+            tokio::time::timeout(within, request.send()).await.map_err(|_| timed_out(within, &self.address))?;
         let answer = answer.map_err(|error| self.failed(&error))?;
         let status = answer.status();
         if status.is_success() {
@@ -113,11 +127,22 @@ impl Endpoint {
 
     /// The `result` of Qdrant's JSON.
     pub(super) async fn ask(&self, method: Method, path: &[&str], within: Duration) -> Result<Value, Failure> {
+        self.ask_with(method, path, None, within).await
+    }
+
+    /// The same with a body.
+    pub(super) async fn ask_with(
+        &self,
+        method: Method,
+        path: &[&str],
+        body: Option<&Value>,
+        within: Duration,
+    ) -> Result<Value, Failure> {
         #[derive(Deserialize)]
         struct Answer {
             result: Value,
         }
-        let answer = self.send(method, path, within).await?;
+        let answer = self.send_with(method, path, body, within).await?;
         let read = tokio::time::timeout(within, answer.bytes()).await.map_err(|_| timed_out(within, &self.address))?;
         let body = read.map_err(|error| self.failed(&error))?;
         let answer: Answer = serde_json::from_slice(&body).map_err(|_| self.nonsense(path))?;

@@ -182,7 +182,7 @@ async fn a_tablespace_that_was_made_during_the_backup_is_not_replayed() {
     cluster.tablespaces.clear();
     cluster.stop = row.get::<_, &str>(1).parse().unwrap();
     let folder = DataFolder::take_over(&place, &data).await.unwrap();
-    let alive = proof::alive(&programs(cluster.major()), &folder, &cluster, None, BUDGET).await;
+    let alive = proof::alive(&programs(cluster.major()), &folder, proof::Expected::of(&cluster), BUDGET).await;
     assert_says(
         not_tried(&alive.outcome),
         &["a tablespace was made while the backup ran", "made_late", "another backup"],

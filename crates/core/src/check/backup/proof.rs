@@ -121,6 +121,11 @@ fn next_step(rung: Rung) -> &'static str {
             "groundskeeper backup run, then groundskeeper backup drill: if the new set fails too, the database itself may \
              be damaged (pg_amcheck --all on the server); if not, only that set was"
         }
+        Rung::Consistent => {
+            "after a restore of this set have the points made anew from the chunks (Doc-RAG: docrag reindex); groundskeeper \
+             backup run, then groundskeeper backup drill, and if the new set fails too, the live index differs from its \
+             database as well"
+        }
         Rung::Faithful => {
             "do not restore from this set: its tables hold something else than they did when it was made; groundskeeper \
              backup run, then groundskeeper backup drill, and if the new set fails too, look at the disks of both machines"

@@ -176,7 +176,7 @@ fn glance(out: &mut String, view: &BackupView, now: Timestamp, zone: &TimeZone, 
         line(out, &format!("{} {} {made}", paint.bold("Newest set:"), newest.set));
         let sizes = format!("{} at the source, {} added", bytes(newest.bytes()), bytes(newest.added));
         line(out, &format!("  {}; {sizes} in {}", systems(newest), format_seconds(newest.took)));
-        for rung in Rung::ALL {
+        for rung in newest.ladder() {
             line(out, &format!("  {}", rung_line(newest, rung, zone, paint)));
         }
     }

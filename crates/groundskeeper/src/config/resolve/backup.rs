@@ -1,5 +1,6 @@
 //! `[backup]`: where sets go, what opens the repository, what goes into a set, where it is proven.
 
+mod chunks;
 mod files;
 mod qdrant;
 mod sources;
@@ -36,7 +37,7 @@ pub(super) fn system(settings: backup::Settings, keep: &KeepSettings) -> SystemS
 
 /// `so_far` has the systems and the state folder.
 pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::Settings> {
-    let qdrant = qdrant::all(top);
+    let qdrant = qdrant::all(top, so_far);
     let section = top.section("backup")?;
     let place = storage::place(&section);
     let key = key(&section);

@@ -1,5 +1,7 @@
 //! `[qdrant.NAME]`: what backups need of a Qdrant. Nothing watches it in this version.
 
+use super::chunks;
+use crate::config::Settings;
 use crate::config::raw::{At, Section};
 use crate::config::secrets::plain;
 use groundskeeper_backup::vault::QdrantSource;
@@ -8,7 +10,7 @@ use secrecy::SecretString;
 
 const EXAMPLE: &str = "http://localhost:6333";
 
-pub(super) fn all(top: &Section<'_>) -> Vec<QdrantSource> {
+pub(super) fn all(top: &Section<'_>, so_far: &Settings) -> Vec<QdrantSource> {
     if top.has("qdrant")
         && !top.has("backup")
         && let Some(section) = top.section("qdrant")
@@ -19,10 +21,10 @@ pub(super) fn all(top: &Section<'_>) -> Vec<QdrantSource> {
         return Vec::new();
     }
     let sections = top.named_sections("qdrant", "main").into_iter();
-    sections.filter_map(|(name, section)| source(&name, section)).collect()
+    sections.filter_map(|(name, section)| source(&name, section, so_far)).collect()
 }
 
-fn source(name: &str, section: Section<'_>) -> Option<QdrantSource> {
+fn source(name: &str, section: Section<'_>, so_far: &Settings) -> Option<QdrantSource> {
     let one = section.secret("url");
     let many = section.texts("urls");
     let key = section.secret("api_key").map(|key| SecretString::from(key.value));
@@ -54,8 +56,9 @@ fn source(name: &str, section: Section<'_>) -> Option<QdrantSource> {
             .ok()
     };
     let nodes = nodes.map(|(field, urls)| urls.iter().filter_map(|url| open(field, url)).collect());
+    let chunks = chunks::of(&section, so_far);
     section.finish();
-    Some(QdrantSource { name: format!("qdrant.{name}"), nodes: nodes? })
+    Some(QdrantSource { name: format!("qdrant.{name}"), nodes: nodes?, chunks })
 }
 
 /// `ca_file`: PEM of private authorities, trusted besides those of the machine.

@@ -65,6 +65,20 @@ pub(super) fn all(top: &Section<'_>, section: &Section<'_>, so_far: &Settings, q
         }
     }
     sources.keep(&names.into_iter().map(|name| name.value).collect::<Vec<_>>());
+    // What is not in the set cannot be compared with what is.
+    for source in &sources.qdrant {
+        let tied = source.chunks.as_ref().map(|chunks| &chunks.postgres);
+        if let Some(left_out) = tied.filter(|tied| !sources.postgres.iter().any(|one| one.system.to_string() == **tied))
+        {
+            let message = format!(
+                "`systems`{} leaves out {left_out}, and the chunks of [{}] are in it; name it too, or remove [{}.chunks]",
+                section.place(),
+                source.name,
+                source.name
+            );
+            section.problem(section.at, message);
+        }
+    }
     sources
 }
 
