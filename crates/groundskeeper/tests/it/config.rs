@@ -248,7 +248,7 @@ fn problem(text: &str) -> String {
 )]
 #[case::chunks_of_an_unknown_postgres(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey = \"k\"\n[qdrant.main]\nurl = \"http://a:6333\"\n[qdrant.main.chunks]\ndatabase = \"app\"\ncollection = \"docs\"\nlike = \"docrag\"\npostgres = \"mian\"",
-    "groundskeeper.toml:11: `postgres` in [qdrant.main.chunks]: there is no [postgres.mian]; did you mean `postgres.main`?"
+    "groundskeeper.toml:12: `postgres` in [qdrant.main.chunks]: there is no [postgres.mian]; did you mean `postgres.main`?"
 )]
 #[case::chunks_without_statements(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey = \"k\"\n[qdrant.main]\nurl = \"http://a:6333\"\n[qdrant.main.chunks]\ndatabase = \"app\"\ncollection = \"docs\"\n",

@@ -212,7 +212,7 @@ fn wal(stream: &WalStream, now: Timestamp, zone: &TimeZone) -> String {
 fn rung_line(receipt: &Receipt, rung: Rung, zone: &TimeZone, paint: Paint) -> String {
     let last = receipt.climbs.iter().rev().find(|climb| climb.rung == rung);
     last.map_or_else(
-        || paint.dim(&format!("– {} {rung:<8}  not tried yet", rung.number())),
+        || paint.dim(&format!("– {} {rung:<10}  not tried yet", rung.number())),
         |climb| climb_line(climb, zone, paint),
     )
 }
@@ -231,7 +231,7 @@ fn climb_line(climb: &Climb, zone: &TimeZone, paint: Paint) -> String {
         ClimbOutcome::NotTried { why } => (paint.bold("?"), format!("could not be tried: {why}")),
     };
     let when = format!("{}, {}", at(climb.at, zone), format_seconds(climb.took));
-    format!("{mark} {} {:<8}  {}  {said}", climb.rung.number(), climb.rung, paint.dim(&when))
+    format!("{mark} {} {:<10}  {}  {said}", climb.rung.number(), climb.rung, paint.dim(&when))
 }
 
 pub(super) fn tried(view: &BackupTryView, zone: &TimeZone, paint: Paint) -> String {

@@ -46,7 +46,7 @@ fn the_list_says_first_what_is_wrong() {
 SET                        MADE (Europe/Berlin)  AGE        SYSTEMS                                  SIZE   ADDED   PROVEN
 20261123T000000Z-00000001  2026-11-23 01:00      8 h 3 min  postgres.main, without postgres.reports  2 GiB  35 MiB  not yet
 20261122T000000Z-00000002  2026-11-22 01:00      1 d 8 h    postgres.main                            2 GiB  35 MiB  1 stored; 2 intact failed
-20261121T000000Z-00000003  2026-11-21 01:00      2 d 8 h    postgres.main                            2 GiB  35 MiB  5 faithful
+20261121T000000Z-00000003  2026-11-21 01:00      2 d 8 h    postgres.main                            2 GiB  35 MiB  6 consistent
 
 3 sets in /backups, 105 MiB added in all
 "
@@ -63,14 +63,14 @@ fn a_try_is_told_rung_by_rung_with_the_measured_time() {
         tried(&view, &berlin(), Paint::none()),
         "\
 20261121T000000Z-00000003 made 2026-11-21 01:00: postgres.main
-  ✓ 3 restored  2026-11-22 22:00, 20 s  all 1,234 files
-  ✓ 4 alive     2026-11-22 22:00, 20 s  all 1,234 files
-This set is proven up to rung 5 (faithful). From the start of the restore to the first answer: 40 s.
+  ✓ 3 restored    2026-11-22 22:00, 20 s  all 1,234 files
+  ✓ 4 alive       2026-11-22 22:00, 20 s  all 1,234 files
+This set is proven up to rung 6 (consistent). From the start of the restore to the first answer: 40 s.
 "
     );
     let view = BackupTryView { receipt: sets[1].clone(), tried: vec![sets[1].climbs[1].clone()] };
     let said = tried(&view, &berlin(), Paint::none());
-    assert!(said.contains("✗ 2 intact    2026-11-22 22:00, 20 s  failed: 1 of 40 packs is damaged"), "{said}");
+    assert!(said.contains("✗ 2 intact      2026-11-22 22:00, 20 s  failed: 1 of 40 packs is damaged"), "{said}");
     assert!(said.ends_with("This set is proven up to rung 1 (stored).\n"), "{said}");
 }
 
@@ -125,11 +125,11 @@ fn the_newest_set_is_shown_with_every_rung() {
 Repository: /backups
 Newest set: 20261123T000000Z-00000001 made 2026-11-23 01:00 (8 h ago)
   postgres.main; 2 GiB at the source, 35 MiB added in 12.5 s
-  ✓ 1 stored    2026-11-22 22:00, 20 s  all 1,234 files
-  – 2 intact    not tried yet
-  ? 3 restored  2026-11-22 22:00, 20 s  could not be tried: no room
-  – 4 alive     not tried yet
-  – 5 faithful  not tried yet
+  ✓ 1 stored      2026-11-22 22:00, 20 s  all 1,234 files
+  – 2 intact      not tried yet
+  ? 3 restored    2026-11-22 22:00, 20 s  could not be tried: no room
+  – 4 alive       not tried yet
+  – 5 faithful    not tried yet
 Shown to restore: never yet
 "
     );
