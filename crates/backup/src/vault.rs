@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::place::Place;
 use crate::progress::Progress;
 use crate::prune::Retention;
-use crate::repository::{Lock, Repository, StoredSet, glance};
+use crate::repository::{Lock, Repository, StoredSet, Unlocked, glance};
 use crate::restore::Order;
 use crate::wal;
 use crate::wal::seal::Seal;
@@ -15,7 +15,7 @@ use groundskeeper_systems::postgres::Endpoint;
 use jiff::Timestamp;
 use secrecy::SecretString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use crate::key::KeySource;
@@ -138,11 +138,18 @@ pub struct Vault {
     settings: Arc<Settings>,
     retention: Arc<Retention>,
     progress: Progress,
+    /// What the key has opened last.
+    unlocked: Arc<Mutex<Option<Unlocked>>>,
 }
 
 impl Vault {
     pub fn new(settings: Settings) -> Self {
-        Self { settings: Arc::new(settings), retention: Arc::default(), progress: Progress::default() }
+        Self {
+            settings: Arc::new(settings),
+            retention: Arc::default(),
+            progress: Progress::default(),
+            unlocked: Arc::default(),
+        }
     }
 
     /// How far the work on the repository is that this vault, or a clone of it, does.
@@ -179,8 +186,15 @@ impl Vault {
         &self,
         work: impl FnOnce(&Settings, &Arc<Repository>) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let progress = self.progress.clone();
-        self.blocking(|settings| work(settings, &Arc::new(open(settings)?.watched(progress)))).await
+        let (progress, unlocked) = (self.progress.clone(), Arc::clone(&self.unlocked));
+        self.blocking(move |settings| {
+            let key = settings.key.read()?;
+            let before = unlocked.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let repository = Repository::open_again(&settings.place, &key, before)?;
+            *unlocked.lock().unwrap_or_else(PoisonError::into_inner) = repository.unlocked(&key);
+            work(settings, &Arc::new(repository.watched(progress)))
+        })
+        .await
     }
 
     /// Makes the repository. One that is already there, and opens with our key, is left as it is: then false.
@@ -213,26 +227,7 @@ impl Vault {
     /// Every set in the repository, newest first. A set whose receipt is lost has one without climbs; one whose snapshot is
     /// damaged, and cannot be restored, has failed the first rung.
     pub async fn receipts(&self) -> Result<Vec<Receipt>> {
-        self.opened(|_, repository| {
-            let sets = repository.sets()?;
-            let mut receipts: Vec<Receipt> = sets.iter().map(|set| receipt(repository, set)).collect::<Result<_>>()?;
-            for (lost, why) in repository.lost()? {
-                let Some(mut theirs) = repository.receipt(&lost)? else { continue };
-                if theirs.failed().all(|(rung, _)| rung != Rung::Stored) {
-                    let at = theirs.made;
-                    theirs.climbs.push(Climb {
-                        rung: Rung::Stored,
-                        at,
-                        took: 0.0,
-                        outcome: ClimbOutcome::Failed { why },
-                    });
-                }
-                receipts.push(theirs);
-            }
-            receipts.sort_by(|one, other| other.set.cmp(&one.set));
-            Ok(receipts)
-        })
-        .await
+        self.opened(|_, repository| receipts(repository)).await
     }
 
     /// Rungs 1 and 2 of a set (the newest without a name); reads back only packs that were not yet verified.
@@ -304,8 +299,8 @@ impl Vault {
 
     /// Writes it beside the sets, for whoever finds them.
     pub async fn keep_plan(&self, now: Timestamp) -> Result<()> {
-        let text = self.recovery_plan(now).await?;
-        self.opened(move |_, repository| repository.keep_plan(text)).await
+        self.opened(move |settings, repository| repository.keep_plan(plan::plan(settings, &receipts(repository)?, now)))
+            .await
     }
 
     /// Reads the key and opens the repository with it. Writes nothing.
@@ -357,8 +352,19 @@ impl Vault {
     }
 }
 
-fn open(settings: &Settings) -> Result<Repository> {
-    Repository::open(&settings.place, &settings.key.read()?)
+fn receipts(repository: &Repository) -> Result<Vec<Receipt>> {
+    let sets = repository.sets()?;
+    let mut receipts: Vec<Receipt> = sets.iter().map(|set| receipt(repository, set)).collect::<Result<_>>()?;
+    for (lost, why) in repository.lost()? {
+        let Some(mut theirs) = repository.receipt(&lost)? else { continue };
+        if theirs.failed().all(|(rung, _)| rung != Rung::Stored) {
+            let at = theirs.made;
+            theirs.climbs.push(Climb { rung: Rung::Stored, at, took: 0.0, outcome: ClimbOutcome::Failed { why } });
+        }
+        receipts.push(theirs);
+    }
+    receipts.sort_by(|one, other| other.set.cmp(&one.set));
+    Ok(receipts)
 }
 
 /// Climbs the rungs below a drill when nobody has tried them.

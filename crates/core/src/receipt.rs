@@ -6,7 +6,7 @@ mod contents;
 mod parts;
 mod tie;
 
-pub use contents::{Contents, DatabaseContents, Fingerprints, Moment, TableContents};
+pub use contents::{Contents, DatabaseContents, Fingerprints, Hashed, Moment, TableContents};
 pub use parts::{Collection, Configuration, FileTree, Keyspace, Named, SnapshotFile, Vectors};
 pub use tie::{Meanwhile, Outbox, Statements, Tie};
 

@@ -40,12 +40,21 @@ impl Compared {
         prepare(&client).await?;
         for (done, table) in database.tables.iter().enumerate() {
             let left = until.saturating_duration_since(Instant::now());
-            let found = match fingerprint(&client, &table.name, table.sample, left).await {
+            let found = match fingerprint(&client, &table.name, table.hashed, table.sample, left).await {
                 Ok(found) => found,
                 Err(Unread::Late) => {
                     let rest = database.tables.len() - done;
                     self.not_covered.push(format!("database {name}: no time was left for {rest} tables"));
                     return Ok(());
+                }
+                // It had no row to be hashed then, and has one now.
+                Err(Unread::NotHashed) if table.rows == 0 => {
+                    self.differ.push(format!("{name}: {} has rows and had none", table.name));
+                    continue;
+                }
+                Err(Unread::NotHashed) => {
+                    self.not_covered.push(format!("{name}: {}: there is no hash function for it here", table.name));
+                    continue;
                 }
                 Err(Unread::Refused(why)) => {
                     self.differ.push(format!("{name}: {}: {why}", table.name));
@@ -94,10 +103,16 @@ impl Compared {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use groundskeeper_core::receipt::{Lsn, Moment, TableContents};
+    use groundskeeper_core::receipt::{Hashed, Lsn, Moment, TableContents};
 
     fn contents(tables: usize) -> Contents {
-        let table = TableContents { name: "public.a".into(), rows: 2, fingerprint: "7".into(), sample: None };
+        let table = TableContents {
+            name: "public.a".into(),
+            rows: 2,
+            fingerprint: "7".into(),
+            hashed: Hashed::Record,
+            sample: None,
+        };
         let database = DatabaseContents { name: "docrag".into(), tables: vec![table; tables] };
         Contents { at: Lsn(0x300_0028), moment: Moment::Quiet, databases: vec![database], not_covered: Vec::new() }
     }

@@ -47,11 +47,25 @@ pub struct TableContents {
     /// With its schema, quoted as SQL wants it.
     pub name: String,
     pub rows: u64,
-    /// The sum of the 64-bit hashes of all rows as text (`hashtextextended`), in any order.
+    /// The sum of the 64-bit hashes of all rows, in any order.
     pub fingerprint: String,
+    /// What is hashed of a row.
+    #[serde(default)]
+    pub hashed: Hashed,
     /// Of a large table only so many per cent of its pages were read: the same in every copy (`TABLESAMPLE SYSTEM`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<f64>,
+}
+
+/// How a row is hashed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hashed {
+    /// Its text (`hashtextextended`): every type has one, and making it takes long.
+    #[default]
+    Text,
+    /// Its values, by the hash functions of their types (`hash_record_extended`, from Postgres 14 on): where all have one.
+    Record,
 }
 
 impl Contents {

@@ -10,13 +10,14 @@
 //! before something.
 
 use super::client::{APPLICATION_NAME, Endpoint, Session};
-use groundskeeper_core::receipt::{Contents, DatabaseContents, Lsn, Moment, TableContents};
+use groundskeeper_core::receipt::{Contents, DatabaseContents, Hashed, Lsn, Moment, TableContents};
 use std::time::{Duration, Instant};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
-/// Bytes of a table, TOAST included, that are read at most; of a larger one a sample.
-const WHOLE: f64 = 256.0 * 1024.0 * 1024.0;
+/// Bytes of a table, TOAST included, that are read at most; of a larger one a sample. That every byte came back is shown by
+/// the rungs below: this one is about rows, and the live server pays for it each night.
+const WHOLE: f64 = 64.0 * 1024.0 * 1024.0;
 /// Tables that are looked at in all. Each is a line of the receipt.
 const MOST_TABLES: usize = 5_000;
 /// Databases, each with a session of its own.
@@ -333,9 +334,12 @@ impl Reading<'_> {
                 miss("no time was left for".to_owned(), &name);
             } else {
                 let sample = (bytes > WHOLE).then(|| (WHOLE / bytes * 10_000.0).ceil() / 100.0);
-                match fingerprint(client, &name, sample, left).await {
-                    Ok((rows, fingerprint)) => tables.push(TableContents { name, rows, fingerprint, sample }),
+                match first_fingerprint(client, &name, sample, left).await {
+                    Ok((rows, fingerprint, hashed)) => {
+                        tables.push(TableContents { name, rows, fingerprint, hashed, sample });
+                    }
                     Err(Unread::Late) => miss("no time was left for".to_owned(), &name),
+                    Err(Unread::NotHashed) => miss("no hash function is there for".to_owned(), &name),
                     Err(Unread::Refused(why)) => miss(format!("{why}:"), &name),
                 }
             }
@@ -358,7 +362,23 @@ fn few(names: &[String]) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unread {
     Late,
+    /// Some column has a type without a hash function, or the server is too old to hash records.
+    NotHashed,
     Refused(String),
+}
+
+/// The fast way where it can be had.
+async fn first_fingerprint(
+    client: &Client,
+    table: &str,
+    sample: Option<f64>,
+    within: Duration,
+) -> Result<(u64, String, Hashed), Unread> {
+    let (hashed, read) = match fingerprint(client, table, Hashed::Record, sample, within).await {
+        Err(Unread::NotHashed) => (Hashed::Text, fingerprint(client, table, Hashed::Text, sample, within).await),
+        read => (Hashed::Record, read),
+    };
+    read.map(|(rows, fingerprint)| (rows, fingerprint, hashed))
 }
 
 /// Rows and fingerprint of a table, by the snapshot of the transaction that is open, if one is. The session must have
@@ -366,18 +386,22 @@ pub enum Unread {
 pub async fn fingerprint(
     client: &Client,
     table: &str,
+    hashed: Hashed,
     sample: Option<f64>,
     within: Duration,
 ) -> Result<(u64, String), Unread> {
     let refused = |error: Error| match error.code() {
         Some(&SqlState::QUERY_CANCELED) => Unread::Late,
+        Some(&SqlState::UNDEFINED_FUNCTION) if hashed == Hashed::Record => Unread::NotHashed,
         _ => Unread::Refused(told(&error)),
     };
     let sample = sample.map_or_else(String::new, |part| format!(" TABLESAMPLE SYSTEM ({part}) REPEATABLE (1)"));
+    let hash = match hashed {
+        Hashed::Record => "pg_catalog.hash_record_extended(held.*, 0)",
+        Hashed::Text => "pg_catalog.hashtextextended((held.*)::text COLLATE \"C\", 0)",
+    };
     let sql = format!(
-        "SELECT pg_catalog.count(*), \
-         coalesce(pg_catalog.sum(pg_catalog.hashtextextended((held.*)::text COLLATE \"C\", 0)), 0)::text \
-         FROM ONLY {table} AS held{sample}"
+        "SELECT pg_catalog.count(*), coalesce(pg_catalog.sum({hash}), 0)::text FROM ONLY {table} AS held{sample}"
     );
     // An error ends a transaction, and with it the snapshot that the tables after this one need.
     let keep = |sql: &'static str| async move { client.batch_execute(sql).await.map_err(refused) };

@@ -1,8 +1,8 @@
 //! What tables hold at one position of the WAL.
 
 use super::{endpoint, role};
-use groundskeeper_core::receipt::{Contents, Moment, TableContents};
-use groundskeeper_systems::postgres::contents::{fingerprint, hold, prepare};
+use groundskeeper_core::receipt::{Contents, Hashed, Moment, TableContents};
+use groundskeeper_systems::postgres::contents::{Unread, fingerprint, hold, prepare};
 use groundskeeper_systems::postgres::grants::{Wish, grants};
 use groundskeeper_testing::PostgresServer;
 use std::time::Duration;
@@ -36,6 +36,8 @@ async fn the_same_content_has_the_same_fingerprint_in_any_order_and_another_one_
     let admin = server.client().await;
     let filled = "CREATE TABLE docs (id int, body text, vector real[], at timestamptz);
          INSERT INTO docs SELECT n, md5(n::text), ARRAY[n / 3.0, 0.1]::real[], to_timestamp(n) FROM generate_series(1, 500) n;
+         CREATE TABLE notes (id int, what json);
+         INSERT INTO notes SELECT n, json_build_object('n', n) FROM generate_series(1, 9) n;
          CREATE SCHEMA \"Odd name\"; CREATE TABLE \"Odd name\".\"a\"\"b\" (held int); CREATE UNLOGGED TABLE gone (id int);
          CREATE DATABASE other";
     for statement in filled.split(';') {
@@ -64,8 +66,15 @@ async fn the_same_content_has_the_same_fingerprint_in_any_order_and_another_one_
         .await
         .unwrap();
     prepare(&other).await.unwrap();
-    let again = fingerprint(&other, "public.docs", None, BUDGET).await.unwrap();
-    assert_eq!(again, (500, of(&first)));
+    // Where a type has no hash function, as `json` has none, its text has one.
+    for (name, hashed) in [("public.docs", Hashed::Record), ("public.notes", Hashed::Text)] {
+        let before = table(&first, name).unwrap();
+        assert_eq!(before.hashed, hashed, "{name}");
+        let again = fingerprint(&other, name, hashed, None, BUDGET).await.unwrap();
+        assert_eq!(again, (before.rows, before.fingerprint.clone()), "{name}");
+    }
+    let as_record = fingerprint(&other, "public.notes", Hashed::Record, None, BUDGET).await;
+    assert_eq!(as_record, Err(Unread::NotHashed));
 }
 
 #[tokio::test]
@@ -138,9 +147,9 @@ async fn of_a_large_table_the_same_pages_are_read_again() {
         .await
         .unwrap();
     prepare(&admin).await.unwrap();
-    let once = fingerprint(&admin, "public.large", Some(10.0), BUDGET).await.unwrap();
+    let once = fingerprint(&admin, "public.large", Hashed::Record, Some(10.0), BUDGET).await.unwrap();
     let other = server.client().await;
     prepare(&other).await.unwrap();
-    assert_eq!(fingerprint(&other, "public.large", Some(10.0), BUDGET).await.unwrap(), once);
+    assert_eq!(fingerprint(&other, "public.large", Hashed::Record, Some(10.0), BUDGET).await.unwrap(), once);
     assert!(once.0 > 0 && once.0 < 20_000, "{once:?}");
 }
