@@ -4,9 +4,11 @@
 
 mod contents;
 mod parts;
+mod recovery;
 
 pub use contents::{Contents, DatabaseContents, Fingerprints, Moment, TableContents};
 pub use parts::{Collection, Configuration, FileTree, Keyspace, Named, SnapshotFile, Vectors};
+pub use recovery::Recovery;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
