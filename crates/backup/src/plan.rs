@@ -3,6 +3,8 @@
 //!
 //! A test follows the second way word by word: what stands in the blocks marked `sh` has to work as it stands.
 
+mod wal;
+
 use crate::key::KeySource;
 use crate::place::Place;
 use crate::source::configuration::CONFIGURATION;
@@ -11,16 +13,19 @@ use crate::vault::Settings;
 use groundskeeper_core::quantity::{format_bytes, format_seconds};
 use groundskeeper_core::receipt::{Cluster, Configuration, Keyspace, Part, Receipt, Rung, Vectors};
 use jiff::Timestamp;
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
+use wal::Replay;
 
 /// Where the commands of the plan restore to.
 pub const INTO: &str = "/srv/restored";
 /// The port that a restored Postgres answers on, the first one of several.
 pub const PORT: u16 = 5433;
 
-/// Writes the plan. `receipts` are those of all sets, the newest first.
-pub fn plan(settings: &Settings, receipts: &[Receipt], now: Timestamp) -> String {
-    let plan = Plan { settings, receipts, chosen: chosen(receipts), now };
+/// Writes the plan. `receipts` are those of all sets, the newest first; `streamed` are the clusters whose WAL is in the
+/// repository, by system identifier, with the bytes of a segment.
+pub fn plan(settings: &Settings, receipts: &[Receipt], streamed: &BTreeMap<String, u64>, now: Timestamp) -> String {
+    let plan = Plan { settings, receipts, streamed, chosen: chosen(receipts), now };
     plan.to_string()
 }
 
@@ -33,6 +38,7 @@ fn chosen(receipts: &[Receipt]) -> Option<&Receipt> {
 struct Plan<'a> {
     settings: &'a Settings,
     receipts: &'a [Receipt],
+    streamed: &'a BTreeMap<String, u64>,
     chosen: Option<&'a Receipt>,
     now: Timestamp,
 }
@@ -58,6 +64,7 @@ impl fmt::Display for Plan<'_> {
             );
         };
         self.sets(f, set)?;
+        self.wal(f, set)?;
         Self::parts(f, set)?;
         self.with_us(f, set)?;
         self.without_us(f, set)
@@ -89,6 +96,26 @@ impl Plan<'_> {
         }
     }
 
+    /// The way from a part of the set to a later time; None where no WAL leads there.
+    fn replay<'p>(&'p self, part: &'p Part) -> Option<Replay<'p>> {
+        let system_identifier = &part.postgres.as_ref()?.system_identifier;
+        let segment = *self.streamed.get(system_identifier)?;
+        Some(Replay { place: &self.settings.place, part: &part.name, system_identifier, segment })
+    }
+
+    fn wal(&self, f: &mut fmt::Formatter<'_>, set: &Receipt) -> fmt::Result {
+        for replay in set.parts.iter().filter_map(|part| self.replay(part)) {
+            writeln!(
+                f,
+                "- The WAL of `{}`, with what was committed between and after the sets: `{}` in the repository, as zstd in \
+                 the format of [age](https://age-encryption.org). What opens it is in each set since it began.",
+                replay.part,
+                replay.cluster()
+            )?;
+        }
+        Ok(())
+    }
+
     fn parts(f: &mut fmt::Formatter<'_>, set: &Receipt) -> fmt::Result {
         writeln!(f, "\nIn the set `{}`:\n\n| folder | what it is | size |\n|---|---|---|", set.set)?;
         for part in &set.parts {
@@ -109,15 +136,24 @@ impl Plan<'_> {
              It says what it will do, does it, and then says each next step with its command. Without `--set` it takes the \
              newest set. Nothing that exists is overwritten.",
             set.set
-        )
+        )?;
+        if set.parts.iter().any(|part| self.replay(part).is_some()) {
+            writeln!(
+                f,
+                "\n`--to-latest` goes on from there to the last that was committed, `--to-time '2026-11-22 14:05'` to that time; \
+                 without `--set` from the newest set before it."
+            )?;
+        }
+        Ok(())
     }
 
     fn without_us(&self, f: &mut fmt::Formatter<'_>, set: &Receipt) -> fmt::Result {
         writeln!(
             f,
-            "\n## Without Groundskeeper\n\nAs root, in one shell, from top to bottom. Nothing here touches a server that runs.\n"
+            "\n## Without Groundskeeper\n\nAs root, in one bash, from top to bottom. Nothing here touches a server that runs.\n"
         )?;
-        writeln!(f, "1. The programs: restic 0.14 or newer{}.\n", programs(set))?;
+        let opening = if set.parts.iter().any(|part| self.replay(part).is_some()) { ", age and zstd" } else { "" };
+        writeln!(f, "1. The programs: restic 0.14 or newer{}{opening}.\n", programs(set))?;
         writeln!(
             f,
             "2. The repository, the key, and an empty folder on a disk with {} free.\n\n   ```sh\n   {}\n   {}\n   \
@@ -138,7 +174,7 @@ impl Plan<'_> {
             let steps = match part {
                 Part { postgres: Some(cluster), .. } => {
                     port += 1;
-                    postgres(&part.name, cluster, part.configuration.as_ref(), port - 1)
+                    postgres(part, cluster, self.replay(part).as_ref(), port - 1)
                 }
                 Part { redis: Some(keyspace), .. } => redis(&part.name, keyspace),
                 Part { qdrant: Some(vectors), .. } => qdrant(&part.name, vectors),
@@ -225,7 +261,8 @@ fn programs(set: &Receipt) -> String {
     [String::new()].into_iter().chain(needed).collect::<Vec<_>>().join(", ")
 }
 
-fn postgres(name: &str, cluster: &Cluster, configuration: Option<&Configuration>, port: u16) -> String {
+fn postgres(part: &Part, cluster: &Cluster, replay: Option<&Replay<'_>>, port: u16) -> String {
+    let (name, configuration) = (&part.name, part.configuration.as_ref());
     let (major, folder) = (cluster.major(), format!("{INTO}/{name}"));
     let data = format!("{folder}/{DATA}");
     let mut out = format!(
@@ -250,13 +287,19 @@ fn postgres(name: &str, cluster: &Cluster, configuration: Option<&Configuration>
          {ignored} {data}\n   ```\n"
     );
     out.push_str(&configured(&folder, &data, configuration));
+    out.extend(replay.map(|replay| replay.steps(&data)));
     let _ = write!(
         out,
         "\n   Look at `{data}/postgresql.conf` and `postgresql.auto.conf` for paths and an `archive_command` that must not run \
          here. Then start it on another port. It replays its WAL and is consistent.\n\n   ```sh\n   \
          runuser -u postgres -- \"$(command -v pg_ctl)\" -D {data} -o '-p {port} -k /tmp' -l {folder}/server.log -w -t 3600 \
-         start\n   runuser -u postgres -- psql -h /tmp -p {port} -d postgres -l\n   ```\n\n   When it is what you want, stop it \
-         (`pg_ctl -D {data} stop`) and put it where your server expects its data.\n"
+         start\n   ```\n"
+    );
+    out.extend(replay.map(|_| wal::wait(&folder, &data, port)));
+    let _ = write!(
+        out,
+        "\n   Look at it.\n\n   ```sh\n   runuser -u postgres -- psql -h /tmp -p {port} -d postgres -l\n   ```\n\n   When it is \
+         what you want, stop it (`pg_ctl -D {data} stop`) and put it where your server expects its data.\n"
     );
     out
 }

@@ -294,7 +294,8 @@ impl Vault {
 
     /// The [recovery plan](crate::plan) of this installation, as Markdown.
     pub async fn recovery_plan(&self, now: Timestamp) -> Result<String> {
-        Ok(plan::plan(&self.settings, &self.receipts().await?, now))
+        let receipts = self.receipts().await?;
+        Ok(plan::plan(&self.settings, &receipts, &self.streamed(&receipts).await?, now))
     }
 
     /// Writes it beside the sets, for whoever finds them.

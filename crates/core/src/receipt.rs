@@ -4,10 +4,12 @@
 
 mod contents;
 mod parts;
+mod recovery;
 mod tie;
 
 pub use contents::{Contents, DatabaseContents, Fingerprints, Hashed, Moment, TableContents};
 pub use parts::{Collection, Configuration, FileTree, Keyspace, Named, SnapshotFile, Vectors};
+pub use recovery::Recovery;
 pub use tie::{Meanwhile, Outbox, Statements, Tie};
 
 use jiff::Timestamp;

@@ -82,6 +82,14 @@ impl Place {
         }
     }
 
+    /// How the object store is reached, where it is one.
+    pub(crate) fn storage(&self) -> Option<&Storage> {
+        match &self.at {
+            At::Folder(_) => None,
+            At::Bucket(bucket) => Some(&bucket.storage),
+        }
+    }
+
     pub fn traffic(&self) -> Traffic {
         self.limiter.traffic()
     }

@@ -10,6 +10,7 @@ use crate::{drill, restore};
 use groundskeeper_core::observation::WalGap;
 use groundskeeper_core::receipt::{Receipt, SetId};
 use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
@@ -61,6 +62,22 @@ impl Vault {
             let known = receipt(repository, &repository.set(Some(&set))?)?;
             let ours = known.parts.iter().filter(|part| only.as_ref().is_none_or(|only| *only == part.name));
             ours.filter_map(|part| part.postgres.as_ref()).map(|cluster| room(repository, cluster, target)).sum()
+        })
+        .await
+    }
+
+    /// By their system identifiers, the clusters of these sets whose WAL is in the repository, with the bytes of a segment.
+    pub(crate) async fn streamed(&self, receipts: &[Receipt]) -> Result<BTreeMap<String, u64>> {
+        let clusters = receipts.iter().flat_map(|receipt| &receipt.parts).filter_map(|part| part.postgres.as_ref());
+        let ids: BTreeSet<String> = clusters.map(|cluster| cluster.system_identifier.clone()).collect();
+        self.opened(move |_, repository| {
+            let mut streamed = BTreeMap::new();
+            for id in ids {
+                if let Some(about) = archive::Archive::about(repository, &id)? {
+                    streamed.insert(id, about.segment);
+                }
+            }
+            Ok(streamed)
         })
         .await
     }

@@ -14,6 +14,8 @@ use groundskeeper_core::receipt::Lsn;
 
 /// The folder of all WAL in a repository.
 pub(crate) const FOLDER: &str = "wal";
+/// In it, what opens all WAL with one key of the repository.
+pub(crate) const KEYS: &str = "keys";
 const WHOLE: &str = ".zst.age";
 const PARTIAL: &str = ".partial.zst.age";
 const HISTORY: &str = ".history.zst.age";

@@ -4,7 +4,7 @@
 //! so that every key of the repository opens it; that one counts. `wal/keys/<key id>.age` is for whoever has nothing but
 //! `age`: it opens with that key as its passphrase. Each set has it as well.
 
-use super::name::FOLDER;
+use super::name::{FOLDER, KEYS};
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use age::x25519::Identity;
@@ -33,7 +33,7 @@ fn sealed() -> String {
 }
 
 fn for_key(id: &str) -> String {
-    format!("{FOLDER}/keys/{id}.age")
+    format!("{FOLDER}/{KEYS}/{id}.age")
 }
 
 impl Seal {

@@ -1,6 +1,7 @@
 //! WAL between the sets: streamed into the repository, and replayed to any time.
 
 mod bad_days;
+mod by_plan;
 mod streaming;
 
 use crate::scene::{BUDGET, KEY, Scene, files, make_space, settings};

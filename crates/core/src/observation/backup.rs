@@ -4,9 +4,12 @@ use super::{Part, WalStream};
 use crate::receipt::{Receipt, Rung};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// So many of the newest sets are kept in an observation.
 pub const SETS_KEPT: usize = 50;
+/// And so many of the newest that were drilled: with a drill a week they reach back a year.
+pub const DRILLED_KEPT: usize = 50;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Backup {
@@ -38,13 +41,17 @@ pub struct LastRun {
     pub failed: Option<String>,
 }
 
-/// Of all sets, newest first, those that a judgement may need: the newest fifty, the newest whole one, the one that was
-/// last shown to be alive, and the oldest. With a set every hour, fifty reach back two days, and a proof a week.
+/// Of all sets, newest first, those that a judgement or the chart of recovery times may need: the newest fifty, the newest
+/// whole one, the one that was last shown to be alive, the newest fifty that were drilled, and the oldest. With a set every
+/// hour, fifty reach back two days, and a proof a week.
 pub fn of_interest(receipts: Vec<Receipt>) -> Vec<Receipt> {
     let oldest = receipts.len().saturating_sub(1);
     let whole = receipts.iter().position(Receipt::is_whole);
     let proven = last_proven(&receipts).and_then(|set| receipts.iter().position(|receipt| receipt.set == set.set));
-    let wanted = |at: usize| at < SETS_KEPT || at == oldest || Some(at) == whole || Some(at) == proven;
+    let drilled = receipts.iter().enumerate().filter(|(_, receipt)| !receipt.recoveries().is_empty());
+    let drilled: BTreeSet<usize> = drilled.map(|(at, _)| at).take(DRILLED_KEPT).collect();
+    let wanted =
+        |at: usize| at < SETS_KEPT || at == oldest || Some(at) == whole || Some(at) == proven || drilled.contains(&at);
     receipts.into_iter().enumerate().filter(|(at, _)| wanted(*at)).map(|(_, receipt)| receipt).collect()
 }
 
@@ -87,5 +94,19 @@ mod tests {
         assert_eq!(kept[..SETS_KEPT], names[..SETS_KEPT]);
         assert_eq!(kept[SETS_KEPT..], [70, 130, 199].map(|at| names[at].clone()));
         assert_eq!(of_interest(Vec::new()), []);
+    }
+
+    #[test]
+    fn drilled_sets_are_kept_for_their_measured_times() {
+        let mut sets: Vec<Receipt> = (0..1_000).map(set).collect();
+        let proven = ClimbOutcome::Proven { shown: String::new(), not_covered: Vec::new() };
+        for drilled in (60..1_000).step_by(10) {
+            let at = sets[drilled].made;
+            let climb = |rung| Climb { rung, at, took: 1.0, outcome: proven.clone() };
+            sets[drilled].climbs = Rung::ALL.map(climb).into();
+        }
+        let kept = of_interest(sets);
+        assert_eq!(kept.len(), SETS_KEPT + DRILLED_KEPT + 1, "and the oldest");
+        assert_eq!(kept.iter().filter(|set| !set.recoveries().is_empty()).count(), DRILLED_KEPT);
     }
 }

@@ -7,7 +7,8 @@ mod backup;
 
 pub use backup::{
     BackupInitView, BackupListView, BackupPruneView, BackupStatusView, BackupTryView, BackupView, Done, KeyInfo,
-    LastProof, RecoveryPlanView, RestorePlan, RestoreView, RetentionView, Target,
+    LastProof, MeasuredView, Measurement, RecoveryPlanView, RecoveryPoints, RestorePlan, RestoreView, RetentionView,
+    Target,
 };
 
 use groundskeeper_core::check::Judgement;

@@ -6,6 +6,7 @@ use super::api::{
     BackupInitView, BackupListView, BackupPruneView, BackupStatusView, BackupTryView, KeyInfo, RecoveryPlanView,
     RestorePlan, RestoreView,
 };
+use super::measured::Recorded;
 use super::{App, CallError, view};
 use crate::clock::Clock;
 use crate::config::{Settings, did_you_mean};
@@ -334,9 +335,10 @@ pub async fn status_now(settings: &Settings) -> Result<BackupStatusView, CallErr
     let (system, observation) =
         read.map_err(|panic| CallError::unanswered(format!("the reading ended in a bug: {panic}")))?;
     let judgements = judge_all(&system, &observation, None, &settings.tuning, now);
+    let recorded = Recorded::read(&settings.state_dir, &system, now).await;
     Ok(BackupStatusView {
         now,
-        backup: view::backups(stack.address(&system), observation.as_backup(), &settings.keep, now),
+        backup: view::backups(stack.address(&system), observation.as_backup(), &settings.keep, &recorded, now),
         judgements,
     })
 }

@@ -7,6 +7,7 @@
 //! | `session` | the client's side: the running daemon, or the store itself |
 //! | `socket` | the daemon's side: one line of JSON in, one out |
 //! | [`backup`] | the backups: through the keeper, and without any |
+//! | `measured` | how long recovery takes, and how much would be lost, over months |
 //! | `view`, `report` | from the record and the present to what is shown |
 
 pub mod api;
@@ -14,6 +15,7 @@ pub mod backup;
 mod check;
 mod daemon;
 mod decide;
+pub(crate) mod measured;
 pub(crate) mod report;
 mod session;
 mod socket;

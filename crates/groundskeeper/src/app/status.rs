@@ -1,6 +1,7 @@
 //! The present for the page and `status`, the findings, and the calendar.
 
 use super::api::{BackupView, CalendarEntry, CalendarState, FindingView, StatusView};
+use super::measured::Recorded;
 use super::{App, CallError, view};
 use crate::present::Seen;
 use crate::record::Store;
@@ -52,7 +53,7 @@ impl App {
             runs: runs.into_iter().map(view::run).collect(),
             calendar,
             actions: self.actions(ACTIONS_SHOWN).await?,
-            backup: backups(shop),
+            backup: backups(shop).await,
             watched: shop.present.watched(),
         })
     }
@@ -124,14 +125,17 @@ impl App {
 }
 
 /// What the last reading of the repository tells.
-fn backups(shop: &Shop) -> Option<BackupView> {
+async fn backups(shop: &Shop) -> Option<BackupView> {
     let system = shop.stack.ids().find(|id| id.kind == SystemKind::Backup)?;
+    let now = shop.clock.now();
+    let recorded = Recorded::read(&shop.settings.state_dir, system, now).await;
     let seen = shop.present.get(system);
     Some(view::backups(
         shop.stack.address(system),
         seen.as_ref().and_then(|seen| seen.observation.as_backup()),
         &shop.settings.keep,
-        shop.clock.now(),
+        &recorded,
+        now,
     ))
 }
 

@@ -4,6 +4,7 @@ use super::api::{
     ActionResult, ActionView, BackupView, FindingState, FindingView, IgnoreView, LastProof, PauseView, RetentionView,
     RunView, SystemState, SystemView,
 };
+use super::measured::{Recorded, measured};
 use crate::config::KeepSettings;
 use crate::present::Seen;
 use crate::record::{Ignored, Pause, Run};
@@ -164,6 +165,7 @@ pub(crate) fn backups(
     repository: String,
     reading: Option<&Reading<observation::Backup>>,
     keep: &KeepSettings,
+    recorded: &Recorded,
     now: Timestamp,
 ) -> BackupView {
     let seen = reading.and_then(|reading| reading.outcome.as_ref().ok());
@@ -183,6 +185,7 @@ pub(crate) fn backups(
             Some(LastProof { set: receipt.set.clone(), at, recovery_seconds: receipt.recovery_time() })
         }),
         space: seen.and_then(|seen| seen.space.as_ref().ok()).copied(),
+        measured: measured(receipts, seen.map(|seen| seen.wal.as_slice()).unwrap_or_default(), recorded, now),
         wal: seen.map(|seen| seen.wal.clone()).unwrap_or_default(),
         retention: seen.map(|_| retention(receipts, keep, now)),
     }

@@ -18,6 +18,7 @@ mod findings;
 mod journal;
 mod migrations;
 mod outbox;
+mod points;
 mod runs;
 mod samples;
 
@@ -26,6 +27,7 @@ pub use control::{Approval, Ignored, Pause};
 pub use copy::Copy;
 pub use journal::{Entry, Intent};
 pub use outbox::{Heard, Message, MessageCounts};
+pub use points::{Point, Points};
 pub use runs::Run;
 pub use samples::Resolution;
 

@@ -16,7 +16,7 @@ pub enum Resolution {
 }
 
 impl Resolution {
-    const fn seconds(self) -> i64 {
+    pub(super) const fn seconds(self) -> i64 {
         match self {
             Self::Minute => 60,
             Self::Hour => 3600,

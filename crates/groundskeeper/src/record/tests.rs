@@ -174,6 +174,41 @@ fn samples_are_one_a_minute_for_two_days_and_hourly_for_longer() {
 }
 
 #[test]
+fn a_series_is_told_by_its_daily_peaks_and_its_values_while_the_store_is_open() {
+    const HOUR: i64 = 3_600;
+    let folder = tempfile::tempdir().unwrap();
+    assert!(Points::open(folder.path()).unwrap().is_none());
+    let mut store = Store::open(folder.path(), at(0)).unwrap();
+    let sample = |subject: &str, value| Sample {
+        system: system(),
+        metric: "lag".into(),
+        subject: subject.into(),
+        value,
+        unit: Unit::Seconds,
+    };
+    // The epoch of these tests is at 08:00 of a day.
+    for (hour, value) in [(0, 3.0), (1, 7.0), (2, 6.0), (15, 1.0), (16, 2.0), (40, 1.0)] {
+        store.keep_samples(&[sample("a", value), sample("b", 5.0)], at(hour * HOUR)).unwrap();
+    }
+    let points = Points::open(folder.path()).unwrap().unwrap();
+    let told = |points: &[Point]| -> Vec<(i64, f64)> {
+        points.iter().map(|point| ((point.at.as_second() - at(0).as_second()) / HOUR, point.value)).collect()
+    };
+    let peaks = points.peaks(&system(), "lag", at(HOUR)).unwrap();
+    assert_eq!(peaks.keys().collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!(told(&peaks["a"]), [(1, 7.0), (16, 2.0), (40, 1.0)]);
+    assert!(points.peaks(&system(), "other", at(0)).unwrap().is_empty());
+    let other = SystemId::new(SystemKind::Redis, "other");
+    assert!(points.peaks(&other, "lag", at(0)).unwrap().is_empty());
+    let mut values = told(&points.values(&system(), "lag").unwrap());
+    values.sort_by(|one, other| one.partial_cmp(other).unwrap());
+    assert_eq!(values, [(0, 3.0), (0, 5.0), (1, 7.0), (2, 6.0), (15, 1.0), (16, 2.0)]);
+    // The keeper writes on.
+    store.keep_samples(&[sample("a", 9.0)], at(41 * HOUR)).unwrap();
+    assert_eq!(told(&points.peaks(&system(), "lag", at(40 * HOUR)).unwrap()["a"]), [(41, 9.0)]);
+}
+
+#[test]
 fn the_audit_notices_a_changed_and_a_missing_entry() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = Store::open(folder.path(), at(0)).unwrap();

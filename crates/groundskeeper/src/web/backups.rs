@@ -1,8 +1,10 @@
 //! The backups on the page: the newest sets, each with its ladder of four marks.
 
+use super::chart::{Chart, Plot, Span};
 use super::moment::{Moment, Present};
-use crate::app::api::{BackupView, RetentionView};
+use crate::app::api::{BackupView, MeasuredView, Measurement, RecoveryPoints, RetentionView};
 use crate::app::backup::KEEPER;
+use crate::app::measured::{DAYS, took, worst};
 use groundskeeper_core::quantity::{format_bytes, format_seconds};
 use groundskeeper_core::receipt::{ClimbOutcome, Receipt, Rung};
 
@@ -15,6 +17,9 @@ pub(super) struct Backups {
     pub(super) last_proof: Option<Proof>,
     /// What is kept, and how many sets would go; a sentence or two.
     pub(super) retention: Option<String>,
+    pub(super) charts: Vec<Chart>,
+    /// What has no chart yet, a sentence each.
+    pub(super) unmeasured: Vec<String>,
     pub(super) sets: Vec<Set>,
 }
 
@@ -80,9 +85,74 @@ impl Backups {
                 recovery: proof.recovery_seconds.map(format_seconds),
             }),
             retention: view.retention.as_ref().map(retention),
+            charts: charts(&view.measured, present),
+            unmeasured: if view.sets.is_empty() { Vec::new() } else { unmeasured(&view.measured) },
             sets: view.sets.iter().map(|receipt| Set::new(receipt, view.retention.as_ref(), present)).collect(),
         }
     }
+}
+
+/// Drills are points of one line however far apart they are; a day without a measurement is a gap.
+const ANY_SECONDS: f64 = f64::INFINITY;
+const NEXT_DAY_SECONDS: f64 = 48.0 * 3_600.0;
+
+fn charts(view: &MeasuredView, present: &Present) -> Vec<Chart> {
+    let points = view.recovery_points.iter().flat_map(|points| &points.days);
+    let span = Span::of(view.recovery_times.iter().chain(points).copied(), present.now());
+    let recovery = took(&view.recovery_times).map(|took| Chart {
+        id: "chart-recovery".to_owned(),
+        title: "Recovery time".to_owned(),
+        what: "from the start of a restore to the first answer, in each drill",
+        sentence: format!("It took {took}."),
+        plot: plot(&view.recovery_times, span, ANY_SECONDS, present),
+        rows: rows(&view.recovery_times, present),
+    });
+    let lost = view.recovery_points.iter().filter_map(|points| lost(points, span, present));
+    recovery.into_iter().chain(lost).collect()
+}
+
+fn lost(points: &RecoveryPoints, span: Span, present: &Present) -> Option<Chart> {
+    let sentence = format!("A disaster would have taken at most the last {}.", worst(&points.days)?);
+    let (id, of, what) = match &points.system {
+        Some(system) => (
+            format!("chart-risk-{system}"),
+            system.to_string(),
+            "how long it took until what was written was in the repository, at the worst of each day",
+        ),
+        None => (
+            "chart-risk-sets".to_owned(),
+            "what is only in sets".to_owned(),
+            "the age of the newest whole set, at the worst of each day",
+        ),
+    };
+    let (plot, rows) = (plot(&points.days, span, NEXT_DAY_SECONDS, present), rows(&points.days, present));
+    Some(Chart { id, title: format!("At risk in {of}"), what, sentence, plot, rows })
+}
+
+fn plot(measured: &[Measurement], span: Span, joined: f64, present: &Present) -> Plot {
+    let words = |one: &Measurement| format!("{}: {}", present.moment(one.at).exact, format_seconds(one.seconds));
+    let measured: Vec<(Measurement, String)> = measured.iter().map(|one| (*one, words(one))).collect();
+    Plot::new(&measured, span, joined, |back| present.day(back))
+}
+
+fn rows(measured: &[Measurement], present: &Present) -> Vec<(Moment, String)> {
+    measured.iter().rev().map(|one| (present.moment(one.at), format_seconds(one.seconds))).collect()
+}
+
+fn unmeasured(view: &MeasuredView) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if view.recovery_times.is_empty() {
+        sentences.push(format!(
+            "How long a recovery takes was not measured in the last {DAYS} days; `groundskeeper backup drill` does it now."
+        ));
+    }
+    if view.recovery_points.is_empty() {
+        sentences.push(
+            "How much a disaster would take is not known yet: the watch measures it from the first whole set on."
+                .to_owned(),
+        );
+    }
+    sentences
 }
 
 impl Set {

@@ -11,6 +11,7 @@
 
 mod assets;
 mod backups;
+mod chart;
 mod exposition;
 mod guard;
 mod metrics;

@@ -1,8 +1,8 @@
 //! Times as the page shows them: how long ago, and exactly in the configured zone.
 
 use groundskeeper_core::quantity::seconds_between;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use jiff::{Timestamp, ToSpan};
 
 /// The present and the zone of one page.
 #[derive(Debug, Clone)]
@@ -26,6 +26,17 @@ impl Present {
     /// A zone that this machine does not know becomes UTC; the exact time names its zone, so that nobody is misled.
     pub(super) fn new(now: Timestamp, zone: &str) -> Self {
         Self { now, zone: TimeZone::get(zone).unwrap_or(TimeZone::UTC) }
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// When the day began that is so many days back, and what it is called: `9 Nov`. None at the ends of time.
+    pub(super) fn day(&self, back: i64) -> Option<(Timestamp, String)> {
+        let date = self.now.to_zoned(self.zone.clone()).date().checked_sub(back.days()).ok()?;
+        let midnight = date.to_zoned(self.zone.clone()).ok()?.timestamp();
+        Some((midnight, date.strftime("%-d %b").to_string()))
     }
 
     pub(super) fn moment(&self, at: Timestamp) -> Moment {
@@ -66,6 +77,17 @@ mod tests {
         assert_eq!(present.moment("2026-11-21T05:12:06Z".parse().unwrap()).relative, "in 3 h");
         assert_eq!(present.moment(now).relative, "now");
         assert_eq!(present.moment("2026-11-11T02:12:05Z".parse().unwrap()).relative, "10 days ago");
+    }
+
+    #[test]
+    fn days_begin_at_midnight_of_the_zone() {
+        let present = Present::new("2026-11-21T02:12:05Z".parse().unwrap(), "Europe/Berlin");
+        let (midnight, name) = present.day(0).unwrap();
+        assert_eq!((midnight.to_string().as_str(), name.as_str()), ("2026-11-20T23:00:00Z", "21 Nov"));
+        let (summer, name) = present.day(30).unwrap();
+        assert_eq!((summer.to_string().as_str(), name.as_str()), ("2026-10-21T22:00:00Z", "22 Oct"));
+        assert_eq!(present.day(12).unwrap().1, "9 Nov");
+        assert_eq!(Present::new(Timestamp::MIN, "UTC").day(1), None);
     }
 
     #[test]

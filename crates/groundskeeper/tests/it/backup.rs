@@ -133,8 +133,11 @@ async fn a_set_is_made_proven_and_restored() {
     assert!(fs::read_dir(scene.scratch.path()).unwrap().count() <= 1, "nothing but the lock of the test is left");
     let status = scene.fine(&["backup", "status"]).await;
     assert!(status.contains("Nothing is wrong.") && status.contains("✓ 5 faithful"), "{status}");
+    assert!(status.contains("Recovery took ") && status.contains(" in the only drill of the last 90 days"), "{status}");
     let status: BackupStatusView = scene.place.json(&["backup", "status"]).await;
-    assert!(status.backup.last_proof.unwrap().recovery_seconds.unwrap() > 0.0);
+    let [measured] = status.backup.measured.recovery_times.as_slice() else { panic!("{status:?}") };
+    assert!(measured.seconds > 0.0);
+    assert_eq!(Some(measured.seconds), status.backup.last_proof.unwrap().recovery_seconds);
 
     let into = scene.place.path().join("restored");
     let said = scene.place.run(&["backup", "restore", "--into", into.to_str().unwrap()]).await;
@@ -220,7 +223,9 @@ async fn a_running_keeper_makes_and_proves_sets_and_tells_of_them() {
 
     let status: StatusView = eventually("the status tells of both sets", async || {
         let status: StatusView = scene.place.json(&["status"]).await;
-        let known = status.backup.as_ref().is_some_and(|backup| backup.sets.len() == 2 && backup.last_proof.is_some());
+        let known = status.backup.as_ref().is_some_and(|backup| {
+            backup.sets.len() == 2 && backup.last_proof.is_some() && !backup.measured.recovery_points.is_empty()
+        });
         known.then_some(status)
     })
     .await;
@@ -229,6 +234,13 @@ async fn a_running_keeper_makes_and_proves_sets_and_tells_of_them() {
         "{:?}",
         status.findings
     );
+    // The command looks into the same record, while the keeper has it.
+    let looked: BackupStatusView = scene.place.json(&["backup", "status"]).await;
+    for measured in [status.backup.unwrap().measured, looked.backup.measured] {
+        assert_eq!(measured.recovery_times.len(), 1, "{measured:?}");
+        let [sets] = measured.recovery_points.as_slice() else { panic!("{measured:?}") };
+        assert!(sets.system.is_none() && sets.days.iter().all(|day| day.seconds < 3_600.0), "{sets:?}");
+    }
     let calendar: Vec<CalendarEntry> = scene.place.json(&["calendar"]).await;
     for task in ["backup", "backup-verification"] {
         let entry = calendar.iter().find(|entry| entry.task == task).unwrap();

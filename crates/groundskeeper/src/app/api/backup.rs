@@ -7,6 +7,7 @@ pub use groundskeeper_backup::wal::Target;
 use super::ActionView;
 use groundskeeper_backup::PrunePlan;
 use groundskeeper_backup::vault::Restored;
+use groundskeeper_core::SystemId;
 use groundskeeper_core::check::Judgement;
 use groundskeeper_core::observation::{Space, WalStream};
 use groundskeeper_core::receipt::{Climb, Receipt, SetId};
@@ -33,6 +34,32 @@ pub struct BackupView {
     /// None before the first look.
     #[serde(default)]
     pub retention: Option<RetentionView>,
+    #[serde(default)]
+    pub measured: MeasuredView,
+}
+
+/// What was measured of recovery in the last 90 days.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredView {
+    /// How long each drill took from the start of the restore to the first answered query, the oldest first.
+    pub recovery_times: Vec<Measurement>,
+    /// How much a disaster would have taken: of each Postgres whose WAL streams, and then of all that is only in sets.
+    pub recovery_points: Vec<RecoveryPoints>,
+}
+
+/// Of what was written in the last so many seconds a disaster would have left nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RecoveryPoints {
+    /// Whose WAL streams; none: what is only in sets, of which that is the age of the newest.
+    pub system: Option<SystemId>,
+    /// The worst of each day, the oldest first.
+    pub days: Vec<Measurement>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Measurement {
+    pub at: Timestamp,
+    pub seconds: f64,
 }
 
 /// What retention would do with the sets that are shown, as far as a look from outside can tell.

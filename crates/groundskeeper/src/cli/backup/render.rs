@@ -4,10 +4,11 @@ use super::super::findings::finding_lines;
 use super::super::paint::Paint;
 use super::super::{counted, table};
 use crate::app::api::{
-    BackupInitView, BackupListView, BackupStatusView, BackupTryView, BackupView, KeyInfo, RestorePlan, RestoreView,
-    Target, TaskRunView,
+    BackupInitView, BackupListView, BackupStatusView, BackupTryView, BackupView, KeyInfo, MeasuredView, RestorePlan,
+    RestoreView, Target, TaskRunView,
 };
 use crate::app::backup::KEEPER;
+use crate::app::measured;
 use groundskeeper_core::observation::WalStream;
 use groundskeeper_core::quantity::{format_bytes, format_count, format_seconds, seconds_between};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Receipt, Rung};
@@ -191,6 +192,19 @@ fn glance(out: &mut String, view: &BackupView, now: Timestamp, zone: &TimeZone, 
         }
         None if view.sets.is_empty() => {}
         None => line(out, &format!("{} never yet", paint.bold("Shown to restore:"))),
+    }
+    measured(out, &view.measured, paint);
+}
+
+/// What a recovery would take, and what it would lack.
+fn measured(out: &mut String, view: &MeasuredView, paint: Paint) {
+    if let Some(took) = measured::took(&view.recovery_times) {
+        line(out, &format!("{} {took}", paint.bold("Recovery took")));
+    }
+    for points in &view.recovery_points {
+        let Some(worst) = measured::worst(&points.days) else { continue };
+        let of = points.system.as_ref().map_or_else(|| "what is only in sets".to_owned(), ToString::to_string);
+        line(out, &format!("{} the last {worst}", paint.bold(&format!("At risk in {of}:"))));
     }
 }
 

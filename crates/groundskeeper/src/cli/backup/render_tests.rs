@@ -1,4 +1,5 @@
 use super::*;
+use crate::app::api::{Measurement, RecoveryPoints};
 use groundskeeper_core::receipt::{Missing, Part, SetId};
 
 fn utc(text: &str) -> Timestamp {
@@ -116,6 +117,7 @@ fn the_newest_set_is_shown_with_every_rung() {
         space: None,
         wal: Vec::new(),
         retention: None,
+        measured: MeasuredView::default(),
     };
     let mut out = String::new();
     glance(&mut out, &view, utc("2026-11-23T08:00:00Z"), &berlin(), Paint::none());
@@ -133,4 +135,32 @@ Newest set: 20261123T000000Z-00000001 made 2026-11-23 01:00 (8 h ago)
 Shown to restore: never yet
 "
     );
+}
+
+#[test]
+fn the_measured_times_are_told_beside_the_last_proof() {
+    let at = |at: &str, seconds| Measurement { at: utc(at), seconds };
+    let view = MeasuredView {
+        recovery_times: vec![at("2026-11-15T21:00:00Z", 1.9), at("2026-11-22T21:00:00Z", 2.1)],
+        recovery_points: vec![
+            RecoveryPoints {
+                system: Some("postgres.main".parse().unwrap()),
+                days: vec![at("2026-11-21T07:00:00Z", 2.4), at("2026-11-22T09:00:00Z", 2.2)],
+            },
+            RecoveryPoints { system: None, days: vec![at("2026-11-22T00:00:00Z", 86_520.0)] },
+        ],
+    };
+    let mut out = String::new();
+    measured(&mut out, &view, Paint::none());
+    assert_eq!(
+        out,
+        "\
+Recovery took 2.1 s in the last drill, 1.9 s to 2.1 s over the last 2
+At risk in postgres.main: the last 2.4 s on the worst of 2 measured days
+At risk in what is only in sets: the last 1 d on the only measured day
+"
+    );
+    out.clear();
+    measured(&mut out, &MeasuredView::default(), Paint::none());
+    assert_eq!(out, "");
 }

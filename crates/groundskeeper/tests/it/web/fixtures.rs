@@ -3,7 +3,8 @@
 use groundskeeper::app::CallError;
 use groundskeeper::app::api::{
     ActionResult, ActionView, BackupView, CalendarEntry, CalendarState, FindingState, FindingView, IgnoreView,
-    LastProof, PauseView, RetentionView, RunView, StatusView, SystemState, SystemView,
+    LastProof, MeasuredView, Measurement, PauseView, RecoveryPoints, RetentionView, RunView, StatusView, SystemState,
+    SystemView,
 };
 use groundskeeper::web::Source;
 use groundskeeper_core::finding::{Draft, Finding, Offender, Target};
@@ -225,6 +226,27 @@ fn backups() -> BackupView {
         sets,
         space: Some(Space { total: 200 << 30, free: 120 << 30 }),
         wal: Vec::new(),
+        measured: measured(),
+    }
+}
+
+/// A drill a week, the last one with the recovery time of the last proof, and thirty days of watching.
+fn measured() -> MeasuredView {
+    let took = [36.5, 38.2, 37.1, 44.9, 39.4, 38.0, 41.3, 38.8, 37.7, 39.9, 43.2, 40.0];
+    let drill = |(weeks, seconds): (usize, f64)| Measurement { at: ago(15_000 + weeks as i64 * 604_800), seconds };
+    let mut recovery_times: Vec<Measurement> = took.into_iter().rev().enumerate().map(drill).collect();
+    recovery_times.reverse();
+    let day = |days: i64, seconds| Measurement { at: ago(20_000 + days * 86_400), seconds };
+    // Three days without a keeper, and one in which the stream was cut for three hours.
+    let streamed = (0..30).rev().filter(|days| !(11..14).contains(days));
+    let of_stream = |days: i64| day(days, if days == 5 { 10_900.0 } else { 2.0 + (days * 7 % 5) as f64 / 10.0 });
+    let of_sets = |days: i64| day(days, if days == 20 { 172_900.0 } else { 86_400.0 + (days * 37 % 60) as f64 });
+    MeasuredView {
+        recovery_times,
+        recovery_points: vec![
+            RecoveryPoints { system: Some(id("postgres.main")), days: streamed.clone().map(of_stream).collect() },
+            RecoveryPoints { system: None, days: streamed.map(of_sets).collect() },
+        ],
     }
 }
 
@@ -353,6 +375,7 @@ pub(crate) fn sick() -> StatusView {
     status.actions = vec![action(300, None), action(9_100, Some(Outcome::DidNotHelp))];
     let backup = status.backup.as_mut().unwrap();
     backup.last_proof = None;
+    backup.measured = MeasuredView::default();
     backup.sets.truncate(1);
     backup.sets[0].missing = vec![Missing { system: "postgres.reports".into(), why: "no <b>answer</b>".into() }];
     backup.sets[0].climbs.extend([

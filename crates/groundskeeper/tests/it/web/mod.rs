@@ -146,6 +146,47 @@ async fn backups_are_shown_with_their_ladder_in_marks_and_in_words() {
 }
 
 #[tokio::test]
+async fn measured_recovery_is_a_chart_a_sentence_and_a_table() {
+    let text = page(healthy()).await;
+    assert_eq!(text.matches("<svg ").count(), 3, "recovery time, the stream, the sets");
+    for part in [
+        "<title id=\"chart-recovery-title\">Recovery time</title>",
+        "<desc id=\"chart-recovery-words\">It took 40 s in the last drill, 36.5 s to 44.9 s over the last 12.</desc>",
+        "aria-labelledby=\"chart-risk-postgres.main-title chart-risk-postgres.main-words\"",
+        "<p>A disaster would have taken at most the last 3 h 1 min on the worst of 27 measured days.</p>",
+        "<p>A disaster would have taken at most the last 2 d on the worst of 27 measured days.</p>",
+        // The scales, with their units and dates.
+        "dy=\"0.32em\">0 s</text>",
+        "dy=\"0.32em\">45 s</text>",
+        "dy=\"0.32em\">4 h</text>",
+        "dy=\"0.32em\">3 d</text>",
+        "y=\"160\">21 Nov</text>",
+        "y=\"160\">12 Sep</text>",
+        // The oldest drill and the last one.
+        "<circle cx=\"62\" cy=\"38.2\" r=\"2.6\"><title>2026-09-05 00:02:05 CEST: 36.5 s</title></circle>",
+        "<title>2026-11-20 23:02:05 CET: 40 s</title>",
+        "<summary>In figures: 12</summary>",
+        "<time datetime=\"2026-11-20T22:02:05Z\">2026-11-20 23:02:05 CET</time></th><td>40 s</td>",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in {text}");
+    }
+    // The drills are one line; the days of the other two have a gap.
+    assert_eq!(text.matches("<polyline ").count(), 1 + 2 + 2);
+
+    let text = page(sick()).await;
+    assert!(!text.contains("<svg ") && !text.contains("class=\"charts\""), "no empty chart is drawn: {text}");
+    for part in [
+        "How long a recovery takes was not measured in the last 90 days; `groundskeeper backup drill` does it now.",
+        "How much a disaster would take is not known yet",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in {text}");
+    }
+    let mut none = sick();
+    none.backup.as_mut().unwrap().sets.clear();
+    assert!(!page(none).await.contains("not measured"), "without a set there is nothing to drill");
+}
+
+#[tokio::test]
 async fn a_page_that_may_be_out_of_date_never_says_fine() {
     let mut late = healthy();
     late.watched = Some(now() - SignedDuration::from_mins(12));
