@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::place::Place;
 use crate::progress::Progress;
+use crate::proof::Probe;
 use crate::prune::Retention;
 use crate::repository::{Lock, Repository, StoredSet, glance};
 use crate::restore::Order;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub run_as: String,
     /// How WAL is streamed between the sets; None: it is not.
     pub wal: Option<wal::Settings>,
+    /// What a drill asks of what it restored.
+    pub probes: Vec<Probe>,
 }
 
 #[derive(Debug, Clone)]

@@ -2,11 +2,12 @@
 
 use super::coverage::{self, Coverage};
 use super::faithful::faithful;
-use super::shortened;
+use super::probe::{self, Probe};
+use super::{Expected, shortened};
 use crate::programs::Programs;
 use crate::scratch::{DATA_DIRECTORY, DataFolder, PRELOADED, Replay, ScratchServer, Setback, Until, said};
 use groundskeeper_core::quantity::{after, format_seconds};
-use groundskeeper_core::receipt::{ClimbOutcome, Cluster, Contents, Lsn};
+use groundskeeper_core::receipt::{ClimbOutcome, Cluster, Lsn};
 use jiff::Timestamp;
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
@@ -28,16 +29,11 @@ struct Database {
 }
 
 /// Boots the folder, checks that it is the cluster it should be and that recovery came far enough, enters every
-/// database, runs `pg_amcheck`, and compares the tables with `contents`, if there are any. The folder is not what was
-/// restored afterwards.
-pub async fn alive(
-    programs: &Programs,
-    data: &DataFolder<'_>,
-    cluster: &Cluster,
-    contents: Option<&Contents>,
-    within: Duration,
-) -> Alive {
+/// database, runs `pg_amcheck`, compares the tables with the contents that are expected, if there are any, and puts the
+/// probes. The folder is not what was restored afterwards.
+pub async fn alive(programs: &Programs, data: &DataFolder<'_>, expected: Expected<'_>, within: Duration) -> Alive {
     let began = Instant::now();
+    let Expected { cluster, contents, probes, .. } = expected;
     let over = |setback| Alive { outcome: outcome(Err(setback)), took: began.elapsed().as_secs_f64(), faithful: None };
     if let Some(why) = programs.missing(&["pg_amcheck"]) {
         return over(Setback::NotTried(why));
@@ -55,6 +51,7 @@ pub async fn alive(
         None => None,
     };
     let faithful = faithful.map(|outcome| (outcome, comparing.elapsed().as_secs_f64()));
+    let outcome = Box::pin(probed(outcome, &server, probes, began + within)).await;
     if let Err(error) = server.stop().await {
         tracing::warn!(%error, "after a drill");
     }
@@ -67,6 +64,13 @@ fn outcome(asked: Result<(String, Vec<String>), Setback>) -> ClimbOutcome {
         Err(Setback::Failed(why)) => ClimbOutcome::Failed { why },
         Err(Setback::NotTried(why)) => ClimbOutcome::NotTried { why },
     }
+}
+
+/// Adds what the probes were answered. Without the answers that the user wants it is not alive to him.
+async fn probed(asked: ClimbOutcome, server: &ScratchServer<'_>, probes: &[Probe], until: Instant) -> ClimbOutcome {
+    let ClimbOutcome::Proven { shown, not_covered } = asked else { return asked };
+    let answers = probe::put(server, probes, until).await;
+    outcome(answers.map(|answers| ([vec![shown], answers].concat().join("; "), not_covered)))
 }
 
 /// What was shown, and what it does not cover.

@@ -1,5 +1,5 @@
 //! The rungs of the ladder that need a restored folder: `restored` compares it with its manifest, `alive` boots it,
-//! `faithful` compares what its tables hold.
+//! `faithful` compares what its tables hold, and [`probe`] asks what the user wants to know.
 //!
 //! The order is not free. To boot changes the folder (settings moved aside, then everything that a running Postgres
 //! writes), so the comparison comes first. What could not be tried for want of a program, of room or of time is
@@ -8,11 +8,13 @@
 mod alive;
 mod coverage;
 mod faithful;
+pub mod probe;
 pub(crate) mod qdrant;
 pub(crate) mod redis;
 mod restored;
 
 pub use alive::{Alive, alive};
+pub use probe::Probe;
 pub use restored::restored;
 
 use crate::programs::Programs;
@@ -38,7 +40,7 @@ pub async fn climb(
     budget: Duration,
     now: Timestamp,
 ) -> Vec<Climb> {
-    let expected = Expected { cluster, replay: None, contents: None };
+    let expected = Expected::of(cluster);
     climb_to(place, data_dir, expected, programs, budget, now).await
 }
 
@@ -50,6 +52,15 @@ pub struct Expected<'a> {
     pub replay: Option<Replay>,
     /// What its tables hold after that.
     pub contents: Option<&'a Contents>,
+    /// What it is to answer in the end.
+    pub probes: &'a [Probe],
+}
+
+impl<'a> Expected<'a> {
+    /// The cluster of this base backup, whatever it holds.
+    pub fn of(cluster: &'a Cluster) -> Self {
+        Self { cluster, replay: None, contents: None, probes: &[] }
+    }
 }
 
 /// The same with WAL replayed, and the rung `faithful` where it is known what the tables held.
@@ -74,8 +85,7 @@ pub async fn climb_to(
     let took = comparing.elapsed().as_secs_f64();
     let mut climbs = vec![Climb { rung: Rung::Restored, at: at(), took, outcome }];
     if is_proven {
-        let Expected { cluster, contents, .. } = expected;
-        let Alive { outcome, took, faithful } = alive(programs, &data, cluster, contents, left()).await;
+        let Alive { outcome, took, faithful } = alive(programs, &data, expected, left()).await;
         climbs.push(Climb { rung: Rung::Alive, at: at(), took, outcome });
         let compared = faithful.map(|(outcome, took)| Climb { rung: Rung::Faithful, at: at(), took, outcome });
         climbs.extend(compared);
