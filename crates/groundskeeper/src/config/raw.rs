@@ -219,14 +219,12 @@ impl<'t> Section<'t> {
         self.asked.borrow_mut().push(key.to_owned());
         let Some((at, value)) = self.entry(key) else { return Vec::new() };
         let items = value.get_ref().as_array();
-        match items.filter(|items| items.iter().all(|item| item.get_ref().is_table())) {
-            Some(items) => items.iter().filter_map(|item| self.opened(key, item.span().start, item)).collect(),
-            None => {
-                let place = self.place();
-                self.problem(at, format!("`{key}`{place} must be a list of tables; write [[{}.{key}]]", self.name));
-                Vec::new()
-            }
-        }
+        let Some(items) = items.filter(|items| items.iter().all(|item| item.get_ref().is_table())) else {
+            let place = self.place();
+            self.problem(at, format!("`{key}`{place} must be a list of tables; write [[{}.{key}]]", self.name));
+            return Vec::new();
+        };
+        items.iter().filter_map(|item| self.opened(key, item.span().start, item)).collect()
     }
 
     /// All entries of this table; the caller answers for their names.

@@ -152,33 +152,35 @@ async fn until_it_answers(
     time: Time,
 ) -> Result<Duration, Silence> {
     let (began, address) = (Instant::now(), service.address(port));
-    let mut last = "it was not asked".to_owned();
+    // The last that it answered says more than that the time was over before the next answer came.
+    let (mut answered, mut silent) = (None, "it was not asked".to_owned());
     loop {
         if let Some(ended) = running.ended() {
             return Err(Silence::Ended(ended));
         }
         let left = time.left();
         if left.is_zero() {
-            return Err(Silence::Late(last));
+            return Err(Silence::Late(answered.unwrap_or(silent)));
         }
         match tokio::time::timeout(left, asked(client, &address, service)).await {
             // An answer of one that has ended is perhaps somebody else's, who has taken the port.
-            Ok(Ok(())) if running.ended().is_none() => return Ok(began.elapsed()),
-            Ok(Ok(())) => {}
-            Ok(Err(why)) => last = why,
-            Err(_) => last = "it took the question and did not answer".to_owned(),
+            Ok(Ok(None)) if running.ended().is_none() => return Ok(began.elapsed()),
+            Ok(Ok(None)) => {}
+            Ok(Ok(other)) => answered = other,
+            Ok(Err(why)) => silent = why,
+            Err(_) => silent = String::from("it took the question and did not answer"),
         }
         tokio::time::sleep(PAUSE.min(time.left())).await;
     }
 }
 
-/// Whether it answers as is wanted; otherwise what it answered.
-async fn asked(client: &Client, address: &str, service: &Service) -> Result<(), String> {
+/// What it answers, if that is not what is wanted; the error says why there is no answer.
+async fn asked(client: &Client, address: &str, service: &Service) -> Result<Option<String>, String> {
     let mut answer = client.get(address).send().await.map_err(|error| cause(&error))?;
     let status = answer.status().as_u16();
     let wanted = match &service.contains {
         _ if status != service.status => None,
-        None => return Ok(()),
+        None => return Ok(None),
         Some(text) => Some(text),
     };
     let mut body = Vec::new();
@@ -190,11 +192,11 @@ async fn asked(client: &Client, address: &str, service: &Service) -> Result<(), 
     let body = String::from_utf8_lossy(&body);
     let shown = told(&body);
     let shown = if shown.is_empty() { String::new() } else { format!(": {shown}") };
-    match wanted {
-        Some(text) if body.contains(text) => Ok(()),
-        Some(text) => Err(format!("it answered {status} without `{}`{shown}", told(text))),
-        None => Err(format!("it answered {status}, and {} is wanted{shown}", service.status)),
-    }
+    Ok(match wanted {
+        Some(text) if body.contains(text) => None,
+        Some(text) => Some(format!("it answered {status} without `{}`{shown}", told(text))),
+        None => Some(format!("it answered {status}, and {} is wanted{shown}", service.status)),
+    })
 }
 
 /// Asks this machine and nobody else: no proxy, and no redirect, which could lead to a service that is live.
@@ -298,16 +300,16 @@ mod tests {
             let service = Service { status, contains: contains.map(str::to_owned), ..service(path) };
             asked(&client, &service.address(port), &service).await
         };
-        assert_eq!(asked("/good", 200, None).await, Ok(()));
-        assert_eq!(asked("/good", 200, Some("all  is")).await, Ok(()));
-        assert_eq!(asked("/moved", 302, None).await, Ok(()));
+        assert_eq!(asked("/good", 200, None).await, Ok(None));
+        assert_eq!(asked("/good", 200, Some("all  is")).await, Ok(None));
+        assert_eq!(asked("/moved", 302, None).await, Ok(None));
         for (path, contains, told) in [
             ("/good", Some("bad"), "it answered 200 without `bad`: all is [1mwell"),
             ("/bad", None, "it answered 500, and 200 is wanted: no index"),
             ("/bad", Some("index"), "it answered 500, and 200 is wanted: no index"),
             ("/moved", None, "it answered 302, and 200 is wanted"),
         ] {
-            assert_eq!(asked(path, 200, contains).await, Err(told.to_owned()));
+            assert_eq!(asked(path, 200, contains).await, Ok(Some(told.to_owned())));
         }
         let nobody = Service { url: "http://127.0.0.1:1/".to_owned(), ..service("/") };
         let told = super::asked(&client, &nobody.url, &nobody).await.unwrap_err();

@@ -59,14 +59,13 @@ pub(super) async fn ask(
     let options =
         format!("-c statement_timeout={milliseconds} -c default_transaction_read_only=on -c local_preload_libraries=");
     let asking = async {
-        let role = match &probe.user {
-            Some(user) => user.as_str(),
-            None => {
-                let database = probe.database.replace('"', "\"\"");
-                let grant = format!("GRANT CONNECT ON DATABASE \"{database}\" TO {READER}");
-                server.enter().await?.batch_execute(&grant).await?;
-                READER
-            }
+        let role = if let Some(user) = &probe.user {
+            user.as_str()
+        } else {
+            let database = probe.database.replace('"', "\"\"");
+            let grant = format!("GRANT CONNECT ON DATABASE \"{database}\" TO {READER}");
+            server.enter().await?.batch_execute(&grant).await?;
+            READER
         };
         let client = server.connect_as(role, &probe.database, &options).await?;
         answer(&client, sql).await
@@ -143,12 +142,12 @@ fn shown(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn row(text: &str) -> Option<Row> {
-        Some(Row { first: Some(text.to_owned()), is_flag: false })
+    fn row(text: &str) -> Row {
+        Row { first: Some(text.to_owned()), is_flag: false }
     }
 
-    fn flag(text: &str) -> Option<Row> {
-        Some(Row { first: Some(text.to_owned()), is_flag: true })
+    fn flag(text: &str) -> Row {
+        Row { is_flag: true, ..row(text) }
     }
 
     #[test]
@@ -170,13 +169,14 @@ mod tests {
             (Wanted::Something, flag("t"), Ok("answered true")),
             (Wanted::Something, flag("f"), Err("answered false")),
             (Wanted::Something, row(" "), Err("answered an empty text")),
-            (Wanted::Something, Some(Row { first: None, is_flag: false }), Err("answered NULL")),
-            (Wanted::Something, None, Err("answered without a row")),
-            (equal(""), None, Err("answered without a row")),
+            (Wanted::Something, Row { first: None, is_flag: false }, Err("answered NULL")),
         ] {
-            let said = judged(&wanted, row);
+            let said = judged(&wanted, Some(row));
             let said = said.as_ref().map(String::as_str).map_err(String::as_str);
             assert_eq!(said, judgement, "{wanted:?}");
+        }
+        for wanted in [Wanted::Something, equal(""), Wanted::AtLeast(0.0)] {
+            assert_eq!(judged(&wanted, None), Err("answered without a row".to_owned()), "{wanted:?}");
         }
     }
 
