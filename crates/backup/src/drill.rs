@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::make::later;
 use crate::programs::{Programs, RedisPrograms, find_qdrant};
 use crate::proof::consistent::Tied;
-use crate::proof::{self, Expected, climb_to, not_tried};
+use crate::proof::{self, Expected, Probe, climb_to, not_tried};
 use crate::repository::{Hold, Repository, StoredSet};
 use crate::restore::link_tablespaces;
 use crate::scratch::{Replay, Room, ScratchPlace, Until, keep_out_of};
@@ -79,6 +79,7 @@ pub(crate) fn drill(
         climbs.push(Climbed { name: set.id.to_string(), climbs: not_tried(why, now), ends: None });
     }
     let mut tried = together(&climbs);
+    name_unasked(&mut tried, &settings.probes, &kept.parts);
     tried.extend(consistent(tied, later(now, started)));
     kept.climbs.extend(tried);
     repository.keep_receipt(&kept)?;
@@ -236,7 +237,8 @@ impl Drill<'_> {
         let mut tried: Tried = runtime.block_on(async {
             match means {
                 Means::Postgres(cluster, programs) => {
-                    let expected = Expected { cluster, replay, contents, ties: self.ties };
+                    let probes = self.probes();
+                    let expected = Expected { cluster, replay, contents, probes: &probes, ties: self.ties };
                     let proof::Climbed { mut climbs, chunks } =
                         climb_to(&place, &data, expected, programs, left, now).await;
                     climbs.extend(self.not_compared(&climbs));
@@ -261,6 +263,11 @@ impl Drill<'_> {
             tracing::warn!(%error, "after a drill; the next one tries again");
         }
         Ok(tried)
+    }
+
+    /// What the user asks of this system.
+    fn probes(&self) -> Vec<Probe> {
+        self.settings.probes.iter().filter(|probe| probe.system == self.part.name).cloned().collect()
     }
 
     /// What the tables are to hold, when nothing is replayed beyond that.
@@ -370,6 +377,21 @@ fn worst(outcomes: &[(&str, &ClimbOutcome)], several: bool, left_out: Vec<String
     }
 }
 
+/// Says of the probes of systems that the set does not hold that nobody has put them.
+fn name_unasked(rungs: &mut [Climb], probes: &[Probe], parts: &[Part]) {
+    let held = |system: &str| parts.iter().any(|part| part.postgres.is_some() && part.name == system);
+    let unasked: Vec<String> = probes
+        .iter()
+        .filter(|probe| !held(&probe.system))
+        .map(|probe| format!("the probe `{}`: {} is not in the set", probe.name, probe.system))
+        .collect();
+    // Where nothing was booted, the highest rung has to say it.
+    let at = rungs.iter().position(|climb| climb.rung == Rung::Alive).unwrap_or(rungs.len().saturating_sub(1));
+    if let Some(Climb { outcome: ClimbOutcome::Proven { not_covered, .. }, .. }) = rungs.get_mut(at) {
+        not_covered.extend(unasked);
+    }
+}
+
 fn is_proven(climb: &Climb) -> bool {
     matches!(climb.outcome, ClimbOutcome::Proven { .. })
 }
@@ -377,6 +399,7 @@ fn is_proven(climb: &Climb) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proof::probe::{Question, Wanted};
 
     fn climb(rung: Rung, outcome: ClimbOutcome) -> Climb {
         Climb { rung, at: Timestamp::UNIX_EPOCH, took: 2.0, outcome }
@@ -407,6 +430,23 @@ mod tests {
         assert!((climbs[1].took - 4.0).abs() < 1e-9);
         let ClimbOutcome::Proven { not_covered, .. } = &climbs[1].outcome else { panic!("{climbs:?}") };
         assert_eq!(not_covered, &["postgres.a: gin", "postgres.b: gin"]);
+    }
+
+    #[test]
+    fn a_probe_of_a_system_that_is_not_in_the_set_is_named() {
+        let question = Question::Sql { sql: "SELECT true".into(), wanted: Wanted::Something };
+        let (timeout, user) = (Duration::from_secs(1), None);
+        let database = "docrag".to_owned();
+        let probe = Probe { name: "a".into(), system: "postgres.gone".into(), database, user, question, timeout };
+        let named = |rungs: &[Rung]| {
+            let mut climbs: Vec<Climb> = rungs.iter().map(|rung| proven(*rung)).collect();
+            name_unasked(&mut climbs, std::slice::from_ref(&probe), &[Part::default()]);
+            let ClimbOutcome::Proven { not_covered, .. } = climbs.remove(1).outcome else { panic!("{climbs:?}") };
+            not_covered
+        };
+        let told = ["gin", "the probe `a`: postgres.gone is not in the set"];
+        assert_eq!(named(&[Rung::Restored, Rung::Alive, Rung::Faithful]), told);
+        assert_eq!(named(&[Rung::Intact, Rung::Restored]), told, "nothing was booted");
     }
 
     #[test]

@@ -335,6 +335,7 @@ mod tests {
             programs: Vec::new(),
             run_as: "postgres".into(),
             wal: None,
+            probes: Vec::new(),
         }))
     }
 

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::place::Place;
 use crate::progress::Progress;
+use crate::proof::Probe;
 use crate::prune::Retention;
 use crate::repository::{Lock, Repository, StoredSet, Unlocked, glance};
 use crate::restore::Order;
@@ -41,6 +42,8 @@ pub struct Settings {
     pub run_as: String,
     /// How WAL is streamed between the sets; None: it is not.
     pub wal: Option<wal::Settings>,
+    /// What a drill asks of what it restored.
+    pub probes: Vec<Probe>,
 }
 
 #[derive(Debug, Clone)]
@@ -300,8 +303,8 @@ impl Vault {
 
     /// Writes it beside the sets, for whoever finds them.
     pub async fn keep_plan(&self, now: Timestamp) -> Result<()> {
-        self.opened(move |settings, repository| repository.keep_plan(plan::plan(settings, &receipts(repository)?, now)))
-            .await
+        let text = self.recovery_plan(now).await?;
+        self.opened(move |_, repository| repository.keep_plan(text)).await
     }
 
     /// Reads the key and opens the repository with it. Writes nothing.

@@ -2,6 +2,7 @@
 
 use super::coverage::{self, Coverage};
 use super::faithful::faithful;
+use super::probe::{self, Probe};
 use super::{Expected, shortened};
 use crate::programs::Programs;
 use crate::scratch::{DATA_DIRECTORY, DataFolder, PRELOADED, Replay, ScratchServer, Setback, Until, said};
@@ -31,11 +32,11 @@ struct Database {
 }
 
 /// Boots the folder, checks that it is the cluster it should be and that recovery came far enough, enters every
-/// database, runs `pg_amcheck`, compares the tables with what they are to hold, and asks for the chunks that are tied to
-/// points. The folder is not what was restored afterwards.
+/// database, runs `pg_amcheck`, compares the tables with what they are to hold, asks for the chunks that are tied to points,
+/// and puts the probes. The folder is not what was restored afterwards.
 pub async fn alive(programs: &Programs, data: &DataFolder<'_>, expected: Expected<'_>, within: Duration) -> Alive {
     let began = Instant::now();
-    let Expected { cluster, contents, ties, .. } = expected;
+    let Expected { cluster, contents, probes, ties, .. } = expected;
     let over = |setback| Alive {
         outcome: outcome(Err(setback)),
         took: began.elapsed().as_secs_f64(),
@@ -63,6 +64,7 @@ pub async fn alive(programs: &Programs, data: &DataFolder<'_>, expected: Expecte
     for tie in ties.iter().filter(|_| is_proven) {
         chunks.push(Box::pin(held(&server, tie, began + within)).await);
     }
+    let outcome = Box::pin(probed(outcome, &server, probes, began + within)).await;
     if let Err(error) = server.stop().await {
         tracing::warn!(%error, "after a drill");
     }
@@ -80,6 +82,13 @@ fn outcome(asked: Result<(String, Vec<String>), Setback>) -> ClimbOutcome {
         Err(Setback::Failed(why)) => ClimbOutcome::Failed { why },
         Err(Setback::NotTried(why)) => ClimbOutcome::NotTried { why },
     }
+}
+
+/// Adds what the probes were answered. Without the answers that the user wants it is not alive to him.
+async fn probed(asked: ClimbOutcome, server: &ScratchServer<'_>, probes: &[Probe], until: Instant) -> ClimbOutcome {
+    let ClimbOutcome::Proven { shown, not_covered } = asked else { return asked };
+    let answers = probe::put(server, probes, until).await;
+    outcome(answers.map(|answers| ([vec![shown], answers].concat().join("; "), not_covered)))
 }
 
 /// What was shown, and what it does not cover.

@@ -1,5 +1,6 @@
 //! The rungs of the ladder that need a restored folder: `restored` compares it with its manifest, `alive` boots it,
-//! `faithful` compares what its tables hold, `consistent` the chunks of a Postgres with the points of a Qdrant.
+//! `faithful` compares what its tables hold, `consistent` the chunks of a Postgres with the points of a Qdrant, and [`probe`]
+//! asks what the user wants to know.
 //!
 //! The order is not free. To boot changes the folder (settings moved aside, then everything that a running Postgres
 //! writes), so the comparison comes first. What could not be tried for want of a program, of room or of time is
@@ -9,11 +10,13 @@ mod alive;
 pub(crate) mod consistent;
 mod coverage;
 mod faithful;
+pub mod probe;
 pub(crate) mod qdrant;
 pub(crate) mod redis;
 mod restored;
 
 pub use alive::{Alive, alive};
+pub use probe::Probe;
 pub use restored::restored;
 
 use crate::programs::Programs;
@@ -51,6 +54,8 @@ pub struct Expected<'a> {
     pub replay: Option<Replay>,
     /// What its tables hold after that.
     pub contents: Option<&'a Contents>,
+    /// What it is to answer in the end.
+    pub probes: &'a [Probe],
     /// Whose chunks it has.
     pub ties: &'a [&'a Tie],
 }
@@ -58,7 +63,7 @@ pub struct Expected<'a> {
 impl<'a> Expected<'a> {
     /// The cluster as it was copied, and no more is known of it.
     pub fn of(cluster: &'a Cluster) -> Self {
-        Self { cluster, replay: None, contents: None, ties: &[] }
+        Self { cluster, replay: None, contents: None, probes: &[], ties: &[] }
     }
 }
 

@@ -37,7 +37,7 @@ const BOLTS: [(&str, &str); 11] = [
 ];
 
 /// The rest. What is written here is thrown away, so nothing waits for the disk.
-const PLAIN: [(&str, &str); 16] = [
+const PLAIN: [(&str, &str); 17] = [
     ("unix_socket_permissions", "0700"),
     ("cluster_name", "groundskeeper-drill"),
     ("hot_standby", "off"),
@@ -45,6 +45,8 @@ const PLAIN: [(&str, &str); 16] = [
     ("full_page_writes", "off"),
     ("autovacuum", "off"),
     ("jit", "off"),
+    // For sessions that are not ours. Those of ours say it themselves: a role or a database may have it otherwise.
+    ("session_replication_role", "replica"),
     ("huge_pages", "off"),
     ("shared_buffers", "64MB"),
     ("dynamic_shared_memory_type", "mmap"),
@@ -98,6 +100,9 @@ pub(super) fn write(
     }
     if cluster.major() >= 15 {
         lines.push(("allow_in_place_tablespaces", "on".to_owned()));
+    }
+    if cluster.major() >= 17 {
+        lines.push(("event_triggers", "off".to_owned()));
     }
     let number = |name: &&'static str| Some((*name, cluster.settings.get(*name)?.parse::<u64>().ok()?.to_string()));
     lines.extend(TAKEN_OVER.iter().filter_map(number));

@@ -4,6 +4,7 @@
 //! a disk do not see each other's processes. A folder is abandoned when neither the lock nor the process is alive. What
 //! has no marker of ours is never touched, whatever its name.
 
+use super::command::started_in;
 use super::user::User;
 use crate::error::{Error, Result};
 use rustix::fs::OFlags;
@@ -184,7 +185,7 @@ async fn stop_servers_in(folder: &Path) -> bool {
 }
 
 /// Every Postgres process works in its data directory, and every Redis in that of its file. By that, not by the id in
-/// `postmaster.pid`, which may be somebody else's by now.
+/// `postmaster.pid`, which may be somebody else's by now. And what probes have started.
 fn servers_in(folder: &Path) -> Vec<Pid> {
     let Ok(processes) = fs::read_dir("/proc") else { return Vec::new() };
     let inside = processes.flatten().filter_map(|process| {
@@ -194,7 +195,7 @@ fn servers_in(folder: &Path) -> Vec<Pid> {
         let is_server = SERVERS.contains(&program.file_name()?.to_string_lossy().trim_end_matches(" (deleted)"));
         (works_here && is_server).then_some(id)
     });
-    inside.collect()
+    inside.chain(started_in(folder)).collect()
 }
 
 #[cfg(test)]
@@ -291,6 +292,24 @@ mod tests {
         assert!(shell.try_wait().unwrap().is_none());
         shell.kill().unwrap();
         shell.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_probe_of_a_dead_drill_started_is_stopped_first() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = left(parent.path(), "groundskeeper-drill-dead", Some(marker(dead(), 1)));
+        let folder = folder.canonicalize().unwrap();
+        let start = |home: &Path| {
+            let mut sleep = std::process::Command::new("/bin/sleep");
+            sleep.arg("600").env("HOME", home).env("GROUNDSKEEPER_DRILL", "1").spawn().unwrap()
+        };
+        let (mut probe, mut other) = (start(&folder.join("probe-1/home")), start(parent.path()));
+        let reaped = std::thread::spawn(move || probe.wait().unwrap());
+        sweep(parent.path()).await;
+        assert!(!folder.exists() && !reaped.join().unwrap().success());
+        assert!(other.try_wait().unwrap().is_none());
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! | `wal` | whether replaying the WAL would leave the scratch place |
 //! | `config`, `server` | a Postgres on it that nobody but us reaches, and that reaches nobody |
 //! | `redis`, `qdrant` | a Redis and a Qdrant of the same kind |
+//! | `command` | a program of the user's that works with such a Postgres |
 //!
 //! A drill can never touch live data, and each way in which it could has its own bolt. A scratch place is a new folder
 //! of ours outside of every live one. A server is started on a [`DataFolder`] only, and there is none without a scratch
@@ -15,6 +16,7 @@
 //! configuration is not read: no TCP, no archiving, no replication, and no background worker, because the schedules and
 //! subscriptions that a restored cluster brings along would act on the live world.
 
+mod command;
 mod config;
 mod folder;
 mod guard;
@@ -25,6 +27,7 @@ mod server;
 mod user;
 mod wal;
 
+pub(crate) use command::{Ended, Launch, ScratchCommand};
 pub(crate) use config::PRELOADED;
 pub use folder::{DataFolder, Replay, Until};
 pub use guard::Room;

@@ -180,9 +180,19 @@ impl<'a> ScratchServer<'a> {
 
     /// A superuser's session. What the cluster sets for a role or a database has no say in it, and no trigger fires.
     pub async fn connect(&self, database: &str) -> std::result::Result<Client, tokio_postgres::Error> {
+        self.connect_as(&self.superuser, database, &self.session_options()).await
+    }
+
+    /// A session of any role, with these options.
+    pub(crate) async fn connect_as(
+        &self,
+        role: &str,
+        database: &str,
+        options: &str,
+    ) -> std::result::Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
-        config.host_path(self.socket.path()).port(config::PORT).user(&self.superuser).dbname(database);
-        config.application_name("groundskeeper-drill").options(self.session_options());
+        config.host_path(self.socket.path()).port(config::PORT).user(role).dbname(database);
+        config.application_name("groundskeeper-drill").options(options);
         let (client, connection) = config.connect(NoTls).await?;
         tokio::spawn(async move {
             // Whoever waits for an answer gets this error as well.
@@ -191,6 +201,11 @@ impl<'a> ScratchServer<'a> {
             }
         });
         Ok(client)
+    }
+
+    /// The folder of its socket.
+    pub(super) fn socket(&self) -> &Path {
+        self.socket.path()
     }
 
     /// The settings of every session of ours, as `PGOPTIONS` takes them.

@@ -68,6 +68,7 @@ fn settings(folder: &Path, path: &Path, other_filesystems: bool) -> Settings {
         programs: Vec::new(),
         run_as: "postgres".to_owned(),
         wal: None,
+        probes: Vec::new(),
     }
 }
 

@@ -7,6 +7,7 @@ mod faults;
 mod files;
 mod next_steps;
 mod objects;
+mod probes;
 mod proof;
 mod prune;
 mod prune_killed;

@@ -5,7 +5,7 @@ mod faults;
 mod good;
 
 use groundskeeper_backup::programs::Programs;
-use groundskeeper_backup::proof::{self, Alive};
+use groundskeeper_backup::proof::{self, Alive, Expected};
 use groundskeeper_backup::scratch::{DataFolder, Room, ScratchPlace};
 use groundskeeper_core::receipt::{Climb, ClimbOutcome, Cluster, Lsn, Tablespace};
 use groundskeeper_testing::PostgresServer;
@@ -67,7 +67,7 @@ impl Drill {
     /// Rung 4 alone, as if the manifest had nothing to say.
     async fn alive(&self) -> ClimbOutcome {
         let Alive { outcome, took, .. } =
-            proof::alive(&self.programs, &self.folder().await, proof::Expected::of(&self.cluster), BUDGET).await;
+            proof::alive(&self.programs, &self.folder().await, Expected::of(&self.cluster), BUDGET).await;
         assert!(took > 0.0);
         outcome
     }

@@ -108,6 +108,7 @@ fn settings(urls: &[&str], folder: &Path) -> Settings {
         programs: Vec::new(),
         run_as: "postgres".to_owned(),
         wal: None,
+        probes: Vec::new(),
     }
 }
 

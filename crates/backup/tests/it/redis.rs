@@ -72,6 +72,7 @@ fn settings(endpoint: Endpoint, folder: &Path) -> Settings {
         programs: Vec::new(),
         run_as: "postgres".to_owned(),
         wal: None,
+        probes: Vec::new(),
     }
 }
 

@@ -95,6 +95,7 @@ pub(crate) fn settings(url: &str, folder: &Path) -> Settings {
         programs: bin.into_iter().collect(),
         run_as: "postgres".to_owned(),
         wal: None,
+        probes: Vec::new(),
     }
 }
 

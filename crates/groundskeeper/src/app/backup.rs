@@ -207,6 +207,7 @@ impl Backups {
             programs: Vec::new(),
             run_as: "postgres".to_owned(),
             wal: None,
+            probes: Vec::new(),
         });
         Ok(Self { vault, clock: Clock::wall() })
     }

@@ -214,6 +214,19 @@ impl<'t> Section<'t> {
         found
     }
 
+    /// The tables of a list, each written `[[backup.probe]]`.
+    pub(super) fn sections(&self, key: &str) -> Vec<Section<'t>> {
+        self.asked.borrow_mut().push(key.to_owned());
+        let Some((at, value)) = self.entry(key) else { return Vec::new() };
+        let items = value.get_ref().as_array();
+        let Some(items) = items.filter(|items| items.iter().all(|item| item.get_ref().is_table())) else {
+            let place = self.place();
+            self.problem(at, format!("`{key}`{place} must be a list of tables; write [[{}.{key}]]", self.name));
+            return Vec::new();
+        };
+        items.iter().filter_map(|item| self.opened(key, item.span().start, item)).collect()
+    }
+
     /// All entries of this table; the caller answers for their names.
     pub(super) fn entries(&self) -> impl Iterator<Item = (At<&'t str>, &'t Spanned<DeValue<'t>>)> {
         self.table.iter().map(|(key, value)| (At { value: key.get_ref().as_ref(), at: key.span().start }, value))
@@ -305,6 +318,6 @@ fn described(value: &DeValue<'_>) -> String {
     }
 }
 
-fn is_name(text: &str) -> bool {
+pub(super) fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }

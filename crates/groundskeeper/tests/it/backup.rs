@@ -6,7 +6,7 @@ use groundskeeper::app::api::{
     RestoreView, StatusView, TaskRunView,
 };
 use groundskeeper_core::Status;
-use groundskeeper_core::receipt::Rung;
+use groundskeeper_core::receipt::{ClimbOutcome, Rung};
 use groundskeeper_testing::scratch::Scratch;
 use rusqlite::{Connection, OpenFlags};
 use std::fs;
@@ -152,6 +152,33 @@ async fn a_set_is_made_proven_and_restored() {
     for what in ["backup made", "backup verify", "backup drill"] {
         assert!(told.contains(&what), "{what}: {told:?}");
     }
+}
+
+#[tokio::test]
+async fn a_drill_asks_what_the_user_wants_to_know_and_fails_with_the_answer() {
+    let scene = Scene::with_repository().await;
+    scene.fill("documents", 5_000).await;
+    scene.fine(&["backup", "run"]).await;
+    let probe = |more: &str| {
+        let sql = "sql = \"SELECT count(*) FROM documents\"";
+        scene.configure(&format!("[[backup.probe]]\nname = \"documents\"\n{sql}\n{more}\n"));
+    };
+    let alive = |tried: &BackupTryView| tried.tried.iter().find(|climb| climb.rung == Rung::Alive).unwrap().clone();
+    probe("at_least = 5000");
+    let drilled: BackupTryView = scene.place.json(&["backup", "drill"]).await;
+    let ClimbOutcome::Proven { shown, .. } = alive(&drilled).outcome else { panic!("{drilled:?}") };
+    assert!(shown.ends_with("; the probe `documents` answered 5,000"), "{shown}");
+    assert_eq!(drilled.receipt.proven(), Some(Rung::Faithful));
+
+    probe("expect = \"5001\"");
+    let said = scene.place.run(&["backup", "drill"]).await;
+    let why = "the probe `documents` (SELECT count(*) FROM documents) answered 5,000 and not 5001";
+    assert!(said.code == 1 && said.out.contains(why), "{said:?}");
+    assert_eq!(scene.failing().await, ["backup.rung_failed"]);
+
+    scene.configure("[[backup.probe]]\nname = \"api\"\ncommand = [\"/nowhere/service\"]\nurl = \"/health\"\n");
+    let said = scene.place.run(&["backup", "drill"]).await;
+    assert!(said.code == 3 && said.out.contains("the probe `api` (/health of /nowhere/service)"), "{said:?}");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! The configuration: every mistake gets one clear sentence, and no secret gets out.
 
 use groundskeeper::config::{self, ConfigError, Environment, Settings, WebhookForm};
+use groundskeeper_backup::proof::Probe;
+use groundskeeper_backup::proof::probe::{Question, Wanted};
 use groundskeeper_backup::vault::KeySource;
 use groundskeeper_core::check::catalogue;
 use groundskeeper_core::policy::Autonomy;
@@ -302,6 +304,107 @@ fn each_mistake_gets_one_clear_sentence(#[case] text: &str, #[case] expected: &s
     assert_eq!(problem(text), expected);
 }
 
+#[rstest]
+#[case::probe_without_a_name(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nsql = \"SELECT 1\"",
+    "groundskeeper.toml:6: [backup.probe] needs `name`, such as name = \"documents\""
+)]
+#[case::probe_with_a_name_that_is_none(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"all documents\"\nsql = \"SELECT 1\"",
+    "groundskeeper.toml:7: `name` in [backup.probe]: `all documents` cannot be a name; use letters, digits, `-` and `_`"
+)]
+#[case::probes_of_one_name(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\nsql = \"SELECT 1\"\n[[backup.probe]]\nname = \"a\"\nsql = \"SELECT 2\"",
+    "groundskeeper.toml:10: `name` in [backup.probe]: there is another probe `a`; give each its own name"
+)]
+#[case::probe_that_asks_nothing(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"",
+    "groundskeeper.toml:6: [backup.probe] needs `sql`, such as sql = \"SELECT count(*) > 0 FROM documents\", or `command` and `url`"
+)]
+#[case::probe_of_both_kinds(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\nsql = \"SELECT 1\"\ncommand = [\"/bin/a\"]\nurl = \"/\"",
+    "groundskeeper.toml:6: [backup.probe] has both `sql` and `command`; keep one"
+)]
+#[case::probe_with_an_empty_sql(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\nsql = \" \"",
+    "groundskeeper.toml:8: `sql` in [backup.probe] is empty"
+)]
+#[case::probe_that_expects_two_things(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\nsql = \"SELECT 1\"\nexpect = \"1\"\nat_least = 1",
+    "groundskeeper.toml:6: [backup.probe] has both `expect` and `at_least`; keep one"
+)]
+#[case::probe_that_expects_a_number(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\nsql = \"SELECT 1\"\nexpect = 1",
+    "groundskeeper.toml:9: `expect` in [backup.probe] must be text in quotes, not the number 1"
+)]
+#[case::probe_in_sql_with_a_key_of_a_command(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\nsql = \"SELECT 1\"\nstatus = 200",
+    "groundskeeper.toml:6: [backup.probe] has `sql`, and `status` belongs to `command`; remove one of them"
+)]
+#[case::probe_by_a_command_with_a_key_of_sql(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\ncommand = [\"/bin/a\"]\nurl = \"/\"\nat_least = 1",
+    "groundskeeper.toml:6: [backup.probe] has `command`, and `at_least` belongs to `sql`; remove one of them"
+)]
+#[case::probe_by_a_command_that_is_not_asked(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\ncommand = [\"/bin/a\"]",
+    "groundskeeper.toml:6: [backup.probe] needs `url`, such as url = \"/health\""
+)]
+#[case::probe_by_an_empty_command(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\ncommand = []\nurl = \"/\"",
+    "groundskeeper.toml:6: [backup.probe] has an empty `command`; write the program and its arguments"
+)]
+#[case::probe_by_a_relative_program(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\ncommand = [\"python3\", \"app.py\"]\nurl = \"/\"",
+    "groundskeeper.toml:8: `command` in [backup.probe]: `python3` must be a whole path such as \"/usr/bin/python3\""
+)]
+#[case::probe_of_a_live_service(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\ncommand = [\"/bin/a\"]\nurl = \"https://app.example/health\"",
+    "groundskeeper.toml:9: `url` in [backup.probe] must be a path such as \"/health\", or an address on this machine such as \"http://127.0.0.1:{port}/health\""
+)]
+#[case::probe_of_a_service_on_a_port_of_its_own(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\ncommand = [\"/bin/a\"]\nurl = \"http://127.0.0.1:8000/health\"",
+    "groundskeeper.toml:9: `url` in [backup.probe] must be a path such as \"/health\", or an address on this machine such as \"http://127.0.0.1:{port}/health\""
+)]
+#[case::probe_with_a_status_that_is_none(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\ncommand = [\"/bin/a\"]\nurl = \"/\"\nstatus = 20",
+    "groundskeeper.toml:10: `status` in [backup.probe] must be an HTTP status code, such as 200"
+)]
+#[case::probe_without_time(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\nsql = \"SELECT 1\"\ntimeout = \"0s\"",
+    "groundskeeper.toml:9: `timeout` in [backup.probe]: `0s` is too short: it must be above zero"
+)]
+#[case::probe_with_an_unknown_key(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\nsql = \"SELECT 1\"\nexpects = \"1\"",
+    "groundskeeper.toml:9: unknown key `expects` in [backup.probe]; did you mean `expect`?"
+)]
+#[case::probe_that_is_no_list(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[backup.probe]\nname = \"a\"\nsql = \"SELECT 1\"",
+    "groundskeeper.toml:6: `probe` in [backup] must be a list of tables; write [[backup.probe]]"
+)]
+#[case::probe_of_an_unknown_postgres(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\npostgres = \"man\"\nsql = \"SELECT 1\"",
+    "groundskeeper.toml:8: `postgres` in [backup.probe]: there is no `postgres.man`; did you mean `main`?"
+)]
+#[case::probe_of_one_postgres_of_several(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[postgres.other]\nurl = \"postgres://localhost/b\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\nsql = \"SELECT 1\"",
+    "groundskeeper.toml:8: [backup.probe] needs `postgres`, such as postgres = \"main\": the sets have several (main, other)"
+)]
+#[case::probe_of_a_postgres_that_is_in_no_set(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[postgres.other]\nurl = \"postgres://localhost/b\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\nsystems = [\"postgres.main\"]\n[[backup.probe]]\nname = \"a\"\npostgres = \"other\"\nsql = \"SELECT 1\"",
+    "groundskeeper.toml:11: `postgres` in [backup.probe]: postgres.other is left out of `systems`, and so in no set"
+)]
+#[case::probe_without_a_postgres(
+    "[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\nfiles = [\"/srv\"]\n[[backup.probe]]\nname = \"a\"\nsql = \"SELECT 1\"",
+    "groundskeeper.toml:5: [backup.probe] has no Postgres to ask: there is none in the sets"
+)]
+#[case::probe_without_a_database(
+    "[postgres.main]\nurl = \"postgres://localhost\"\n[backup]\nrepository = \"/b\"\nkey_file = \"/k\"\n[[backup.probe]]\nname = \"a\"\nsql = \"SELECT 1\"",
+    "groundskeeper.toml:6: [backup.probe] needs `database`, such as database = \"docrag\""
+)]
+fn each_mistake_in_a_probe_gets_one_clear_sentence(#[case] text: &str, #[case] expected: &str) {
+    assert_eq!(problem(text), expected);
+}
+
 #[test]
 fn text_that_is_no_toml_is_reported_with_its_line() {
     let message = problem("autonomy = \"observe\"\ntimezone = UTC\n");
@@ -438,6 +541,21 @@ fn a_file_with_everything_loads() {
     assert_eq!((settings.keep.apply, settings.keep.retention.zone.iana_name()), (true, Some("Europe/Berlin")));
     let wal = backup.wal.as_ref().unwrap();
     assert_eq!((wal.keep, wal.give_up), (2 << 30, false));
+    let [documents, tickets, flag, api] = backup.probes.as_slice() else { panic!("{:?}", backup.probes) };
+    assert_eq!((documents.system.as_str(), documents.database.as_str()), ("postgres.main", "app"));
+    assert_eq!((documents.user.as_deref(), documents.timeout), (None, Duration::from_secs(30)));
+    let wanted = |probe: &Probe| match &probe.question {
+        Question::Sql { wanted, .. } => wanted.clone(),
+        Question::Service(_) => panic!("{probe:?}"),
+    };
+    assert_eq!(wanted(documents), Wanted::AtLeast(1000.0));
+    assert_eq!(wanted(tickets), Wanted::Equal("open".to_owned()));
+    assert_eq!((tickets.database.as_str(), tickets.timeout), ("tickets", Duration::from_mins(5)));
+    assert_eq!((wanted(flag), flag.user.as_deref()), (Wanted::Something, Some("app")));
+    let Question::Service(service) = &api.question else { panic!("{api:?}") };
+    assert_eq!((service.program.as_path(), service.arguments.len()), (Path::new("/opt/app/bin/app"), 2));
+    assert_eq!((service.url.as_str(), service.status), ("http://localhost:{port}/health", 204));
+    assert_eq!((service.contains.as_deref(), api.timeout), (Some("ok"), Duration::from_mins(1)));
     let webhook = &settings.notify.webhooks[0];
     assert_eq!((webhook.form, webhook.minimum), (WebhookForm::Slack, Severity::Critical));
     assert_eq!(webhook.url.expose_secret(), "https://hooks.example.com/hunter2");
@@ -500,10 +618,16 @@ fn backups_are_of_everything_that_can_be_backed_up_unless_some_are_named() {
     assert_eq!(file.leave_free, 5 << 30);
     assert!(parse("").unwrap().backup.is_none());
     // A mistake in the Postgres is one mistake.
-    let message = problem(
-        "[postgres.a]\nurl = \"mysql://x\"\n[backup]\nrepository = \"/b\"\nkey = \"k\"\nsystems = [\"postgres.a\"]",
-    );
-    assert!(message.starts_with("groundskeeper.toml:2: `url` in [postgres.a]"), "{message}");
+    let wrong =
+        "[postgres.a]\nurl = \"mysql://x\"\n[backup]\nrepository = \"/b\"\nkey = \"k\"\nsystems = [\"postgres.a\"]\n";
+    for more in [
+        "",
+        "[[backup.probe]]\nname = \"a\"\nsql = \"b\"",
+        "[[backup.probe]]\nname = \"a\"\npostgres = \"a\"\nsql = \"b\"",
+    ] {
+        let message = problem(&format!("{wrong}{more}"));
+        assert!(message.starts_with("groundskeeper.toml:2: `url` in [postgres.a]"), "{message}");
+    }
 }
 
 #[test]

@@ -115,6 +115,11 @@ impl Endpoint {
         &self.address
     }
 
+    /// The database that is entered. Without one the server takes that which is named like the user.
+    pub fn database(&self) -> Option<&str> {
+        database(&self.config)
+    }
+
     /// Whom we log in as.
     pub(super) fn role(&self) -> &str {
         self.config.get_user().unwrap_or("our role")
@@ -316,11 +321,14 @@ fn address(config: &Config) -> String {
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
     });
     let places = places.collect::<Vec<_>>().join(",");
-    // Without a database the server takes the one that is named like the user.
-    match config.get_dbname().or(config.get_user()) {
+    match database(config) {
         Some(database) => format!("{places}/{database}"),
         None => places,
     }
+}
+
+fn database(config: &Config) -> Option<&str> {
+    config.get_dbname().or(config.get_user())
 }
 
 #[cfg(test)]
@@ -348,6 +356,15 @@ mod tests {
             let endpoint = parse(text);
             assert_eq!(endpoint.address(), address, "{text}");
             assert!(!format!("{endpoint:?}").contains("s3"), "{endpoint:?}");
+        }
+    }
+
+    #[test]
+    fn a_database_that_is_not_named_is_called_like_the_user() {
+        for (text, database) in
+            [("postgres://ann@h/docrag", Some("docrag")), ("postgres://ann@h", Some("ann")), ("postgres://h", None)]
+        {
+            assert_eq!(parse(text).database(), database, "{text}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! A drill touches nothing but its scratch place.
 
 use super::{BUDGET, Drill, assert_says, cluster_of, fill, not_tried, place, programs, proven};
-use groundskeeper_backup::proof;
+use groundskeeper_backup::proof::{self, Expected};
 use groundskeeper_backup::scratch::{DataFolder, Room, ScratchPlace, ScratchServer};
 use groundskeeper_core::receipt::Climb;
 use groundskeeper_testing::PostgresServer;
@@ -182,7 +182,7 @@ async fn a_tablespace_that_was_made_during_the_backup_is_not_replayed() {
     cluster.tablespaces.clear();
     cluster.stop = row.get::<_, &str>(1).parse().unwrap();
     let folder = DataFolder::take_over(&place, &data).await.unwrap();
-    let alive = proof::alive(&programs(cluster.major()), &folder, proof::Expected::of(&cluster), BUDGET).await;
+    let alive = proof::alive(&programs(cluster.major()), &folder, Expected::of(&cluster), BUDGET).await;
     assert_says(
         not_tried(&alive.outcome),
         &["a tablespace was made while the backup ran", "made_late", "another backup"],

@@ -119,7 +119,8 @@ fn next_step(rung: Rung) -> &'static str {
         }
         Rung::Restored | Rung::Alive => {
             "groundskeeper backup run, then groundskeeper backup drill: if the new set fails too, the database itself may \
-             be damaged (pg_amcheck --all on the server); if not, only that set was"
+             be damaged (pg_amcheck --all on the server), or a [[backup.probe]] wants what is no longer so; if not, only \
+             that set was"
         }
         Rung::Consistent => {
             "after a restore of this set have the points made anew from the chunks (Doc-RAG: docrag reindex); groundskeeper \

@@ -98,6 +98,7 @@ pub struct TargetArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "The probes of [[backup.probe]] are put to what was restored: docs/backup.md tells of them.")]
 pub struct DrillArgs {
     #[command(flatten)]
     pub set: SetArgs,

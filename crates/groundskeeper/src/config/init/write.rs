@@ -65,6 +65,9 @@ const TAIL: &str = "\
 # [backup]
 # repository = \"/var/backups/groundskeeper\"
 # key_file = \"/etc/groundskeeper/backup.key\"
+# [[backup.probe]]
+# name = \"documents\"
+# sql = \"SELECT count(*) > 0 FROM documents\"
 
 # When tasks run; `groundskeeper calendar` lists them.
 # [tasks.daily-health]

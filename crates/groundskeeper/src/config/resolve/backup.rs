@@ -2,6 +2,7 @@
 
 mod chunks;
 mod files;
+mod probe;
 mod qdrant;
 mod sources;
 
@@ -43,6 +44,7 @@ pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::S
     let key = key(&section);
     let sources = sources::all(top, &section, so_far, qdrant);
     let files = files::all(&section);
+    let probes = probe::all(top, &section, so_far, &sources.postgres);
     let scratch = folder_of(&section, "scratch", SCRATCH);
     let leave_free = section.parsed("leave_free", "an amount in quotes, such as \"5 GiB\"", size::parse);
     let programs = programs(&section);
@@ -69,6 +71,7 @@ pub(super) fn settings(top: &Section<'_>, so_far: &Settings) -> Option<backup::S
         programs,
         run_as: run_as.unwrap_or_else(|| RUN_AS.to_owned()),
         wal,
+        probes,
     })
 }
 
