@@ -3,7 +3,7 @@
 use super::coverage::{self, Coverage};
 use super::faithful::faithful;
 use super::probe::{self, Probe};
-use super::{Expected, shortened};
+use super::{Expected, reader, shortened};
 use crate::programs::Programs;
 use crate::scratch::{DATA_DIRECTORY, DataFolder, PRELOADED, Replay, ScratchServer, Setback, Until, said};
 use groundskeeper_core::quantity::{after, format_seconds};
@@ -12,6 +12,9 @@ use groundskeeper_systems::postgres::tie::{Chunks, chunks};
 use jiff::Timestamp;
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
+
+/// By whom chunks are read.
+const READER: &str = "groundskeeper_chunks";
 
 /// How the attempt went.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,10 +63,7 @@ pub async fn alive(programs: &Programs, data: &DataFolder<'_>, expected: Expecte
         None => None,
     };
     let faithful = faithful.map(|outcome| (outcome, comparing.elapsed().as_secs_f64()));
-    let mut chunks = Vec::new();
-    for tie in ties.iter().filter(|_| is_proven) {
-        chunks.push(Box::pin(held(&server, tie, began + within)).await);
-    }
+    let chunks = if is_proven { Box::pin(held(&server, ties, began + within)).await } else { Vec::new() };
     let outcome = Box::pin(probed(outcome, &server, probes, began + within)).await;
     if let Err(error) = server.stop().await {
         tracing::warn!(%error, "after a drill");
@@ -71,9 +71,24 @@ pub async fn alive(programs: &Programs, data: &DataFolder<'_>, expected: Expecte
     Alive { outcome, took, faithful, chunks }
 }
 
-async fn held(server: &ScratchServer<'_>, tie: &Tie, until: Instant) -> Result<Chunks, String> {
-    let client = server.connect(&tie.database).await.map_err(|error| said(&error))?;
-    chunks(&client, &tie.statements, until.saturating_duration_since(Instant::now())).await
+/// What the database says to each tie.
+async fn held(server: &ScratchServer<'_>, ties: &[&Tie], until: Instant) -> Vec<Result<Chunks, String>> {
+    if ties.is_empty() {
+        return Vec::new();
+    }
+    let made = reader::make(server, READER).await;
+    let made = made.map_err(|why| format!("the role {READER}, which reads the chunks, cannot be made: {why}"));
+    let mut held = Vec::new();
+    for tie in ties {
+        let reading = async {
+            made.clone()?;
+            let opened = reader::connect(server, READER, &tie.database, "-c local_preload_libraries=").await;
+            let client = opened.map_err(|error| said(&error))?;
+            chunks(&client, &tie.statements, until.saturating_duration_since(Instant::now())).await
+        };
+        held.push(reading.await);
+    }
+    held
 }
 
 fn outcome(asked: Result<(String, Vec<String>), Setback>) -> ClimbOutcome {

@@ -12,6 +12,7 @@ mod coverage;
 mod faithful;
 pub mod probe;
 pub(crate) mod qdrant;
+mod reader;
 pub(crate) mod redis;
 mod restored;
 

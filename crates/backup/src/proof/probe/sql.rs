@@ -5,6 +5,7 @@
 //! of a superuser reach beyond the scratch place.
 
 use super::{Probe, Time, told};
+use crate::proof::reader;
 use crate::scratch::{ScratchServer, Setback, said};
 use futures_util::StreamExt;
 use groundskeeper_core::quantity::format_count;
@@ -14,7 +15,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, SimpleQueryMessage};
 
-/// Reads every table, row-level security or not, and writes nothing.
+/// By whom probes read that name nobody.
 const READER: &str = "groundskeeper_probe";
 /// The server ends a statement that takes too long. This is for one that does not let itself be ended.
 const GRACE: Duration = Duration::from_secs(5);
@@ -40,10 +41,7 @@ struct Row {
 
 /// Makes the role for those that name none. A cluster that has one of this name has its own idea of what that may do.
 pub(super) async fn make_reader(server: &ScratchServer<'_>) -> Result<(), Setback> {
-    let sql = format!("CREATE ROLE {READER} LOGIN BYPASSRLS IN ROLE pg_read_all_data");
-    let making = async { server.enter().await?.batch_execute(&sql).await };
-    making.await.map_err(|error| {
-        let why = said(&error);
+    reader::make(server, READER).await.map_err(|why| {
         Setback::NotTried(format!("the role {READER}, by which probes read, cannot be made: {why}; give each a `user`"))
     })
 }
@@ -59,15 +57,10 @@ pub(super) async fn ask(
     let options =
         format!("-c statement_timeout={milliseconds} -c default_transaction_read_only=on -c local_preload_libraries=");
     let asking = async {
-        let role = if let Some(user) = &probe.user {
-            user.as_str()
-        } else {
-            let database = probe.database.replace('"', "\"\"");
-            let grant = format!("GRANT CONNECT ON DATABASE \"{database}\" TO {READER}");
-            server.enter().await?.batch_execute(&grant).await?;
-            READER
+        let client = match &probe.user {
+            Some(user) => server.connect_as(user, &probe.database, &options).await?,
+            None => reader::connect(server, READER, &probe.database, &options).await?,
         };
-        let client = server.connect_as(role, &probe.database, &options).await?;
         answer(&client, sql).await
     };
     match tokio::time::timeout(time.within.saturating_add(GRACE), asking).await {
