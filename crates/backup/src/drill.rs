@@ -16,10 +16,10 @@ use crate::wal::Target;
 use crate::wal::replay::{lay, room};
 use crate::wal::tablespaces::Start;
 use groundskeeper_core::receipt::{
-    Climb, ClimbOutcome, Cluster, Contents, FileTree, Fingerprints, Keyspace, Part, Receipt, Rung, SetId, Tie, Vectors,
+    Climb, ClimbOutcome, Cluster, Contents, FileTree, Fingerprints, Keyspace, Part, PointId, Receipt, Rung, SetId, Tie,
+    Vectors,
 };
 use groundskeeper_systems::postgres::tie::Chunks;
-use groundskeeper_systems::qdrant::PointId;
 use jiff::Timestamp;
 use std::fs;
 use std::path::{Path, PathBuf};

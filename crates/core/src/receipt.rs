@@ -4,11 +4,13 @@
 
 mod contents;
 mod parts;
+mod point_id;
 mod recovery;
 mod tie;
 
 pub use contents::{Contents, DatabaseContents, Fingerprints, Hashed, Moment, TableContents};
 pub use parts::{Collection, Configuration, FileTree, Keyspace, Named, SnapshotFile, Vectors};
+pub use point_id::PointId;
 pub use recovery::Recovery;
 pub use tie::{Meanwhile, Outbox, Statements, Tie};
 

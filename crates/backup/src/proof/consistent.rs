@@ -2,9 +2,8 @@
 //! the outbox says was under way while the set was made.
 
 use groundskeeper_core::quantity::format_count;
-use groundskeeper_core::receipt::{ClimbOutcome, Meanwhile, Tie};
+use groundskeeper_core::receipt::{ClimbOutcome, Meanwhile, PointId, Tie};
 use groundskeeper_systems::postgres::tie::Chunks;
-use groundskeeper_systems::qdrant::PointId;
 use std::collections::HashSet;
 
 /// Ids that are named of many.

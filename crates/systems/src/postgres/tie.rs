@@ -2,9 +2,8 @@
 
 use super::client::{APPLICATION_NAME, Endpoint, Session};
 use super::contents::{client, told};
-use crate::qdrant::PointId;
 use futures_util::TryStreamExt;
-use groundskeeper_core::receipt::{Meanwhile, Outbox, Statements};
+use groundskeeper_core::receipt::{Meanwhile, Outbox, PointId, Statements};
 use std::pin::pin;
 use std::time::Duration;
 use tokio_postgres::types::ToSql;

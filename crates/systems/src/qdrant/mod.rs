@@ -7,10 +7,8 @@
 pub mod act;
 
 mod client;
-mod point_id;
 mod points;
 mod survey;
 
 pub use client::{Endpoint, EndpointError};
-pub use point_id::PointId;
 pub use survey::{Node, survey};

@@ -1,8 +1,8 @@
 //! What a node holds: exact counts, ids, and a snapshot that it takes in. For a server that was started for a drill.
 
-use super::PointId;
 use super::client::Endpoint;
 use groundskeeper_core::observation::Failure;
+use groundskeeper_core::receipt::PointId;
 use reqwest::Method;
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -42,12 +42,29 @@ impl Endpoint {
         }
         let page = self.ask_with(Method::POST, &path, Some(&body), within).await?;
         let points = page.get("points").and_then(Value::as_array).ok_or_else(|| self.nonsense(&path))?;
-        let ids = points.iter().map(|point| point.get("id").and_then(PointId::of_json));
+        let ids = points.iter().map(|point| point.get("id").and_then(of_json));
         let ids = ids.collect::<Option<Vec<PointId>>>().ok_or_else(|| self.nonsense(&path))?;
         let next = match page.get("next_page_offset") {
             None | Some(Value::Null) => None,
-            Some(next) => Some(PointId::of_json(next).ok_or_else(|| self.nonsense(&path))?),
+            Some(next) => Some(of_json(next).ok_or_else(|| self.nonsense(&path))?),
         };
         Ok((ids, next))
+    }
+}
+
+fn of_json(value: &Value) -> Option<PointId> {
+    value.as_u64().map(PointId::Number).or_else(|| value.as_str()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_numbers_or_texts_of_uuids() {
+        let uuid = "5c56c793-69f3-4fbf-87e6-c4bf54c28c26";
+        assert_eq!(of_json(&json!(7)), Some(PointId::Number(7)));
+        assert_eq!(of_json(&json!(uuid)), uuid.parse().ok());
+        assert_eq!((of_json(&json!(-1)), of_json(&json!(null)), of_json(&json!("x"))), (None, None, None));
     }
 }

@@ -1,6 +1,5 @@
-//! The id of a point, which is a number or a UUID and nothing else.
+//! The id of a point, which is a number or a UUID and nothing else; and so is that of a chunk that becomes one.
 
-use serde_json::Value;
 use std::fmt;
 use std::str::FromStr;
 
@@ -9,12 +8,6 @@ pub enum PointId {
     Number(u64),
     /// Its 128 bits.
     Uuid(u128),
-}
-
-impl PointId {
-    pub(super) fn of_json(value: &Value) -> Option<Self> {
-        value.as_u64().map(Self::Number).or_else(|| value.as_str()?.parse().ok())
-    }
 }
 
 /// As Postgres writes a `uuid` or a `bigint`, and Qdrant its ids.
@@ -51,7 +44,6 @@ impl fmt::Display for PointId {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn numbers_and_uuids_are_ids_and_nothing_else_is() {
@@ -59,8 +51,6 @@ mod tests {
         assert_eq!(uuid.parse::<PointId>().unwrap().to_string(), uuid);
         assert_eq!("0".parse(), Ok(PointId::Number(0)));
         assert_eq!("18446744073709551615".parse(), Ok(PointId::Number(u64::MAX)));
-        assert_eq!(PointId::of_json(&json!(7)), Some(PointId::Number(7)));
-        assert_eq!(PointId::of_json(&json!(uuid)), uuid.parse().ok());
         let no_dashes = "5c56c79369f34fbf87e6c4bf54c28c26";
         let uneven = "5c56c7936-9f3-4fbf-87e6-c4bf54c28c26";
         for text in [
