@@ -248,7 +248,7 @@ impl Vault {
         .await
     }
 
-    /// Rungs 3 to 5: restores every system of the set into the scratch place, boots it, asks it, removes it.
+    /// Rungs 3 to 6: restores every system of the set into the scratch place, boots it, asks it, removes it.
     /// What is not done within `budget` is not tried. The rungs below come first when nobody has tried them: a ladder
     /// that lacks one is not climbed.
     pub async fn drill(&self, set: Option<&SetId>, budget: Duration, now: Timestamp) -> Result<Receipt> {

@@ -41,7 +41,7 @@ pub enum BackupVerb {
     Plan(PlaceArgs),
     /// Read a set's data back from the repository (rungs 1 and 2)
     Verify(SetArgs),
-    /// Restore a set into the scratch place, boot it and ask it (rungs 3 to 5)
+    /// Restore a set into the scratch place, boot it and ask it (rungs 3 to 6)
     Drill(DrillArgs),
     /// Restore a set, or one system of it, into an empty or new folder
     Restore(RestoreArgs),
