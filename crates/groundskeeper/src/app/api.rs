@@ -62,7 +62,7 @@ pub enum Request {
     /// Reads a set's data back (rungs 1 and 2); the newest without a name, which may be the first letters of one.
     /// -> [`BackupTryView`]
     BackupVerify { set: Option<String>, by: String },
-    /// Restores a set into the scratch place and boots it (rungs 3 to 5). -> [`BackupTryView`]
+    /// Restores a set into the scratch place and boots it (rungs 3 to 6). -> [`BackupTryView`]
     BackupDrill { set: Option<String>, target: Option<Target>, by: String },
     /// How far the work on the repository is. -> `Option<`[`Done`]`>`
     BackupProgress,

@@ -117,7 +117,7 @@ async fn verify(shop: &Shop, mode: Mode) -> Result<End<Found>, CallError> {
     if mode == Mode::DryRun {
         let mut details = vec![format!("would read {} back (rungs 1 and 2)", newest.set)];
         details.push(match &drill {
-            Ok(why) => format!("would restore and boot it (rungs 3 to 5): {why}"),
+            Ok(why) => format!("would restore and boot it (rungs 3 to 6): {why}"),
             Err(why) => format!("would not restore it: {why}"),
         });
         let summary = format!("would verify the set {}", newest.set);
