@@ -8,7 +8,7 @@ use object_store::Error as StoreError;
 impl Repository {
     /// Safe on the disk when this returns; under its name there is either nothing, or all of it.
     pub(crate) fn put_beside(&self, name: &str, content: Vec<u8>) -> Result<()> {
-        self.store.put(name, content).map_err(|error| self.refused(&error))
+        self.store.put(name, content).map_err(|error| self.store.refused(&error))
     }
 
     /// The same unless there is one already: then false.
@@ -16,7 +16,7 @@ impl Repository {
         match self.store.put_first(name, content) {
             Ok(()) => Ok(true),
             Err(StoreError::AlreadyExists { .. }) => Ok(false),
-            Err(error) => Err(self.refused(&error)),
+            Err(error) => Err(self.store.refused(&error)),
         }
     }
 
@@ -24,18 +24,18 @@ impl Repository {
         match self.store.get(name) {
             Ok(content) => Ok(Some(content.into())),
             Err(StoreError::NotFound { .. }) => Ok(None),
-            Err(error) => Err(self.refused(&error)),
+            Err(error) => Err(self.store.refused(&error)),
         }
     }
 
     /// Everything below a folder.
     pub(crate) fn list_beside(&self, folder: &str) -> Result<Vec<Listed>> {
-        self.store.list_below(folder).map_err(|error| self.refused(&error))
+        self.store.list_below(folder).map_err(|error| self.store.refused(&error))
     }
 
     /// One that is not there any more is gone as well.
     pub(crate) fn remove_beside(&self, name: &str) -> Result<()> {
-        self.store.erase(name).map_err(|error| self.refused(&error))
+        self.store.erase(name).map_err(|error| self.store.refused(&error))
     }
 
     /// Whether this still is a repository.
@@ -43,7 +43,7 @@ impl Repository {
         match self.store.exists("config") {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::NoRepository { place: self.place().to_owned() }),
-            Err(error) => Err(self.refused(&error)),
+            Err(error) => Err(self.store.refused(&error)),
         }
     }
 
@@ -60,9 +60,5 @@ impl Repository {
     /// The id of the key in use.
     pub(crate) fn key_in_use(&self) -> Option<String> {
         self.key.map(|id| id.to_hex().to_string())
-    }
-
-    fn refused(&self, error: &StoreError) -> Error {
-        Error::Place { place: self.place().to_owned(), why: error.to_string() }
     }
 }
