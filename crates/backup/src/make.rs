@@ -29,7 +29,7 @@ pub(crate) fn make(settings: &Settings, repository: &Repository, own: Vec<Own>, 
     // The order of sets, ours and restic's, is that of their names and snapshots; the receipt has the time as it is.
     let ordered = after_the_newest(newest.as_ref(), now);
     let set = new_id(ordered)?;
-    let mut writer = repository.begin(ordered)?;
+    let mut writer = repository.begin(ordered);
     let (mut parts, mut missing) = (Vec::new(), Vec::new());
     let mut first = None;
     for source in sources(settings) {

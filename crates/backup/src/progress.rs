@@ -79,7 +79,7 @@ impl Drop for Shown {
     }
 }
 
-/// What `rustic_core` does for us in long steps: writing restored files, and packs anew.
+/// What `rustic_core` does for us in long steps: writing packs anew.
 #[derive(Debug)]
 pub(crate) struct Bars(pub(crate) Progress);
 
@@ -88,7 +88,7 @@ struct Bar(Progress);
 
 impl ProgressBars for Bars {
     fn progress(&self, kind: ProgressType, prefix: &str) -> rustic_core::Progress {
-        let ours = ["restoring", "repacking"].iter().any(|work| prefix.starts_with(work));
+        let ours = prefix.starts_with("repacking");
         match kind {
             ProgressType::Bytes if ours => rustic_core::Progress::new(Bar(self.0.clone())),
             _ => rustic_core::Progress::hidden(),
@@ -131,10 +131,10 @@ mod tests {
         assert_eq!(seen.now(), Some(Done { what: "making a set".into(), bytes: 4, files: 1, total: Some(10) }));
         drop(shown);
         assert_eq!(seen.now(), None);
-        let _next = progress.begin("restoring", None);
-        let bar = Bars(progress.clone()).progress(ProgressType::Bytes, "restoring file contents...");
+        let _next = progress.begin("removing sets", None);
+        let bar = Bars(progress.clone()).progress(ProgressType::Bytes, "repacking blobs...");
         bar.set_length(7);
         bar.inc(3);
-        assert_eq!(seen.now(), Some(Done { what: "restoring".into(), bytes: 3, files: 0, total: Some(7) }));
+        assert_eq!(seen.now(), Some(Done { what: "removing sets".into(), bytes: 3, files: 0, total: Some(7) }));
     }
 }

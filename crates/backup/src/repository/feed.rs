@@ -1,32 +1,16 @@
-//! From a source that pushes entries to `rustic_core`, which pulls them.
-//!
-//! `rustic_core` writes nodes into a tree in the order in which they come, and restic wants them sorted by name; a base
-//! backup comes in the order of a directory. So the data go in under running numbers, which sort themselves, and the
-//! tree with the real names is made afterwards ([`super::tree`]), from the content that each number got.
-//!
-//! It also takes an error in the middle of a file for a file that is not there, and goes on. Here every reader counts: a
-//! byte too few is noted, and no set comes of it.
+//! Where a source puts its entries: files are cut into chunks, which wait for the [`super::chunks::Packer`]; names are kept
+//! for the set's tree, which is made afterwards.
 
-use crate::error::{Error, Result};
 use crate::progress::Progress;
-use bytes::Bytes;
-use rustic_core::repofile::{Metadata, Node, NodeType};
-use rustic_core::{ReadSource, ReadSourceEntry, ReadSourceOpen, RusticResult};
-use std::ffi::OsStr;
+use crossbeam_channel::Sender;
+use rustic_core::repofile::Metadata;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Read from the source at once.
-const PIECE: usize = 256 * 1024;
-/// How far the source may be ahead inside of one file: 4 MiB. Two files are then read side by side, so that two
-/// processors have work.
-const PIECES_AHEAD: usize = 16;
-const ENTRIES_AHEAD: usize = 32;
-/// Files in one folder of numbers.
-const FOLDER: u64 = 1000;
+/// Postgres changes pages of 8 KiB in files that keep their length: chunks of a fixed size meet the same pages again.
+/// 512 KiB is 2 million chunks for each TiB.
+pub(super) const CHUNK: usize = 512 << 10;
 
 /// What a source found, in the order in which it found it.
 #[derive(Debug, Clone)]
@@ -41,19 +25,48 @@ pub(crate) struct Found {
 pub(crate) enum Kind {
     Folder,
     Link { target: PathBuf },
-    File { number: u64 },
+    File { number: usize },
 }
 
-/// The path of a running number.
-pub(super) fn numbered(number: u64) -> PathBuf {
-    PathBuf::from(format!("{:06}", number / FOLDER)).join(format!("{:09}", number % FOLDER))
+/// Some bytes of a file.
+#[derive(Debug)]
+pub(super) struct Chunk {
+    /// The number of its file.
+    pub(super) file: usize,
+    /// Which one of its file it is.
+    pub(super) at: usize,
+    buffer: Box<[u8]>,
+    filled: usize,
+}
+
+impl Chunk {
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.filled]
+    }
+}
+
+/// Buffers to be filled again: a new one costs a page fault for each 4 KiB.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Spare(Arc<Mutex<Vec<Box<[u8]>>>>);
+
+impl Spare {
+    fn take(&self) -> Box<[u8]> {
+        let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_else(|| vec![0; CHUNK].into_boxed_slice())
+    }
+
+    pub(super) fn give_back(&self, chunk: Chunk) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(chunk.buffer);
+    }
 }
 
 /// Where a source puts its entries.
 pub(crate) struct Feed {
-    entries: SyncSender<Opening>,
+    chunks: Sender<Chunk>,
+    spare: Spare,
+    progress: Progress,
     found: Vec<Found>,
-    files: u64,
+    files: usize,
     bytes: u64,
     /// Bytes of files that were taken and not kept.
     dropped: u64,
@@ -61,23 +74,18 @@ pub(crate) struct Feed {
 
 /// A file that was taken, to be kept or not.
 pub(crate) struct Taken {
-    number: u64,
+    number: usize,
     mtime: Option<jiff::Timestamp>,
     pub(crate) size: u64,
     /// What kept its reader from going on.
     pub(crate) failure: Option<io::Error>,
 }
 
-/// A file on its way.
-struct Opening {
-    number: u64,
-    /// None when only its end will tell.
-    size: Option<u64>,
-    mtime: Option<jiff::Timestamp>,
-    pieces: Pieces,
-}
-
 impl Feed {
+    pub(super) fn new(chunks: Sender<Chunk>, spare: Spare, progress: Progress) -> Self {
+        Self { chunks, spare, progress, found: Vec::new(), files: 0, bytes: 0, dropped: 0 }
+    }
+
     pub(crate) fn folder(&mut self, path: &Path, meta: Metadata) {
         self.found.push(Found { path: path.to_owned(), meta, kind: Kind::Folder });
     }
@@ -88,18 +96,15 @@ impl Feed {
 
     /// Takes exactly `size` bytes of a file; its end before that is an error.
     pub(crate) fn file(&mut self, path: &Path, size: u64, meta: Metadata, from: &mut dyn Read) -> io::Result<()> {
-        let (number, mtime) = (self.files, meta.mtime);
-        let pieces = self.open(Some(size), mtime)?;
-        let mut left = size;
-        while left > 0 {
-            let mut piece = vec![0; PIECE.min(usize::try_from(left).unwrap_or(PIECE))];
-            from.read_exact(&mut piece)?;
-            left -= piece.len() as u64;
-            give(&pieces, piece)?;
+        let taken = self.take(meta.mtime, &mut from.take(size))?;
+        if let Some(failure) = taken.failure {
+            return Err(failure);
         }
-        self.files += 1;
-        self.dropped += size;
-        self.keep(path, meta, &Taken { number, mtime, size, failure: None });
+        if taken.size < size {
+            let why = format!("it ended after {} of {size} bytes", taken.size);
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, why));
+        }
+        self.keep(path, meta, &taken);
         Ok(())
     }
 
@@ -115,23 +120,28 @@ impl Feed {
 
     /// Takes a file as far as it can be read. An error is one of the repository.
     pub(crate) fn take(&mut self, mtime: Option<jiff::Timestamp>, from: &mut dyn Read) -> io::Result<Taken> {
-        let number = self.files;
-        let pieces = self.open(None, mtime)?;
-        let (mut size, mut failure) = (0, None);
-        while failure.is_none() {
-            let mut piece = Vec::with_capacity(PIECE);
-            failure = (&mut *from).take(PIECE as u64).read_to_end(&mut piece).err();
-            if piece.is_empty() {
+        let mut taken = Taken { number: self.files, mtime, size: 0, failure: None };
+        self.files += 1;
+        self.progress.add_file();
+        for at in 0.. {
+            let mut buffer = self.spare.take();
+            let filled;
+            (filled, taken.failure) = fill(from, &mut buffer);
+            taken.size += filled as u64;
+            self.dropped += filled as u64;
+            let is_last = filled < buffer.len();
+            let chunk = Chunk { file: taken.number, at, buffer, filled };
+            if filled == 0 {
+                self.spare.give_back(chunk);
+            } else {
+                let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the repository took no more");
+                self.chunks.send(chunk).map_err(gone)?;
+            }
+            if is_last {
                 break;
             }
-            size += piece.len() as u64;
-            give(&pieces, piece)?;
         }
-        // An empty one says that this is the end, and not that the source was lost.
-        give(&pieces, Vec::new())?;
-        self.files += 1;
-        self.dropped += size;
-        Ok(Taken { number, mtime, size, failure })
+        Ok(taken)
     }
 
     /// Gives a file that was taken its name. Without one it is in no set.
@@ -142,181 +152,38 @@ impl Feed {
         self.found.push(Found { path: path.to_owned(), meta, kind: Kind::File { number: taken.number } });
     }
 
-    fn open(&mut self, size: Option<u64>, mtime: Option<jiff::Timestamp>) -> io::Result<SyncSender<Bytes>> {
-        let (sender, receiver) = sync_channel(PIECES_AHEAD);
-        let pieces = Pieces { receiver, left: size, piece: Bytes::new() };
-        let opening = Opening { number: self.files, size, mtime, pieces };
-        let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the repository took no more entries");
-        self.entries.send(opening).map_err(gone)?;
-        Ok(sender)
+    /// The source has sent everything.
+    pub(super) fn end(self) -> Sent {
+        Sent { found: self.found, bytes: self.bytes, dropped: self.dropped }
     }
-}
-
-fn give(pieces: &SyncSender<Bytes>, piece: Vec<u8>) -> io::Result<()> {
-    let gone = |_| io::Error::new(io::ErrorKind::BrokenPipe, "the repository took no more of this file");
-    pieces.send(Bytes::from(piece)).map_err(gone)
-}
-
-/// A file's bytes on their way from the source.
-struct Pieces {
-    receiver: Receiver<Bytes>,
-    /// None until an empty piece says that it has ended.
-    left: Option<u64>,
-    piece: Bytes,
-}
-
-/// The same with the note of what went wrong.
-pub(super) struct Reader {
-    pieces: Pieces,
-    state: Arc<State>,
-}
-
-impl Read for Reader {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let pieces = &mut self.pieces;
-        while pieces.piece.is_empty() {
-            if pieces.left == Some(0) {
-                return Ok(0);
-            }
-            let Ok(next) = pieces.receiver.recv() else {
-                self.state.short.store(true, Ordering::Relaxed);
-                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the source ended in the middle of a file"));
-            };
-            if next.is_empty() {
-                pieces.left = Some(0);
-            }
-            pieces.piece = next;
-        }
-        let taken = pieces.piece.split_to(buffer.len().min(pieces.piece.len()));
-        buffer[..taken.len()].copy_from_slice(&taken);
-        pieces.left = pieces.left.map(|left| left - taken.len() as u64);
-        self.state.read.fetch_add(taken.len() as u64, Ordering::Relaxed);
-        self.state.progress.add_bytes(taken.len() as u64);
-        Ok(taken.len())
-    }
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// A reader did not get what was announced.
-    short: AtomicBool,
-    /// Bytes that were read by the archiver.
-    read: AtomicU64,
-    progress: Progress,
-}
-
-/// The other end of the [`Feed`].
-pub(super) struct Source {
-    entries: Mutex<Option<Receiver<Opening>>>,
-    state: Arc<State>,
-}
-
-/// A feed and what pulls from it.
-pub(super) fn pipe(progress: Progress) -> (Feed, Source) {
-    let (sender, receiver) = sync_channel(ENTRIES_AHEAD);
-    let feed = Feed { entries: sender, found: Vec::new(), files: 0, bytes: 0, dropped: 0 };
-    let state = State { progress, ..State::default() };
-    (feed, Source { entries: Mutex::new(Some(receiver)), state: Arc::new(state) })
 }
 
 /// What a source sent, after it has ended.
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) found: Vec<Found>,
-    pub(super) files: u64,
     pub(super) bytes: u64,
-    dropped: u64,
+    pub(super) dropped: u64,
 }
 
-impl Feed {
-    /// The source has sent everything.
-    pub(super) fn end(self) -> Sent {
-        Sent { found: self.found, files: self.files, bytes: self.bytes, dropped: self.dropped }
-    }
-}
-
-impl Source {
-    /// Lets a feed that is not pulled from any more notice.
-    pub(super) fn close(&self) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).take();
-    }
-
-    /// Whether everything that was sent was read.
-    pub(super) fn check(&self, sent: &Sent) -> Result<()> {
-        let read = self.state.read.load(Ordering::Relaxed);
-        let all = sent.bytes + sent.dropped;
-        if self.state.short.load(Ordering::Relaxed) || read != all {
-            return Err(Error::Worker(format!("{read} of {all} bytes reached the repository")));
+/// Reads until the buffer is full or nothing comes any more; gives the bytes, and what kept it from going on.
+fn fill(from: &mut dyn Read, buffer: &mut [u8]) -> (usize, Option<io::Error>) {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match from.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (filled, Some(error)),
         }
-        Ok(())
     }
-}
-
-pub(super) struct Open {
-    pieces: Pieces,
-    state: Arc<State>,
-}
-
-impl ReadSourceOpen for Open {
-    type Reader = Reader;
-
-    fn open(self) -> RusticResult<Reader> {
-        Ok(Reader { pieces: self.pieces, state: self.state })
-    }
-}
-
-/// The archiver hands a file to its readers only when it holds the entry after it. That one may not be known before the
-/// file was read to its end, so each file is followed by a marker: a node without content.
-pub(super) struct Entries {
-    receiver: Option<Receiver<Opening>>,
-    state: Arc<State>,
-    marker: Option<PathBuf>,
-}
-
-impl Iterator for Entries {
-    type Item = RusticResult<ReadSourceEntry<Open>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if let Some(path) = self.marker.take() {
-            let node = node(&path, NodeType::Fifo, Metadata::default());
-            return Some(Ok(ReadSourceEntry { path, node, open: None }));
-        }
-        let opening = self.receiver.as_ref()?.recv().ok()?;
-        self.state.progress.add_file();
-        let path = numbered(opening.number);
-        // Sorts behind the file and before the next.
-        self.marker = Some(path.with_extension("end"));
-        // The size is a hint to how much room it needs in memory.
-        let size = opening.size.unwrap_or(PIECE as u64);
-        let meta = Metadata { size, mtime: opening.mtime, ..Metadata::default() };
-        let node = node(&path, NodeType::File, meta);
-        let open = Some(Open { pieces: opening.pieces, state: Arc::clone(&self.state) });
-        Some(Ok(ReadSourceEntry { path, node, open }))
-    }
-}
-
-fn node(path: &Path, kind: NodeType, meta: Metadata) -> Node {
-    Node::new_node(path.file_name().unwrap_or(OsStr::new("")), kind, meta)
-}
-
-impl ReadSource for Source {
-    type Open = Open;
-    type Iter = Entries;
-
-    fn size(&self) -> RusticResult<Option<u64>> {
-        Ok(None)
-    }
-
-    /// The entries can be had once.
-    fn entries(&self) -> Entries {
-        let receiver = self.entries.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Entries { receiver, state: Arc::clone(&self.state), marker: None }
-    }
+    (filled, None)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crossbeam_channel::unbounded;
 
     /// Some bytes, and then a disk that cannot be read.
     struct Bad(usize);
@@ -331,26 +198,40 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_read_to_its_end_is_not_kept_and_harms_no_other() {
-        let (mut feed, source) = pipe(Progress::default());
-        let sent = std::thread::scope(|scope| {
-            let pulling = scope.spawn(|| {
-                let files = source.entries().filter_map(|entry| entry.unwrap().open);
-                files.map(|open| open.open().unwrap().read_to_end(&mut Vec::new()).unwrap()).collect::<Vec<_>>()
-            });
-            let taken = feed.take(None, &mut Bad(PIECE + 5)).unwrap();
-            assert!(
-                (taken.size, taken.failure.unwrap().to_string()) == ((PIECE + 5) as u64, "a bad sector".to_owned())
-            );
-            feed.stream(Path::new("good"), Metadata::default(), &mut &b"whole"[..]).unwrap();
-            feed.file(Path::new("empty"), 0, Metadata::default(), &mut io::empty()).unwrap();
-            assert!(feed.stream(Path::new("bad"), Metadata::default(), &mut Bad(1)).is_err());
-            let sent = feed.end();
-            assert_eq!(pulling.join().unwrap(), [PIECE + 5, 5, 0, 1]);
-            sent
-        });
-        source.check(&sent).unwrap();
+        let (sender, chunks) = unbounded();
+        let mut feed = Feed::new(sender, Spare::default(), Progress::default());
+        let taken = feed.take(None, &mut Bad(CHUNK + 5)).unwrap();
+        assert!((taken.size, taken.failure.unwrap().to_string()) == ((CHUNK + 5) as u64, "a bad sector".to_owned()));
+        feed.stream(Path::new("good"), Metadata::default(), &mut &b"whole"[..]).unwrap();
+        feed.file(Path::new("empty"), 0, Metadata::default(), &mut io::empty()).unwrap();
+        assert!(feed.stream(Path::new("bad"), Metadata::default(), &mut Bad(1)).is_err());
+        let short = feed.file(Path::new("short"), 6, Metadata::default(), &mut &b"whole"[..]).unwrap_err();
+        assert_eq!(
+            (short.kind(), short.to_string().as_str()),
+            (io::ErrorKind::UnexpectedEof, "it ended after 5 of 6 bytes")
+        );
+        feed.file(Path::new("begun"), 2, Metadata::default(), &mut &b"whole"[..]).unwrap();
+        let sent = feed.end();
         let found: Vec<_> = sent.found.iter().map(|found| (found.path.to_str().unwrap(), &found.kind)).collect();
-        assert_eq!(found, [("good", &Kind::File { number: 1 }), ("empty", &Kind::File { number: 2 })]);
-        assert_eq!((sent.files, sent.bytes), (4, 5));
+        assert_eq!(
+            found,
+            [
+                ("good", &Kind::File { number: 1 }),
+                ("empty", &Kind::File { number: 2 }),
+                ("begun", &Kind::File { number: 5 })
+            ]
+        );
+        assert_eq!((sent.bytes, sent.dropped), (7, (CHUNK + 5 + 1 + 5) as u64));
+        let sent: Vec<_> = chunks.iter().map(|chunk| (chunk.file, chunk.at, chunk.bytes().len())).collect();
+        assert_eq!(sent, [(0, 0, CHUNK), (0, 1, 5), (1, 0, 5), (3, 0, 1), (4, 0, 5), (5, 0, 2)]);
+    }
+
+    #[test]
+    fn a_repository_that_takes_no_more_is_an_error() {
+        let (sender, chunks) = unbounded();
+        drop(chunks);
+        let mut feed = Feed::new(sender, Spare::default(), Progress::default());
+        let error = feed.take(None, &mut &b"something"[..]).map(|taken| taken.size).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     }
 }

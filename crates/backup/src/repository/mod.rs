@@ -3,10 +3,12 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `store` | the files, over `object_store` |
-//! | `feed` | entries on their way in |
-//! | `tree`, `crypt` | folders, written by us and why |
+//! | `feed`, `chunks` | entries on their way in, packed by us and why |
+//! | `packs`, `crypt` | what a pack and an index are |
+//! | `tree` | folders, written by us and why |
 //! | `writer` | a set while it is made |
 //! | `reader` | lists, restores, reads back |
+//! | `unpack` | the bytes of restored files, written by us and why |
 //! | `receipts` | the proofs, beside restic's own files |
 //! | `beside` | other files of ours there: the WAL |
 //! | `init` | makes one |
@@ -21,6 +23,7 @@
 #[cfg(test)]
 mod aged;
 mod beside;
+mod chunks;
 mod crypt;
 pub(crate) mod feed;
 mod glance;
@@ -29,11 +32,13 @@ mod init;
 mod lease;
 mod lock;
 mod owner;
+mod packs;
 mod prune;
 mod reader;
 mod receipts;
 mod store;
 mod tree;
+mod unpack;
 mod writer;
 
 pub(crate) use glance::glance;
@@ -63,13 +68,6 @@ use std::path::Path;
 use std::sync::Arc;
 use store::Store;
 
-/// Postgres changes pages of 8 KiB in files that keep their length: chunks of a fixed size meet the same pages again.
-/// 512 KiB is 2 million chunks for each TiB.
-const CHUNK: u64 = 512 << 10;
-/// Packs lie in memory until they are full, and several are under way.
-const PACK: u64 = 16 << 20;
-/// What a run has not finished.
-const PENDING: &str = "pending";
 /// The file that makes a place a repository.
 const CONFIG: &str = "config";
 /// What is a set of ours.
@@ -253,10 +251,10 @@ fn settings() -> ConfigOptions {
         .set_version(2_u32)
         .set_compression(crypt::LEVEL)
         .set_chunker(Chunker::FixedSize)
-        .set_chunk_size(ByteSize::b(CHUNK))
-        .set_datapack_size(ByteSize::b(PACK))
+        .set_chunk_size(ByteSize::b(feed::CHUNK as u64))
+        .set_datapack_size(ByteSize::b(packs::PACK as u64))
         .set_datapack_growfactor(0_u32)
-        // Rung 2 decrypts, unpacks and hashes everything again; here it would cost each backup half of its time.
+        // Ours are checked by nothing while they are written, either: rung 2 decrypts, unpacks and hashes everything again; here it would cost each backup half of its time.
         .set_extra_verify(false)
 }
 

@@ -4,7 +4,7 @@
 //! Killed anywhere, this leaves every other set whole, and the next prune goes on: snapshots go before their data are
 //! marked, new index files are there before the old ones go, and packs go last.
 
-use super::{PENDING, Repository, SET};
+use super::{Repository, SET};
 use crate::error::{Error, Result};
 use groundskeeper_core::receipt::SetId;
 use jiff::{SignedDuration, Span};
@@ -55,10 +55,7 @@ impl Repository {
         let rustic = self.rustic()?;
         let all = rustic.get_all_snapshots().map_err(|error| self.error(&error))?;
         let named = |tag: &String| tag.parse().is_ok_and(|set: SetId| sets.contains(&set));
-        let going = all.into_iter().filter(|snapshot| {
-            let tags = &snapshot.tags;
-            tags.contains(PENDING) || (tags.contains(SET) && tags.iter().any(named))
-        });
+        let going = all.into_iter().filter(|snapshot| snapshot.tags.contains(SET) && snapshot.tags.iter().any(named));
         let snapshots: Vec<SnapshotId> = going.map(|snapshot| snapshot.id).collect();
         let grace = grace.unwrap_or(SignedDuration::from_hours(NEVER_HOURS));
         let grace = Span::try_from(grace).map_err(|error| Error::Worker(error.to_string()))?;

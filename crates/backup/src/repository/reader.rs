@@ -1,19 +1,19 @@
 //! What the repository holds: sets, their entries, and whether the bytes are still those that were written.
 
 use super::crypt::Crypt;
-use super::tree::digest;
+use super::packs::digest;
+use super::unpack::Plan;
 use super::{Repository, Rustic, SET};
 use crate::error::{Error, Result};
 use groundskeeper_core::receipt::{Part, SetId};
 use jiff::Timestamp;
 use rustic_core::repofile::{IndexFile, IndexPack, Node, NodeType, SnapshotFile};
 use rustic_core::{DataId, FileType, Id, IndexedFull, LocalDestination, LsOptions, ReadBackend, RestoreOptions};
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// A set as the repository has it.
@@ -302,20 +302,13 @@ impl Repository {
             return Err(refused("it is not empty, and nothing that is there is ever overwritten".to_owned()));
         }
         let view = self.full()?;
-        let harmed = |error: &rustic_core::RusticError| self.harm(into, error);
         let node = view.node_from_path(set.snapshot.tree, Path::new(part)).map_err(|error| self.error(&error))?;
-        let target = into.display().to_string();
-        let destination = LocalDestination::new(&target, true, false).map_err(|error| refused(super::plain(&error)))?;
-        // Only root can give files away.
-        let options = RestoreOptions::default().no_ownership(!rustix::process::geteuid().is_root());
         let nodes = view.ls(&node, &LsOptions::default()).map_err(|error| self.error(&error))?;
-        let plan =
-            view.prepare_restore(&options, nodes.clone(), &destination, false).map_err(|error| harmed(&error))?;
-        let _shown = self.progress.begin(format!("restoring {part}"), Some(plan.restore_size));
-        // It panics on whatever goes wrong while chunks are read and written.
-        let restoring = AssertUnwindSafe(|| view.restore(plan, &options, nodes, &destination));
-        let restored = catch_unwind(restoring).map_err(|panic| self.panicked(into, part, panic.as_ref()))?;
-        restored.map_err(|error| harmed(&error))?;
+        let plan = Plan::make(&view, nodes.clone(), into, self)?;
+        let shown = self.progress.begin(format!("restoring {part}"), Some(plan.bytes()));
+        plan.write(self, part)?;
+        drop(shown);
+        self.describe(&view, nodes, into)?;
         let written = measure(into).map_err(|error| refused(error.to_string()))?;
         let (tallies, _) = self.walk(&view, set)?;
         let wanted = tallies.get(part).copied().unwrap_or_default();
@@ -329,53 +322,36 @@ impl Repository {
         Ok(written)
     }
 
+    /// Links, and the modes, owners and times of all: `rustic_core` finds the bytes of files there already.
+    fn describe<S: IndexedFull>(
+        &self,
+        view: &Rustic<S>,
+        nodes: impl Iterator<Item = rustic_core::RusticResult<(PathBuf, Node)>> + Clone,
+        into: &Path,
+    ) -> Result<()> {
+        let failed = |error: &rustic_core::RusticError| self.harm(into, error);
+        let target = into.display().to_string();
+        let destination = LocalDestination::new(&target, true, false).map_err(|error| failed(&error))?;
+        // Only root can give files away.
+        let options = RestoreOptions::default().no_ownership(!rustix::process::geteuid().is_root());
+        let plan =
+            view.prepare_restore(&options, nodes.clone(), &destination, false).map_err(|error| failed(&error))?;
+        if plan.restore_size > 0 {
+            let why = format!("{} bytes of what was written there are gone", plan.restore_size);
+            return Err(Error::Target { path: into.to_owned(), why });
+        }
+        view.restore(plan, &options, nodes, &destination).map_err(|error| failed(&error))
+    }
+
     /// Who is at fault for an error of a restore: the folder that is written to, the repository's place, or its bytes.
     fn harm(&self, into: &Path, error: &rustic_core::RusticError) -> Error {
         let mut causes =
             std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |error| error.source());
-        match causes.find_map(|cause| cause.downcast_ref::<std::io::Error>()) {
+        match causes.find_map(|cause| cause.downcast_ref::<io::Error>()) {
             Some(why) => Error::Target { path: into.to_owned(), why: why.to_string() },
             None => self.error(error),
         }
     }
-
-    /// The same for a panic, which has the error in its text.
-    fn panicked(&self, into: &Path, part: &str, panic: &(dyn Any + Send)) -> Error {
-        let text = panic.downcast_ref::<String>().map_or("", String::as_str);
-        let place = || self.place().to_owned();
-        match (blamed(text), self.store.failure()) {
-            (Blame::Target(why), _) => Error::Target { path: into.to_owned(), why },
-            (_, Some(why)) => Error::Place { place: place(), why },
-            (Blame::Place, None) => {
-                Error::Place { place: place(), why: format!("{part} could not be read: {}", first_line(text)) }
-            }
-            (Blame::Bytes, None) => {
-                Error::Damaged { place: place(), why: format!("{part} has a chunk that is not what was written") }
-            }
-        }
-    }
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Blame {
-    Target(String),
-    Place,
-    Bytes,
-}
-
-/// Whom the text of a panic in `rustic_core`'s restore accuses: it shows the error as Rust's `Debug` does.
-fn blamed(text: &str) -> Blame {
-    if text.contains("object_store") || text.contains("kind: Backend") {
-        return Blame::Place;
-    }
-    match text.split_once("message: \"").and_then(|(_, rest)| rest.split_once('"')) {
-        Some((why, _)) if text.contains("Os {") => Blame::Target(why.to_owned()),
-        _ => Blame::Bytes,
-    }
-}
-
-fn first_line(text: &str) -> &str {
-    text.lines().next().unwrap_or_default()
 }
 
 /// What lies in a folder: entries below it, and the bytes of its files.

@@ -1,27 +1,26 @@
 //! A set while it is made.
 
-use super::feed::{Feed, Kind, Sent, numbered, pipe};
+use super::chunks::{Packed, Packer};
+use super::feed::{CHUNK, Feed, Kind, Sent};
 use super::reader::StoredSet;
 use super::tree::{Folder, Trees};
-use super::{PENDING, Repository, SET};
+use super::{Repository, SET};
 use crate::error::{Error, Result};
 use groundskeeper_core::receipt::{Part, SetId};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use rustic_core::repofile::{Node, NodeType, SnapshotFile, SnapshotId};
-use rustic_core::{BackupOptions, DataId, IndexedTree, ParentOptions, SnapshotOptions, StringList};
-use std::collections::BTreeMap;
+use rustic_core::repofile::{BlobType, IndexFile, Node, NodeType, SnapshotFile};
+use rustic_core::{Id, SnapshotOptions, StringList};
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-use std::thread;
+use std::path::Path;
 
-/// The parts that are stored so far. Dropped before [`Self::finish`], it takes its traces away.
+/// The parts that are stored so far. Before [`Self::finish`] nothing of them is in a set: what a dead backup leaves is
+/// stored already for the next, or goes with a prune.
 pub(crate) struct SetWriter<'r> {
     repository: &'r Repository,
     made: Timestamp,
     top: Folder,
     names: Vec<String>,
-    pending: Vec<SnapshotId>,
     added: u64,
 }
 
@@ -35,29 +34,20 @@ pub(crate) struct Stored<T> {
 }
 
 impl Repository {
-    /// Begins a set. Whoever calls holds the lock, so what is pending belongs to a process that is dead.
-    pub(crate) fn begin(&self, made: Timestamp) -> Result<SetWriter<'_>> {
-        let (snapshots, _) = self.snapshots()?;
-        let left: Vec<SnapshotId> = snapshots
-            .into_iter()
-            .filter(|snapshot| snapshot.tags.contains(PENDING))
-            .map(|snapshot| snapshot.id)
-            .collect();
-        if !left.is_empty() {
-            tracing::warn!(
-                count = left.len(),
-                "an earlier backup ended in the middle; what it left belongs to no set and goes"
-            );
-            self.rustic()?.delete_snapshots(&left).map_err(|error| self.error(&error))?;
+    /// Begins a set. Whoever calls holds the lock.
+    pub(crate) fn begin(&self, made: Timestamp) -> SetWriter<'_> {
+        SetWriter { repository: self, made, top: Folder::default(), names: Vec::new(), added: 0 }
+    }
+
+    /// The chunks that are in packs to stay.
+    fn chunks(&self) -> Result<Vec<Id>> {
+        let mut chunks = Vec::new();
+        for index in self.rustic()?.stream_files::<IndexFile>().map_err(|error| self.error(&error))? {
+            let (_, index) = index.map_err(|error| self.error(&error))?;
+            let blobs = index.packs.into_iter().flat_map(|pack| pack.blobs);
+            chunks.extend(blobs.filter(|blob| blob.tpe == BlobType::Data).map(|blob| *blob.id));
         }
-        Ok(SetWriter {
-            repository: self,
-            made,
-            top: Folder::default(),
-            names: Vec::new(),
-            pending: Vec::new(),
-            added: 0,
-        })
+        Ok(chunks)
     }
 
     fn new_snapshot(&self, made: Timestamp, tags: &str) -> Result<SnapshotFile> {
@@ -78,75 +68,45 @@ impl SetWriter<'_> {
         name: &str,
         source: impl FnOnce(&mut Feed) -> Result<T> + Send,
     ) -> Result<Stored<T>> {
-        let (mut feed, entries) = pipe(self.repository.progress().clone());
-        let snapshot = self.repository.new_snapshot(self.made, PENDING)?;
-        let rustic = self.repository.rustic()?.to_indexed_ids().map_err(|error| self.repository.error(&error))?;
-        let options = BackupOptions::default().no_scan(true).parent_opts(ParentOptions::default().force(true));
-        let (archived, sent) = thread::scope(|scope| {
-            let sending = scope.spawn(move || {
-                let told = source(&mut feed);
-                (told, feed.end())
-            });
-            let archived = rustic.archive(&options, &entries, snapshot, &[PathBuf::from("/")]);
-            // Nobody reads any more: a source that still sends has to notice.
-            entries.close();
-            (archived, sending.join())
-        });
-        // What is wrong with the repository also breaks the source, so it is told first.
-        let archived = archived.map_err(|error| self.repository.error(&error))?;
-        self.pending.push(archived.id);
+        let repository = self.repository;
+        let progress = repository.progress();
+        let packer = Packer::new(&repository.store, &repository.crypt, progress.clone(), repository.chunks()?);
+        let (sent, packed) = packer.pack(|chunks, spare| {
+            let mut feed = Feed::new(chunks, spare, progress.clone());
+            (source(&mut feed), feed.end())
+        })?;
         let (told, sent) = sent.map_err(|_| Error::Worker(format!("reading {name} ended in a bug of ours")))?;
         let told = told?;
-        entries.check(&sent)?;
-        drop(rustic);
-        self.place(name, &archived, &sent)?;
-        self.added += archived.summary.as_ref().map_or(0, |summary| summary.data_added_packed);
+        self.added += packed.added;
+        self.place(name, packed, &sent)?;
         self.names.push(name.to_owned());
         Ok(Stored { told, entries: sent.found.len() as u64, bytes: sent.bytes })
     }
 
-    /// Puts the entries into the set's tree under their real names, with the content that their numbers got.
-    fn place(&mut self, name: &str, archived: &SnapshotFile, sent: &Sent) -> Result<()> {
-        let view = self.repository.rustic()?.to_indexed_ids().map_err(|error| self.repository.error(&error))?;
-        let mut contents = self.contents(&view, archived)?;
-        if contents.len() as u64 != sent.files {
-            let why = format!("{} of {} files of {name} reached the repository", contents.len(), sent.files);
-            return Err(Error::Worker(why));
+    /// Puts the entries into the set's tree, with the chunks that their files got.
+    fn place(&mut self, name: &str, mut packed: Packed, sent: &Sent) -> Result<()> {
+        let all = sent.bytes + sent.dropped;
+        if packed.bytes != all {
+            return Err(Error::Worker(format!("{} of {all} bytes of {name} reached the repository", packed.bytes)));
         }
         for found in &sent.found {
             let last = found.path.file_name().unwrap_or(OsStr::new(""));
-            let mut node = match &found.kind {
-                Kind::Folder => Node::new_node(last, NodeType::Dir, found.meta.clone()),
-                Kind::Link { target } => Node::new_node(last, NodeType::from_link(target), found.meta.clone()),
-                Kind::File { .. } => Node::new_node(last, NodeType::File, found.meta.clone()),
+            let kind = match &found.kind {
+                Kind::Folder => NodeType::Dir,
+                Kind::Link { target } => NodeType::from_link(target),
+                Kind::File { .. } => NodeType::File,
             };
+            let mut node = Node::new_node(last, kind, found.meta.clone());
             if let Kind::File { number } = found.kind {
-                let content = contents.remove(&numbered(number));
-                let missing = || Error::Worker(format!("{} did not reach the repository", found.path.display()));
-                node.content = Some(content.ok_or_else(missing)?);
+                let content = packed.files.get_mut(number).map(std::mem::take).unwrap_or_default();
+                if content.len() as u64 != found.meta.size.div_ceil(CHUNK as u64) {
+                    return Err(Error::Worker(format!("{} did not reach the repository", found.path.display())));
+                }
+                node.content = Some(content);
             }
             self.top.put(&Path::new(name).join(&found.path), node)?;
         }
         Ok(())
-    }
-
-    /// The chunks of each number.
-    fn contents<S: IndexedTree>(
-        &self,
-        view: &super::Rustic<S>,
-        archived: &SnapshotFile,
-    ) -> Result<BTreeMap<PathBuf, Vec<DataId>>> {
-        let mut contents = BTreeMap::new();
-        let tree = view.get_tree(&archived.tree).map_err(|error| self.repository.error(&error))?;
-        for folder in &tree.nodes {
-            let Some(subtree) = folder.subtree else { continue };
-            let numbers = view.get_tree(&subtree).map_err(|error| self.repository.error(&error))?;
-            for node in numbers.nodes.into_iter().filter(|node| node.node_type == NodeType::File) {
-                let path = Path::new(&folder.name).join(&node.name);
-                contents.insert(path, node.content.unwrap_or_default());
-            }
-        }
-        Ok(contents)
     }
 
     /// Writes the folders, looks whether everything of these parts is there (rung 1), and only then writes the one snapshot
@@ -172,17 +132,5 @@ impl SetWriter<'_> {
         repository.confirm_lock()?;
         view.save_snapshots(vec![made.snapshot]).map_err(|error| repository.error(&error))?;
         Ok(kept)
-    }
-}
-
-impl Drop for SetWriter<'_> {
-    fn drop(&mut self) {
-        if self.pending.is_empty() {
-            return;
-        }
-        let gone = self.repository.rustic().map(|rustic| rustic.delete_snapshots(&self.pending));
-        if !matches!(gone, Ok(Ok(()))) {
-            tracing::warn!("what this backup left could not be taken away; the next one does it");
-        }
     }
 }

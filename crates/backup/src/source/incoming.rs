@@ -1,4 +1,4 @@
-//! From the runtime, where a system is read, to the archiver's thread, which pulls.
+//! From the runtime, where a system is read, to the thread that puts it into the feed.
 //!
 //! A channel of a few messages lies between the two, so that neither is far ahead. A sender that goes away before it has
 //! said that this is the end was lost, and that is an error.

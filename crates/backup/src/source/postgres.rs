@@ -3,7 +3,7 @@
 //! In the set, `data/` is the data directory and `tablespaces/<oid>/` what each tablespace holds. The links in
 //! `pg_tblspc` are left out: they would lead a restored copy to the live files.
 //!
-//! The protocol is read on the runtime, the archives are taken apart on the archiver's thread; a channel of a few
+//! The protocol is read on the runtime, the archives are taken apart on a thread of their own; a channel of a few
 //! messages lies between them, so that neither is far ahead.
 
 use crate::error::{Error, Result};
@@ -11,6 +11,7 @@ use crate::repository::feed::Feed;
 use crate::scratch::DATA_DIRECTORY;
 use crate::vault::PostgresSource;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use groundskeeper_core::receipt::{Cluster, Lsn, Tablespace};
 use groundskeeper_systems::postgres::facts::{Facts, cluster_facts};
 use groundskeeper_systems::postgres::walsender::{BaseBackup, Chunk, WalSenderError};
@@ -27,8 +28,11 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// To connect, and for one question.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Messages under way: 64 of at most 64 KiB.
-const AHEAD: usize = 64;
+/// Messages that are handed over at once, as far as they are here already: the server's have 32 KiB, and to wake a thread
+/// for each of them costs more than to copy it.
+const TOGETHER: usize = 16;
+/// Times [`TOGETHER`] messages under way.
+const AHEAD: usize = 4;
 /// The folder of tablespaces inside of a data directory.
 const LINKS: &str = "pg_tblspc";
 /// Where the files are in a part.
@@ -109,7 +113,7 @@ fn failed(system: &str, error: &WalSenderError) -> Error {
     Error::Source { system: system.to_owned(), why: error.to_string(), retryable: error.retryable() }
 }
 
-/// What the runtime hands to the archiver's thread.
+/// What the runtime hands to that thread.
 enum Message {
     Chunk(Chunk),
     Failed(String, bool),
@@ -117,7 +121,8 @@ enum Message {
 
 /// The two ends of a base backup on its way.
 pub(crate) struct Stream {
-    messages: Receiver<Message>,
+    messages: Receiver<Vec<Message>>,
+    here: std::vec::IntoIter<Message>,
     has_tablespaces: bool,
     cluster: Cluster,
     system: String,
@@ -128,20 +133,31 @@ impl Begun {
     pub(crate) fn stream(self) -> Stream {
         let (sender, messages) = channel(AHEAD);
         tokio::spawn(pump(self.backup, sender));
-        Stream { messages, has_tablespaces: false, cluster: self.cluster, system: self.system }
+        let here = Vec::new().into_iter();
+        Stream { messages, here, has_tablespaces: false, cluster: self.cluster, system: self.system }
     }
 }
 
 /// Ends, and with it the backup at the server, as soon as nobody takes the messages any more.
-async fn pump(mut backup: BaseBackup, sender: Sender<Message>) {
-    loop {
-        let message = match backup.next().await {
-            Ok(Some(chunk)) => Message::Chunk(chunk),
-            Ok(None) => break,
-            Err(error) => Message::Failed(error.to_string(), error.retryable()),
-        };
-        let is_last = matches!(message, Message::Failed(..));
-        if sender.send(message).await.is_err() || is_last {
+async fn pump(mut backup: BaseBackup, sender: Sender<Vec<Message>>) {
+    let mut is_over = false;
+    while !is_over {
+        let mut messages = Vec::with_capacity(TOGETHER);
+        let mut next = Some(backup.next().await);
+        while let Some(came) = next.take() {
+            match came {
+                Ok(Some(chunk)) => messages.push(Message::Chunk(chunk)),
+                Ok(None) => is_over = true,
+                Err(error) => {
+                    messages.push(Message::Failed(error.to_string(), error.retryable()));
+                    is_over = true;
+                }
+            }
+            if !is_over && messages.len() < TOGETHER {
+                next = backup.next().now_or_never();
+            }
+        }
+        if sender.send(messages).await.is_err() {
             break;
         }
     }
@@ -175,10 +191,16 @@ impl Stream {
     }
 
     fn message(&mut self) -> Result<Chunk> {
-        match self.messages.blocking_recv() {
-            Some(Message::Chunk(chunk)) => Ok(chunk),
-            Some(Message::Failed(why, retryable)) => Err(self.error(why, retryable)),
-            None => Err(self.error("the base backup ended before it was whole", true)),
+        loop {
+            match self.here.next() {
+                Some(Message::Chunk(chunk)) => return Ok(chunk),
+                Some(Message::Failed(why, retryable)) => return Err(self.error(why, retryable)),
+                None => {
+                    let more = self.messages.blocking_recv();
+                    let ended = || self.error("the base backup ended before it was whole", true);
+                    self.here = more.ok_or_else(ended)?.into_iter();
+                }
+            }
         }
     }
 
@@ -334,7 +356,7 @@ mod tests {
     fn stream(chunks: Vec<Chunk>) -> Stream {
         let (sender, messages) = channel(chunks.len());
         for chunk in chunks {
-            assert!(sender.try_send(Message::Chunk(chunk)).is_ok());
+            assert!(sender.try_send(vec![Message::Chunk(chunk)]).is_ok());
         }
         let cluster = Cluster {
             version: 150_020,
@@ -346,7 +368,8 @@ mod tests {
             superuser: "postgres".to_owned(),
             settings: BTreeMap::new(),
         };
-        Stream { messages, has_tablespaces: false, cluster, system: "postgres.main".to_owned() }
+        let here = Vec::new().into_iter();
+        Stream { messages, here, has_tablespaces: false, cluster, system: "postgres.main".to_owned() }
     }
 
     #[test]
