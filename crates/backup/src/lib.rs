@@ -19,7 +19,7 @@
 //! | [`programs`] | where the programs of the right Postgres version are |
 //!
 //! A set is one snapshot, and its tree has one folder for each system. It exists once that snapshot does, so there is
-//! nothing half-made to be promoted; what a broken run leaves is tagged `pending` and belongs to no set.
+//! nothing half-made to be promoted; what a broken run leaves are chunks that the next one finds, or a prune removes.
 
 pub mod error;
 pub mod observe;

@@ -105,11 +105,11 @@ impl<'r> Packer<'r> {
             let mut working = Vec::new();
             for _ in 0..WRITING {
                 let to_write = to_write.clone();
-                working.push(scope.spawn(move || this.write(&to_write)));
+                working.push(scope.spawn(move || this.stopping(|| this.write(&to_write))));
             }
             for _ in 0..threads {
                 let (to_pack, full, spare) = (to_pack.clone(), full.clone(), spare.clone());
-                working.push(scope.spawn(move || this.work(&to_pack, &full, &spare)));
+                working.push(scope.spawn(move || this.stopping(|| this.work(&to_pack, &full, &spare))));
             }
             // Whoever sends must notice when nobody takes any more.
             drop((to_pack, full, to_write));
@@ -121,6 +121,12 @@ impl<'r> Packer<'r> {
             return Err(Error::Worker("packing ended in a bug of ours".to_owned()));
         }
         Ok((sent, self.finish()?))
+    }
+
+    /// A bug in one thread ends all.
+    fn stopping(&self, work: impl FnOnce()) {
+        let _stop = StopOnPanic(&self.has_failed);
+        work();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -143,7 +149,7 @@ impl<'r> Packer<'r> {
             if self.has_failed.load(Ordering::Relaxed) {
                 return;
             }
-            match self.store(&chunk, &mut bench) {
+            match self.put(&chunk, &mut bench) {
                 Ok(None) => {}
                 Ok(Some(filled)) => {
                     if full.send(filled).is_err() {
@@ -159,7 +165,7 @@ impl<'r> Packer<'r> {
     }
 
     /// Gives a pack when this chunk has filled one.
-    fn store(&self, chunk: &Chunk, bench: &mut Bench) -> Result<Option<Filling>> {
+    fn put(&self, chunk: &Chunk, bench: &mut Bench) -> Result<Option<Filling>> {
         let bytes = chunk.bytes();
         let raw: [u8; 32] = Sha256::digest(bytes).into();
         let id = Id::new(raw);
@@ -217,6 +223,10 @@ impl<'r> Packer<'r> {
         let state = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let State { files, bytes, filling, mut packs, mut added, failure, .. } = state;
         if let Some(failure) = failure {
+            // What is whole need not be sent again. When this fails, too, the first failure is told.
+            if !packs.is_empty() {
+                let _ = write_index(&packs, self.store, self.crypt);
+            }
             return Err(failure);
         }
         if !filling.is_empty() {
@@ -237,11 +247,26 @@ impl State {
             self.files.resize_with(chunk.file + 1, Vec::new);
         }
         let content = &mut self.files[chunk.file];
+        // Most files have one.
+        if content.is_empty() {
+            content.reserve_exact(chunk.at + 1);
+        }
         if content.len() <= chunk.at {
             content.resize(chunk.at + 1, DataId::default());
         }
         content[chunk.at] = DataId::from(id);
         self.bytes += chunk.bytes().len() as u64;
+    }
+}
+
+/// Lets other threads know that this one has panicked.
+pub(super) struct StopOnPanic<'f>(pub(super) &'f AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
     }
 }
 

@@ -62,7 +62,12 @@ impl Held {
     pub(super) fn take(store: &Store, since: Option<Timestamp>) -> Result<Self> {
         let claim = Claim::new(since)?;
         let begun = since_boot();
-        let version = store.wait(acquire(store, &claim))?;
+        let version = store.wait(acquire(store, &claim)).inspect_err(|error| {
+            // It may have been written all the same; the next of this process must not wait for it.
+            if !matches!(error, Error::Busy(_)) {
+                store.leave(&claim.owner.id);
+            }
+        })?;
         store.hold(Lease::new(&claim.owner.id, begun + GIVEN_UP_AFTER));
         let renewing = store.spawn(renew(store.clone(), claim, version));
         Ok(Self { store: store.clone(), renewing })

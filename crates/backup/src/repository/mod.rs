@@ -254,7 +254,7 @@ fn settings() -> ConfigOptions {
         .set_chunk_size(ByteSize::b(feed::CHUNK as u64))
         .set_datapack_size(ByteSize::b(packs::PACK as u64))
         .set_datapack_growfactor(0_u32)
-        // Ours are checked by nothing while they are written, either: rung 2 decrypts, unpacks and hashes everything again; here it would cost each backup half of its time.
+        // Rung 2 decrypts, unpacks and hashes everything again; here it would cost half of the time.
         .set_extra_verify(false)
 }
 

@@ -11,6 +11,10 @@ use sha2::{Digest, Sha256};
 
 /// A pack is closed when it is larger. They lie in memory until then, and several are under way.
 pub(super) const PACK: usize = 16 << 20;
+/// Or when it has so many blobs: `rustic_core` counts those of a pack in 16 bits when it prunes.
+const MOST_BLOBS: usize = 10_000;
+/// For the blob that fills a pack, and the list at its end.
+const ROOM: usize = 1 << 20;
 
 /// What a blob holds: bytes of files, or a folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -51,7 +55,7 @@ pub(super) struct Filling {
 
 impl Filling {
     pub(super) fn new(kind: Kind) -> Self {
-        Self::in_buffer(kind, Vec::new())
+        Self::in_buffer(kind, Vec::with_capacity(PACK + ROOM))
     }
 
     /// In the buffer of a pack that was closed.
@@ -74,7 +78,7 @@ impl Filling {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.content.len() >= PACK
+        self.content.len() >= PACK || self.blobs.len() >= MOST_BLOBS
     }
 
     /// Writes it, and gives its buffer back where the store does. Nothing finds what is in it before an index tells.
@@ -136,4 +140,21 @@ fn save(store: &Store, tpe: FileType, id: &Id, content: Bytes) -> Result<()> {
 /// SHA-256, by which everything in the repository is named.
 pub(super) fn digest(data: &[u8]) -> Id {
     Id::new(Sha256::digest(data).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustic_core::repofile::MasterKey;
+
+    #[test]
+    fn a_pack_of_small_blobs_is_full_before_anybody_miscounts_them() {
+        let crypt = Crypt::new(&MasterKey::new());
+        let mut filling = Filling::new(Kind::Data);
+        for number in 0..MOST_BLOBS {
+            assert!(!filling.is_full(), "after {number}");
+            filling.add([0; 32], &crypt.seal(&mut [1]).unwrap(), 1);
+        }
+        assert!(filling.is_full() && filling.content.len() < PACK);
+    }
 }

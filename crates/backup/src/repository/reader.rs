@@ -8,7 +8,9 @@ use crate::error::{Error, Result};
 use groundskeeper_core::receipt::{Part, SetId};
 use jiff::Timestamp;
 use rustic_core::repofile::{IndexFile, IndexPack, Node, NodeType, SnapshotFile};
-use rustic_core::{DataId, FileType, Id, IndexedFull, LocalDestination, LsOptions, ReadBackend, RestoreOptions};
+use rustic_core::{
+    DataId, FileType, Id, IndexedFull, LocalDestination, LsOptions, ReadBackend, RestoreOptions, RestorePlan,
+};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -322,11 +324,11 @@ impl Repository {
         Ok(written)
     }
 
-    /// Links, and the modes, owners and times of all: `rustic_core` finds the bytes of files there already.
+    /// Links, and the modes, owners and times of all. With an empty plan `rustic_core` writes no bytes of files.
     fn describe<S: IndexedFull>(
         &self,
         view: &Rustic<S>,
-        nodes: impl Iterator<Item = rustic_core::RusticResult<(PathBuf, Node)>> + Clone,
+        nodes: impl Iterator<Item = rustic_core::RusticResult<(PathBuf, Node)>>,
         into: &Path,
     ) -> Result<()> {
         let failed = |error: &rustic_core::RusticError| self.harm(into, error);
@@ -334,13 +336,7 @@ impl Repository {
         let destination = LocalDestination::new(&target, true, false).map_err(|error| failed(&error))?;
         // Only root can give files away.
         let options = RestoreOptions::default().no_ownership(!rustix::process::geteuid().is_root());
-        let plan =
-            view.prepare_restore(&options, nodes.clone(), &destination, false).map_err(|error| failed(&error))?;
-        if plan.restore_size > 0 {
-            let why = format!("{} bytes of what was written there are gone", plan.restore_size);
-            return Err(Error::Target { path: into.to_owned(), why });
-        }
-        view.restore(plan, &options, nodes, &destination).map_err(|error| failed(&error))
+        view.restore(RestorePlan::default(), &options, nodes, &destination).map_err(|error| failed(&error))
     }
 
     /// Who is at fault for an error of a restore: the folder that is written to, the repository's place, or its bytes.

@@ -5,12 +5,13 @@
 //! to, and panics on whatever goes wrong.
 
 use super::Repository;
+use super::chunks::StopOnPanic;
 use super::crypt::Crypt;
 use crate::error::{Error, Result};
 use rustic_core::repofile::{Node, NodeType};
 use rustic_core::{FileType, Id, IndexedFull, ReadBackend};
-use std::collections::BTreeMap;
-use std::fs::{File, FileTimes, OpenOptions};
+use std::collections::{BTreeMap, btree_map};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -19,8 +20,12 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use zstd::bulk::Decompressor;
 
-/// Each holds what it needs of a pack in memory.
+/// Each holds what it reads at once in memory.
 const THREADS: usize = 4;
+/// Bytes that are read at once, at most; more than a pack of ours.
+const MOST: u32 = 32 << 20;
+/// Bytes that are read in vain rather than asked around: an object store takes as long for each question.
+const HOLE: u32 = 256 << 10;
 
 /// Where a chunk lies in its pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,13 +38,14 @@ struct Place {
 
 /// Where a chunk goes: a file, and where in it.
 type Target = (usize, u64);
-type Pack = BTreeMap<Place, Vec<Target>>;
+/// What is needed of a pack.
+type Needed = BTreeMap<Place, Vec<Target>>;
 
 /// What is to be written.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    files: Vec<(PathBuf, Option<jiff::Timestamp>)>,
-    packs: BTreeMap<Id, Pack>,
+    files: Vec<PathBuf>,
+    packs: BTreeMap<Id, Needed>,
     bytes: u64,
 }
 
@@ -73,7 +79,7 @@ impl Plan {
                         create(&path).map_err(|error| refused(&path, &error))?;
                     }
                     plan.bytes += at;
-                    plan.files.push((path, node.meta.mtime));
+                    plan.files.push(path);
                 }
                 _ => {}
             }
@@ -85,7 +91,7 @@ impl Plan {
         self.bytes
     }
 
-    /// Writes all files, with the times at which they were changed.
+    /// Writes all files.
     pub(super) fn write(self, repository: &Repository, part: &str) -> Result<()> {
         let Self { files, packs, .. } = self;
         let writing = Writing {
@@ -99,31 +105,22 @@ impl Plan {
             let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| writing.work())).collect();
             let bug = |_| Err(Error::Worker(format!("restoring {part} ended in a bug of ours")));
             let ended: Vec<Result<()>> = threads.into_iter().map(|thread| thread.join().unwrap_or_else(bug)).collect();
-            ended.into_iter().collect::<Result<()>>()
-        })?;
-        for (path, changed) in &files {
-            if let Some(changed) = changed {
-                let set = File::options()
-                    .write(true)
-                    .open(path)
-                    .and_then(|file| file.set_times(FileTimes::new().set_modified((*changed).into())));
-                set.map_err(|error| Error::Target { path: path.clone(), why: error.to_string() })?;
-            }
-        }
-        Ok(())
+            ended.into_iter().collect()
+        })
     }
 }
 
 struct Writing<'w> {
     repository: &'w Repository,
     part: &'w str,
-    files: &'w [(PathBuf, Option<jiff::Timestamp>)],
-    packs: Mutex<std::collections::btree_map::IntoIter<Id, Pack>>,
+    files: &'w [PathBuf],
+    packs: Mutex<btree_map::IntoIter<Id, Needed>>,
     is_over: AtomicBool,
 }
 
 impl Writing<'_> {
     fn work(&self) -> Result<()> {
+        let _stop = StopOnPanic(&self.is_over);
         let mut bench = Bench::new().map_err(|error| Error::Worker(format!("nothing can be unpacked: {error}")))?;
         loop {
             let next = self.packs.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -136,13 +133,16 @@ impl Writing<'_> {
         }
     }
 
-    fn pack(&self, id: &Id, chunks: Pack, bench: &mut Bench) -> Result<()> {
+    fn pack(&self, id: &Id, chunks: Needed, bench: &mut Bench) -> Result<()> {
         let mut chunks = chunks.into_iter().peekable();
         while let Some((first, targets)) = chunks.next() {
-            // Neighbours are read at once.
+            // What lies close together is read at once.
             let (mut end, mut run) = (first.offset + first.length, vec![(first, targets)]);
-            while let Some(next) = chunks.next_if(|(place, _)| place.offset == end) {
-                end += next.0.length;
+            let is_close = |place: &Place, end: u32| {
+                place.offset.saturating_sub(end) <= HOLE && place.offset + place.length - first.offset <= MOST
+            };
+            while let Some(next) = chunks.next_if(|(place, _)| is_close(place, end)) {
+                end = next.0.offset + next.0.length;
                 run.push(next);
             }
             let read = self.repository.store.read_partial(FileType::Pack, id, false, first.offset, end - first.offset);
@@ -155,7 +155,7 @@ impl Writing<'_> {
                     return Err(Error::Damaged { place: self.repository.place().to_owned(), why });
                 }
                 for (number, at) in targets {
-                    let path = &self.files[number].0;
+                    let path = &self.files[number];
                     let written = bench.put(path, number, at);
                     written.map_err(|error| Error::Target { path: path.clone(), why: error.to_string() })?;
                     self.repository.progress.add_bytes(bench.text.len() as u64);

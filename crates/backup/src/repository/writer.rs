@@ -76,8 +76,8 @@ impl SetWriter<'_> {
             (source(&mut feed), feed.end())
         })?;
         let (told, sent) = sent.map_err(|_| Error::Worker(format!("reading {name} ended in a bug of ours")))?;
-        let told = told?;
         self.added += packed.added;
+        let told = told?;
         self.place(name, packed, &sent)?;
         self.names.push(name.to_owned());
         Ok(Stored { told, entries: sent.found.len() as u64, bytes: sent.bytes })

@@ -89,8 +89,11 @@ pub async fn sizes(endpoint: &Endpoint, databases: &[u32], deadline: Duration) -
         let Value::Array(time) = answer(&mut connection, &cmd("TIME"), address).await? else {
             return Err(nonsense("TIME"));
         };
-        let seconds = time.first().and_then(text).and_then(|seconds| seconds.parse().ok());
-        let at = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok()).ok_or_else(|| nonsense("TIME"))?;
+        // Seconds and microseconds: what expired in this very second is gone as well.
+        let number = |index: usize| time.get(index).and_then(text).and_then(|part| part.parse::<i64>().ok());
+        let at =
+            number(0).zip(number(1)).map(|(seconds, micro)| seconds.saturating_mul(1_000_000).saturating_add(micro));
+        let at = at.and_then(|at| Timestamp::from_microsecond(at).ok()).ok_or_else(|| nonsense("TIME"))?;
         Ok(Sizes { keys, at })
     };
     within(deadline, endpoint.address(), reading).await

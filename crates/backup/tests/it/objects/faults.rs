@@ -63,7 +63,7 @@ async fn credentials_that_expire_at_any_request_leave_no_set() {
     let remote = Remote::new().await;
     let expired = Fault::Answer(400, "ExpiredToken");
     // Up to the one that would make it a set.
-    for after in 1..20 {
+    for after in [1, 2, 3, 4, 5, 7, 9, 11, 14, 19] {
         remote.proxy.misbehave(move |asked| (asked.number > after).then_some(expired));
         let error = remote.vault.make(Vec::new(), now()).await.unwrap_err();
         tells(&error, "the credentials have expired");
