@@ -13,7 +13,7 @@
 //! | `replace` | what is moved aside for a restore, and what never is |
 //! | [`place`] | where a repository is: a folder, or a bucket of an object store; limits |
 //! | `repository` | the restic format through `rustic_core`, over `object_store` |
-//! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol, Redis as a replica, Qdrant by snapshots, folders |
+//! | `source` | what is backed up, as a stream of entries: Postgres by its replication protocol or in its folder, Redis as a replica, Qdrant by snapshots, folders |
 //! | `rdb` | the file format of Redis: its checksum, its structure |
 //! | [`proof`], [`scratch`] | the rungs of the ladder, and the scratch server that they boot |
 //! | [`programs`] | where the programs of the right Postgres version are |

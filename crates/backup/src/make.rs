@@ -107,13 +107,28 @@ impl Source<'_> {
 }
 
 fn add(writer: &mut SetWriter<'_>, source: &PostgresSource, set: &SetId) -> Result<Part> {
+    let (runtime, label) = (Handle::current(), format!("groundskeeper {set}"));
+    if source.reads_files
+        && let Some(begun) = runtime.block_on(postgres::begin_in_place(source, &label))?
+    {
+        match copied(writer, source, begun) {
+            // Whatever went wrong there, the server reads its files with its own rights and in its own place.
+            Err(error @ Error::Source { .. }) => {
+                tracing::warn!(%error, "its files could not be read in place; the server sends them");
+            }
+            ended => return ended,
+        }
+    }
+    let begun = runtime.block_on(postgres::begin(source, &label))?;
+    copied(writer, source, begun)
+}
+
+fn copied(writer: &mut SetWriter<'_>, source: &PostgresSource, begun: postgres::Begun) -> Result<Part> {
     let runtime = Handle::current();
-    let begun = runtime.block_on(postgres::begin(source, &format!("groundskeeper {set}")))?;
     let found = runtime.block_on(configuration::read(source));
-    let stream = begun.stream();
     let name = source.system.to_string();
     let stored = writer.add(&name, |feed| {
-        let cluster = stream.send(feed)?;
+        let cluster = begun.send(feed, &name, &runtime)?;
         let (fingerprints, tail) = runtime.block_on(contents::take(source, &cluster));
         // Nor in the WAL that a drill replays on top of it.
         runtime.block_on(postgres::must_have_every_tablespace(source, &cluster))?;

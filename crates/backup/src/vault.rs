@@ -50,6 +50,8 @@ pub struct Settings {
 pub struct PostgresSource {
     pub system: SystemId,
     pub endpoint: Endpoint,
+    /// Whether its data directory is read in place where that can be: the keeper is beside it and may read it.
+    pub reads_files: bool,
 }
 
 #[derive(Debug, Clone)]

@@ -228,6 +228,9 @@ pub struct Cluster {
     pub superuser: String,
     /// Settings without which it may not start: `max_connections`, `shared_preload_libraries` …
     pub settings: BTreeMap<String, String>,
+    /// Its files were read in its data directory; otherwise the server sent them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub read_in_place: bool,
 }
 
 impl Cluster {

@@ -18,8 +18,8 @@ struct Manifest {
     unsummed: u64,
 }
 
-/// Compares every file with the manifest that the server made, tablespaces included, and parses the WAL that the backup
-/// needs. Reads only. The folder must be as it was restored: what booting takes out of it would be missed.
+/// Compares every file with the manifest (the server's; ours where the files were read in place), tablespaces included, and
+/// parses the WAL that the backup needs. Reads only. The folder must be as it was restored: what booting takes out of it would be missed.
 pub async fn restored(programs: &Programs, data: &DataFolder<'_>, within: Duration) -> ClimbOutcome {
     if let Some(why) = programs.missing(&["pg_verifybackup", "pg_waldump"]) {
         return ClimbOutcome::NotTried { why };

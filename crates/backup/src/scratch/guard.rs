@@ -121,6 +121,7 @@ mod tests {
             tablespaces: vec![Tablespace { oid: 16_400, location: tablespace.to_owned() }],
             superuser: "postgres".to_owned(),
             settings: BTreeMap::from([(DATA_DIRECTORY.to_owned(), data.to_owned())]),
+            read_in_place: false,
         }
     }
 

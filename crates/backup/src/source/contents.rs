@@ -108,7 +108,7 @@ fn segment_size(text: &str) -> Option<u64> {
     unit("MB", 20).or_else(|| unit("GB", 30)).filter(|size| size.is_power_of_two())
 }
 
-fn segment_name(timeline: u32, at: Lsn, size: u64) -> String {
+pub(super) fn segment_name(timeline: u32, at: Lsn, size: u64) -> String {
     let (number, each) = (at.0 / size, (1 << 32) / size);
     format!("{timeline:08X}{:08X}{:08X}", number / each, number % each)
 }

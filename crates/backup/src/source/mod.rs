@@ -1,5 +1,6 @@
 //! What is backed up, as a stream of entries.
 
+mod beside;
 pub(crate) mod configuration;
 pub(crate) mod contents;
 pub(crate) mod files;

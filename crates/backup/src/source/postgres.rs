@@ -1,11 +1,15 @@
 //! Postgres: its base backup with the WAL that makes it consistent, split into one entry for each file.
 //!
+//! Where the keeper can read the data directory, [`super::beside`] does; else the server sends it over the replication
+//! protocol, which works from anywhere.
+//!
 //! In the set, `data/` is the data directory and `tablespaces/<oid>/` what each tablespace holds. The links in
 //! `pg_tblspc` are left out: they would lead a restored copy to the live files.
 //!
 //! The protocol is read on the runtime, the archives are taken apart on a thread of their own; a channel of a few
 //! messages lies between them, so that neither is far ahead.
 
+use super::beside::{self, Beside};
 use crate::error::{Error, Result};
 use crate::repository::feed::Feed;
 use crate::scratch::DATA_DIRECTORY;
@@ -14,7 +18,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use groundskeeper_core::receipt::{Cluster, Lsn, Tablespace};
 use groundskeeper_systems::postgres::facts::{Facts, cluster_facts};
-use groundskeeper_systems::postgres::walsender::{BaseBackup, Chunk, WalSenderError};
+use groundskeeper_systems::postgres::online::Refused;
+use groundskeeper_systems::postgres::walsender::{BaseBackup, Chunk, Identity, WalSenderError};
 use jiff::Timestamp;
 use rustic_core::repofile::Metadata;
 use std::borrow::Cow;
@@ -24,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tar::{Archive, EntryType};
 use tempfile::SpooledTempFile;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 /// To connect, and for one question.
@@ -34,50 +40,85 @@ const TOGETHER: usize = 16;
 /// Times [`TOGETHER`] messages under way.
 const AHEAD: usize = 4;
 /// The folder of tablespaces inside of a data directory.
-const LINKS: &str = "pg_tblspc";
+pub(super) const LINKS: &str = "pg_tblspc";
 /// Where the files are in a part.
 pub(crate) const DATA: &str = "data";
 pub(crate) const TABLESPACES: &str = "tablespaces";
-const MANIFEST: &str = "backup_manifest";
+pub(super) const MANIFEST: &str = "backup_manifest";
 /// Bytes of a manifest that wait in memory: those of some ten thousand files.
 const IN_MEMORY: usize = 1 << 20;
 
 /// A backup that has begun.
 #[derive(Debug)]
 pub(crate) struct Begun {
-    backup: BaseBackup,
+    way: Way,
     cluster: Cluster,
-    system: String,
 }
 
-/// Asks for a base backup; a fast checkpoint comes first, so this may take a while.
+#[derive(Debug)]
+enum Way {
+    Sent(Box<BaseBackup>),
+    Read(Box<Beside>),
+}
+
+/// Begins one that reads the files in place. None: the server has to send them.
+pub(crate) async fn begin_in_place(source: &PostgresSource, label: &str) -> Result<Option<Begun>> {
+    let system = source.system.to_string();
+    let facts = facts(source).await?;
+    match Box::pin(beside::begin(source, &facts, label)).await {
+        Ok(beside) => {
+            let cluster = cluster(facts, &beside.identity, beside.start, Vec::new(), true);
+            Ok(Some(Begun { way: Way::Read(Box::new(beside)), cluster }))
+        }
+        Err(Refused::Unfit(why)) => {
+            tracing::info!(system, why, "its files are not read in place; the server sends them");
+            Ok(None)
+        }
+        Err(Refused::Failed(why)) => {
+            tracing::warn!(system, why, "its files cannot be read in place; the server sends them");
+            Ok(None)
+        }
+    }
+}
+
+/// Begins one that the server sends; a fast checkpoint comes first, so this may take a while.
 pub(crate) async fn begin(source: &PostgresSource, label: &str) -> Result<Begun> {
     let system = source.system.to_string();
-    let broken = |error: WalSenderError| failed(&system, &error);
     let facts = facts(source).await?;
-    let mut sender = source.endpoint.replicate(DEADLINE).await.map_err(broken)?;
-    let identity = sender.identify().await.map_err(broken)?;
-    let backup = sender.base_backup(label).await.map_err(broken)?;
-    let tablespaces = backup
-        .tablespaces
-        .iter()
-        .map(|space| Tablespace { oid: space.oid, location: space.location.clone() })
-        .collect();
     if !facts.hidden.is_empty() {
         let hidden = facts.hidden.join(", ");
         tracing::warn!(system, hidden, "settings are hidden from the role; `GRANT pg_monitor` shows them");
     }
-    let cluster = Cluster {
+    let broken = |error: WalSenderError| failed(&system, &error);
+    let mut sender = source.endpoint.replicate(DEADLINE).await.map_err(broken)?;
+    let identity = sender.identify().await.map_err(broken)?;
+    let backup = sender.base_backup(label).await.map_err(broken)?;
+    let spaces = backup.tablespaces.iter();
+    let spaces = spaces.map(|space| Tablespace { oid: space.oid, location: space.location.clone() }).collect();
+    let identity = Identity { timeline: backup.timeline, ..identity };
+    let cluster = cluster(facts, &identity, backup.start, spaces, false);
+    Ok(Begun { way: Way::Sent(Box::new(backup)), cluster })
+}
+
+/// As it is when the backup begins.
+fn cluster(
+    facts: Facts,
+    identity: &Identity,
+    start: Lsn,
+    tablespaces: Vec<Tablespace>,
+    read_in_place: bool,
+) -> Cluster {
+    Cluster {
         version: facts.version,
-        system_identifier: identity.system_identifier,
-        timeline: backup.timeline,
-        start: backup.start,
-        stop: backup.start,
+        system_identifier: identity.system_identifier.clone(),
+        timeline: identity.timeline,
+        start,
+        stop: start,
         tablespaces,
         superuser: facts.superuser,
         settings: with_place(facts.settings, &facts.given),
-    };
-    Ok(Begun { backup, cluster, system })
+        read_in_place,
+    }
 }
 
 /// What a copy repeats, and where the original lies, of which no drill may come near. What is hidden is not in it.
@@ -120,7 +161,7 @@ enum Message {
 }
 
 /// The two ends of a base backup on its way.
-pub(crate) struct Stream {
+struct Stream {
     messages: Receiver<Vec<Message>>,
     here: std::vec::IntoIter<Message>,
     has_tablespaces: bool,
@@ -129,12 +170,12 @@ pub(crate) struct Stream {
 }
 
 impl Begun {
-    /// Starts reading, on the runtime.
-    pub(crate) fn stream(self) -> Stream {
-        let (sender, messages) = channel(AHEAD);
-        tokio::spawn(pump(self.backup, sender));
-        let here = Vec::new().into_iter();
-        Stream { messages, here, has_tablespaces: false, cluster: self.cluster, system: self.system }
+    /// Puts every file of the cluster into the feed.
+    pub(crate) fn send(self, feed: &mut Feed, name: &str, runtime: &Handle) -> Result<Cluster> {
+        match self.way {
+            Way::Sent(backup) => Stream::begin(*backup, self.cluster, name, runtime).send(feed),
+            Way::Read(beside) => Ok(Cluster { stop: beside.send(feed, runtime)?, ..self.cluster }),
+        }
     }
 }
 
@@ -167,8 +208,16 @@ async fn pump(mut backup: BaseBackup, sender: Sender<Vec<Message>>) {
 }
 
 impl Stream {
+    /// Starts reading, on the runtime.
+    fn begin(backup: BaseBackup, cluster: Cluster, system: &str, runtime: &Handle) -> Self {
+        let (sender, messages) = channel(AHEAD);
+        runtime.spawn(pump(backup, sender));
+        let here = Vec::new().into_iter();
+        Self { messages, here, has_tablespaces: false, cluster, system: system.to_owned() }
+    }
+
     /// Sends every file of the backup. It is whole only when the server has said where it ends.
-    pub(crate) fn send(mut self, feed: &mut Feed) -> Result<Cluster> {
+    fn send(mut self, feed: &mut Feed) -> Result<Cluster> {
         let mut next = self.message()?;
         loop {
             next = match next {
@@ -306,7 +355,7 @@ impl Read for Data<'_> {
 }
 
 /// Postgres wants its folders for itself.
-fn private() -> Metadata {
+pub(super) fn private() -> Metadata {
     Metadata { mode: Some(0o700), ..Metadata::default() }
 }
 
@@ -367,6 +416,7 @@ mod tests {
             tablespaces: Vec::new(),
             superuser: "postgres".to_owned(),
             settings: BTreeMap::new(),
+            read_in_place: false,
         };
         let here = Vec::new().into_iter();
         Stream { messages, here, has_tablespaces: false, cluster, system: "postgres.main".to_owned() }

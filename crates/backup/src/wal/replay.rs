@@ -353,6 +353,7 @@ mod tests {
             tablespaces: Vec::new(),
             superuser: "postgres".into(),
             settings: BTreeMap::new(),
+            read_in_place: false,
         }
     }
 

@@ -1,5 +1,6 @@
 //! Backups of real servers, in real repositories.
 
+mod beside;
 mod configuration;
 mod consistent;
 mod faithful;

@@ -107,6 +107,7 @@ async fn cluster_of(server: &PostgresServer) -> Cluster {
             .collect(),
         superuser: "postgres".to_owned(),
         settings: settings.iter().map(|row| (row.get(0), row.get(1))).collect(),
+        read_in_place: false,
     }
 }
 

@@ -86,6 +86,7 @@ pub(crate) fn settings(url: &str, folder: &Path) -> Settings {
         postgres: vec![PostgresSource {
             system: SystemId::new(SystemKind::Postgres, "main"),
             endpoint: Endpoint::parse(url, None).unwrap(),
+            reads_files: false,
         }],
         redis: Vec::new(),
         files: Vec::new(),

@@ -99,7 +99,16 @@ fn back_up(script: &mut String, name: &str) {
          -- Read the settings that a copy must repeat to start, shared_preload_libraries among them.\n\
          GRANT pg_monitor TO {name};\n\
          -- Read the tables, to compare what they hold with a restored copy. It is in every base backup anyway.\n\
-         GRANT pg_read_all_data TO {name};\n"
+         GRANT pg_read_all_data TO {name};\n\
+         -- Say where a base backup begins and ends, for a keeper that may read the data directory itself (from 15 on).\n\
+         DO $beside$ BEGIN\n  \
+           IF current_setting('server_version_num')::int >= 150000 THEN\n    \
+             EXECUTE {};\n  \
+           END IF;\n\
+         END $beside$;\n",
+        literal(&format!(
+            "GRANT EXECUTE ON FUNCTION pg_catalog.pg_backup_start(text, boolean), pg_catalog.pg_backup_stop(boolean) TO {name}"
+        ))
     );
 }
 
@@ -124,6 +133,7 @@ mod tests {
         assert!(all.contains("GRANT pg_maintain TO \"groundskeeper\""), "{all}");
         let back_up = grants("groundskeeper", "docrag", &[Wish::BackUp]);
         assert!(back_up.contains("\nALTER ROLE \"groundskeeper\" REPLICATION;"), "{back_up}");
+        assert!(back_up.contains("pg_catalog.pg_backup_stop(boolean) TO \"groundskeeper\"';"), "{back_up}");
         assert!(!all.contains("REPLICATION") && !watch.contains("REPLICATION"), "{all}");
     }
 

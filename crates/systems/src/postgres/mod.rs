@@ -6,6 +6,7 @@
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
 //! | [`act`] | the changes that we can make |
 //! | [`walsender`] | base backups over the replication protocol |
+//! | [`online`] | base backups whose files are read where they lie |
 //! | [`configuration`] | the files of the configuration outside of the data directory, and the settings |
 //! | [`tie`] | the chunks of a database, to be compared with the points of a Qdrant |
 //! | [`facts`] | what a copy of a cluster must be given to start elsewhere |
@@ -18,6 +19,7 @@ pub mod contents;
 pub mod facts;
 pub mod grants;
 pub mod observe;
+pub mod online;
 pub mod tie;
 pub mod walsender;
 

@@ -221,6 +221,7 @@ mod tests {
             tablespaces: Vec::new(),
             superuser: "postgres".into(),
             settings: BTreeMap::new(),
+            read_in_place: false,
         });
         let mut seen = with(stream);
         seen.receipts.as_mut().unwrap().insert(0, newest);

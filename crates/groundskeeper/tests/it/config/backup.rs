@@ -46,6 +46,10 @@ use std::path::Path;
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nwal_keep = \"much\"",
     "groundskeeper.toml:6: `wal_keep` in [backup]: `much` is no amount of bytes; write for example \"5 GiB\" or \"500 MB\""
 )]
+#[case::backup_with_a_switch_that_is_none(
+    "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\nkey_file = \"/etc/k\"\nread_files = \"no\"",
+    "groundskeeper.toml:6: `read_files` in [backup] must be true or false, not text"
+)]
 #[case::backup_without_a_key(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\n[backup]\nrepository = \"/var/backups\"\n",
     "groundskeeper.toml:3: [backup] needs `key_file`, such as key_file = \"/etc/groundskeeper/backup.key\", or `key_command`, or `key`"

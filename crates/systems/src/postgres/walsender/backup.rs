@@ -15,6 +15,7 @@ use bytes::{Buf, Bytes};
 use groundskeeper_core::receipt::Lsn;
 use postgres_protocol::message::backend::Message;
 use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
 
 /// The oldest that sends everything in one stream.
 const OLDEST: u32 = 150_000;
@@ -217,8 +218,7 @@ impl BaseBackup {
 
 /// A temporary slot that keeps the WAL from the last checkpoint on, and so that of a backup which begins with the next.
 async fn hold_wal(wire: &mut Wire, pid: i32) -> Result<bool> {
-    let command = format!("CREATE_REPLICATION_SLOT groundskeeper_backup_{pid} TEMPORARY PHYSICAL (RESERVE_WAL)");
-    match wire.ask(&command).await {
+    match slot(wire, pid).await {
         Ok(_) => Ok(true),
         // All slots are taken, or there is none: a backup that may fail is better than none.
         Err(WalSenderError::Server { message, .. }) => {
@@ -227,6 +227,14 @@ async fn hold_wal(wire: &mut Wire, pid: i32) -> Result<bool> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Makes that slot and gives its name, which no other had before: a process number comes again.
+pub(super) async fn slot(wire: &mut Wire, pid: i32) -> Result<String> {
+    let unique = RandomState::new().build_hasher().finish();
+    let name = format!("groundskeeper_backup_{pid}_{unique:016x}");
+    wire.ask(&format!("CREATE_REPLICATION_SLOT {name} TEMPORARY PHYSICAL (RESERVE_WAL)")).await?;
+    Ok(name)
 }
 
 /// Asks for the backup and gives the rows of the two results that come before its data.

@@ -117,6 +117,11 @@ impl WalSender {
         value.ok_or_else(|| self.wire.nonsense(format!("`{name}` has no value")))
     }
 
+    /// Keeps the WAL from the last checkpoint on by a temporary slot, which goes with this connection; gives its name.
+    pub async fn hold_wal(&mut self) -> Result<String> {
+        backup::slot(&mut self.wire, self.pid).await
+    }
+
     /// Begins a base backup with the WAL that it needs; `label` is what the server calls it.
     pub async fn base_backup(self, label: &str) -> Result<BaseBackup> {
         BaseBackup::begin(self, label).await

@@ -34,10 +34,12 @@ impl Sources {
 
 pub(super) fn all(top: &Section<'_>, section: &Section<'_>, so_far: &Settings, qdrant: Vec<QdrantSource>) -> Sources {
     let mut sources = Sources { qdrant, ..Sources::default() };
+    let reads_files = section.flag("read_files").unwrap_or(true);
     for system in &so_far.systems {
         match &system.endpoint {
             Endpoint::Postgres(endpoint) => {
-                sources.postgres.push(PostgresSource { system: system.id.clone(), endpoint: endpoint.clone() });
+                let (system, endpoint) = (system.id.clone(), endpoint.clone());
+                sources.postgres.push(PostgresSource { system, endpoint, reads_files });
             }
             Endpoint::Redis(endpoint) => {
                 sources.redis.push(RedisSource { system: system.id.clone(), endpoint: endpoint.clone() });
