@@ -3,13 +3,19 @@
 //! Counters are as the server gives them (since its statistics were reset); rates are made by checks from two readings.
 //! Sizes of tables come from `pg_class.relpages`: that takes no lock, so that a reading never waits behind a migration.
 
+mod horizon;
+mod structure;
+
+pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};
+pub use structure::{ForeignKey, Index, Named, Structure, TableName};
+
 use super::Part;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Postgres {
-    pub server: Server,
+    pub server: Box<Server>,
     /// Who we are and what we may read; always known once connected.
     pub access: Access,
     pub activity: Part<Activity>,
@@ -18,6 +24,8 @@ pub struct Postgres {
     pub checkpoints: Part<Checkpoints>,
     pub archiver: Part<Archiver>,
     pub replication: Part<Replication>,
+    pub horizon: Part<Box<Horizon>>,
+    pub structure: Part<Box<Structure>>,
     pub statements: Statements,
 }
 
@@ -101,6 +109,8 @@ pub struct Session {
     /// Seconds that it has waited for that lock: `pg_locks.waitstart` from 14 on, the query's age before. None when it
     /// waits for no lock.
     pub lock_wait: Option<f64>,
+    /// `AccessExclusiveLock` …: what it waits for, when that is a lock of a whole table.
+    pub lock_mode: Option<String>,
     /// The first 200 characters, literals replaced by `?`.
     pub query: String,
     /// Never ours to end: a superuser's session, one of a role with REPLICATION, a backup or restore tool, or our own.

@@ -45,7 +45,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         lag_seconds: None,
     };
     Postgres {
-        server: Server {
+        server: Box::new(Server {
             version_num: 150_020,
             version: "15.20".into(),
             started: start(),
@@ -56,7 +56,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
             autovacuum: true,
             autovacuum_freeze_max_age: 200_000_000,
             checkpoint_timeout: 300.0,
-        },
+        }),
         access: Access { user: "groundskeeper".into(), superuser: false, monitor: true, signal_backend: false },
         activity: Ok(Activity {
             total: 12,
@@ -98,6 +98,8 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
             replay_backlog: None,
             receiving: None,
         }),
+        horizon: Ok(Box::default()),
+        structure: Ok(Box::default()),
         statements: Statements { preloaded: None, extension: None, available: false, slowest: Vec::new() },
     }
 }

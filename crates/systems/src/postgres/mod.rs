@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`client`], `dsn`, `tls` | where the server is, how to reach it, what an error means |
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
+//! | `horizon`, `structure` | of that reading: who holds clean-up back, and indexes with constraints |
 //! | [`act`] | the changes that we can make |
 //! | [`walsender`] | base backups over the replication protocol |
 //! | [`online`] | base backups whose files are read where they lie |
@@ -24,8 +25,10 @@ pub mod tie;
 pub mod walsender;
 
 mod dsn;
+mod horizon;
 mod mask;
 mod sql;
+mod structure;
 mod tls;
 mod triggers;
 

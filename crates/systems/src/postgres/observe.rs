@@ -5,8 +5,8 @@
 
 use super::client::{APPLICATION_NAME, Endpoint, reading_settings};
 use super::mask::masked;
-use super::sql;
 use super::triggers::{Triggers, is_switched_off};
+use super::{horizon, sql, structure};
 use groundskeeper_core::observation::{
     Access, Activity, Archiver, Checkpoints, Database, Failure, FailureKind, Gap, Part, Postgres, Reading, Replication,
     Server, SlowStatement, Standby, Statements, Table,
@@ -54,7 +54,7 @@ async fn look(
         address: endpoint.address().to_owned(),
     })?;
 
-    let seen = asking.everything(facts).await;
+    let seen = Box::pin(asking.everything(facts)).await;
     let is_cut_off = client.is_closed();
     session.close(until.saturating_duration_since(Instant::now())).await;
     if is_cut_off { Err(cut_off(endpoint)) } else { Ok(seen) }
@@ -115,7 +115,7 @@ fn is_preloaded(libraries: &str) -> bool {
 }
 
 /// A client with the moment after which nobody waits for it any more.
-struct Asking<'a> {
+pub(super) struct Asking<'a> {
     client: &'a Client,
     until: Instant,
     protected: &'a [String],
@@ -127,13 +127,15 @@ impl Asking<'_> {
         let Facts { server, access, preloaded, statements_version, statements_schema } = facts;
         let version = server.version_num;
         let schema = statements_schema.filter(|_| preloaded != Some(false));
-        let (activity, databases, tables, checkpoints, archiver, replication, available, slowest) = tokio::join!(
+        let (activity, databases, tables, checkpoints, archiver, replication, horizon, structure, available, slowest) = tokio::join!(
             self.activity(version),
             self.databases(),
             self.tables(version),
             self.one(sql::checkpoints(version), read_checkpoints),
             self.one(sql::ARCHIVER, read_archiver),
             self.replication(),
+            Box::pin(horizon::read(self)),
+            Box::pin(structure::read(self, version)),
             self.one(sql::STATEMENTS_AVAILABLE, |row| get(row, "available")),
             self.slowest(schema.as_deref()),
         );
@@ -144,7 +146,19 @@ impl Asking<'_> {
             extension: statements_version,
             slowest: slowest.unwrap_or_default(),
         };
-        Postgres { server, access, activity, databases, tables, checkpoints, archiver, replication, statements }
+        Postgres {
+            server: Box::new(server),
+            access,
+            activity,
+            databases,
+            tables,
+            checkpoints,
+            archiver,
+            replication,
+            horizon,
+            structure,
+            statements,
+        }
     }
 
     async fn rows(&self, sql: &str) -> Part<Vec<Row>> {
@@ -159,7 +173,7 @@ impl Asking<'_> {
         }
     }
 
-    async fn many<T>(&self, sql: &str, read: impl Fn(&Row) -> Result<T, String>) -> Part<Vec<T>> {
+    pub(super) async fn many<T>(&self, sql: &str, read: impl Fn(&Row) -> Result<T, String>) -> Part<Vec<T>> {
         self.rows(sql).await?.iter().map(read).collect::<Result<_, _>>().map_err(Gap::new)
     }
 
@@ -244,21 +258,21 @@ fn gap(error: &tokio_postgres::Error) -> Gap {
     }
 }
 
-fn get<T: FromSqlOwned>(row: &Row, column: &str) -> Result<T, String> {
+pub(super) fn get<T: FromSqlOwned>(row: &Row, column: &str) -> Result<T, String> {
     row.try_get(column).map_err(|error| format!("column {column}: {error}"))
 }
 
 /// A counter; what should never be negative is not, even if the server says so.
-fn count(row: &Row, column: &str) -> Result<u64, String> {
+pub(super) fn count(row: &Row, column: &str) -> Result<u64, String> {
     get::<i64>(row, column).map(unsigned)
 }
 
-fn unsigned(value: i64) -> u64 {
+pub(super) fn unsigned(value: i64) -> u64 {
     u64::try_from(value).unwrap_or(0)
 }
 
 /// Seconds since something. A clock that was set back must not make it negative.
-fn age(row: &Row, column: &str) -> Result<Option<f64>, String> {
+pub(super) fn age(row: &Row, column: &str) -> Result<Option<f64>, String> {
     Ok(get::<Option<f64>>(row, column)?.map(|age| age.max(0.0)))
 }
 
@@ -296,6 +310,7 @@ fn read_session(row: &Row) -> Result<Observed, String> {
         wait: get(row, "wait")?,
         blocked_by: get(row, "blocked_by")?,
         lock_wait: age(row, "lock_wait")?,
+        lock_mode: get(row, "lock_mode")?,
         query: masked(&get::<String>(row, "query")?, QUERY_SHOWN),
         protected: get(row, "protected")?,
     })

@@ -76,19 +76,17 @@ SELECT EXISTS (
 /// somebody waits for one: to read it, the server stops the lock manager for a moment.
 pub(super) fn sessions(version_num: u32) -> String {
     let protected = protected(1);
-    let (waits, wait_start) = if version_num >= 140_000 {
-        (
-            "WITH waits AS (SELECT pid, min(waitstart) AS since FROM pg_locks
-                WHERE NOT granted AND EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock')
-                GROUP BY pid)",
-            // The start is set a moment after the wait began.
-            "coalesce((SELECT since FROM waits w WHERE w.pid = a.pid), clock_timestamp())",
-        )
+    // The start is set a moment after the wait began.
+    let (since, wait_start) = if version_num >= 140_000 {
+        ("min(waitstart)", "coalesce(w.since, clock_timestamp())")
     } else {
-        ("", "a.query_start")
+        ("NULL::timestamptz", "a.query_start")
     };
     format!(
-        "{waits}
+        "WITH waits AS (
+  SELECT pid, {since} AS since, min(mode) FILTER (WHERE locktype = 'relation') AS mode FROM pg_locks
+   WHERE NOT granted AND EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock')
+   GROUP BY pid)
 SELECT a.pid, a.backend_start, coalesce(a.datname::text, '') AS database, coalesce(a.usename::text, '') AS role,
        coalesce(a.application_name, '') AS application, coalesce(host(a.client_addr), '') AS client,
        coalesce(a.state, '') AS state,
@@ -99,9 +97,10 @@ SELECT a.pid, a.backend_start, coalesce(a.datname::text, '') AS database, coales
        CASE WHEN a.wait_event_type = 'Lock' THEN pg_blocking_pids(a.pid) ELSE '{{}}'::int4[] END AS blocked_by,
        CASE WHEN a.wait_event_type = 'Lock'
             THEN extract(epoch FROM clock_timestamp() - {wait_start})::float8 END AS lock_wait,
+       CASE WHEN a.wait_event_type = 'Lock' THEN w.mode END AS lock_mode,
        left(coalesce(a.query, ''), 4000) AS query,
        {protected} AS protected
-  FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid
+  FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid LEFT JOIN waits w ON w.pid = a.pid
  WHERE a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
    AND (a.state <> 'idle' OR a.xact_start IS NOT NULL)
  ORDER BY a.xact_start NULLS LAST, a.pid LIMIT 200"

@@ -5,6 +5,7 @@ mod contents;
 mod facts;
 mod reaching;
 mod reading;
+mod upkeep;
 mod walsender;
 
 use groundskeeper_core::observation::{Postgres, Reading};

@@ -3,8 +3,8 @@
 use crate::check::{Judgement, Status, Tuning, judge_all};
 use crate::finding::Finding;
 use crate::observation::{
-    Access, Activity, Archiver, Checkpoints, Database, Observation, Postgres, Reading, Replication, Server, Session,
-    SessionState, Statements, Table,
+    Access, Activity, Archiver, Checkpoints, Database, Index, Observation, Postgres, Reading, Replication, Server,
+    Session, SessionState, Statements, Structure, Table, TableName,
 };
 use crate::quantity::after;
 use crate::system::{SystemId, SystemKind};
@@ -21,7 +21,7 @@ pub(super) fn ago(seconds: f64) -> Timestamp {
 /// A small, busy and well-kept server: nothing may be found here.
 pub(super) fn healthy() -> Postgres {
     Postgres {
-        server: Server {
+        server: Box::new(Server {
             version_num: 150_020,
             version: "15.20 (Debian 15.20-0+deb12u1)".into(),
             started: ago(30.0 * 86_400.0),
@@ -32,7 +32,7 @@ pub(super) fn healthy() -> Postgres {
             autovacuum: true,
             autovacuum_freeze_max_age: 200_000_000,
             checkpoint_timeout: 300.0,
-        },
+        }),
         access: Access { user: "groundskeeper".into(), superuser: false, monitor: true, signal_backend: false },
         activity: Ok(Activity {
             total: 12,
@@ -55,6 +55,11 @@ pub(super) fn healthy() -> Postgres {
             last_failed_segment: Some("000000010000000000000042".into()),
         }),
         replication: Ok(Replication { standbys: vec![], replay_delay: None, replay_backlog: None, receiving: None }),
+        horizon: Ok(Box::default()),
+        structure: Ok(Box::new(Structure {
+            indexes: vec![index("chunks_pkey", &[1]), index("chunks_body", &[2])],
+            ..Structure::default()
+        })),
         statements: Statements {
             preloaded: Some(true),
             extension: Some("1.10".into()),
@@ -80,6 +85,7 @@ pub(super) fn session(pid: i32) -> Session {
         wait: String::new(),
         blocked_by: Vec::new(),
         lock_wait: None,
+        lock_mode: None,
         query: "SELECT * FROM chunks WHERE id = ?".into(),
         protected: false,
     }
@@ -116,6 +122,30 @@ pub(super) fn table(name: &str) -> Table {
         autovacuum: true,
         maintainable: true,
     }
+}
+
+/// A valid B-tree index of `chunks` on the columns with these numbers.
+pub(super) fn index(name: &str, columns: &[u32]) -> Index {
+    Index {
+        table: table_name("chunks"),
+        name: name.into(),
+        method: "btree".into(),
+        size: 10 << 20,
+        scans: 1_000,
+        is_valid: true,
+        is_being_built: false,
+        is_unique: false,
+        is_needed: false,
+        is_partition: false,
+        keys: columns.iter().map(|column| format!("{column} 1978 0 0")).collect(),
+        included: Vec::new(),
+        expressions: String::new(),
+        predicate: String::new(),
+    }
+}
+
+pub(super) fn table_name(name: &str) -> TableName {
+    TableName { schema: "public".into(), name: name.into() }
 }
 
 /// The healthy server with one thing changed.

@@ -68,7 +68,8 @@ fn blocked_sessions(sight: &Sight<'_, Postgres>) -> Judged {
         })
     });
     let verb = if waiting.len() == 1 { "waits" } else { "wait" };
-    let draft = Draft::new(
+    let pile = pile(&activity.sessions, &by_pid);
+    let mut draft = Draft::new(
         severity,
         format!(
             "{} {verb} for a lock, the longest for {}; at the root: {}",
@@ -81,8 +82,59 @@ fn blocked_sessions(sight: &Sight<'_, Postgres>) -> Judged {
     .saw("who waits longest", Value::text(described(longest)), "pg_stat_activity")
     .saw("root blockers", Value::text(names.join("; ")), "pg_blocking_pids(pid), followed to its end")
     .offenders(offenders.collect())
-    .fix(way_out(root, &by_pid));
+    .fix(match pile {
+        Some((front, _)) => let_by(front),
+        None => way_out(root, &by_pid),
+    });
+    if let Some((front, count)) = pile {
+        let mode = front.lock_mode.as_deref().unwrap_or_default();
+        let text = format!("{}, which waits for {mode}, holds up {}", described(front), sessions(count));
+        draft = draft.saw("who waits in front of the others", Value::text(text), "pg_locks.mode of those not granted");
+    }
     Ok(vec![draft])
+}
+
+/// Locks of a table that readers or writers cannot have beside them.
+const STRONG: [&str; 4] = ["AccessExclusiveLock", "ExclusiveLock", "ShareRowExclusiveLock", "ShareLock"];
+
+/// A statement that holds nothing yet and still stops others: whoever comes after it queues behind the strong lock that it
+/// waits for. Gives the one with the longest queue, and how many are in it.
+fn pile<'s>(all: &'s [Session], by_pid: &BTreeMap<i32, &Session>) -> Option<(&'s Session, usize)> {
+    let waits_strongly = |session: &&Session| session.lock_mode.as_deref().is_some_and(|mode| STRONG.contains(&mode));
+    let queue = |front: &Session| all.iter().filter(|session| is_behind(session, front.pid, by_pid)).count();
+    let fronts = all.iter().filter(waits_strongly).map(|front| (front, queue(front)));
+    fronts.filter(|(_, count)| *count > 0).max_by_key(|(_, count)| *count)
+}
+
+fn is_behind(session: &Session, front: i32, by_pid: &BTreeMap<i32, &Session>) -> bool {
+    let mut seen = BTreeSet::from([session.pid]);
+    let mut open = session.blocked_by.clone();
+    while let Some(pid) = open.pop() {
+        if pid == front && session.pid != front {
+            return true;
+        }
+        if seen.insert(pid) {
+            open.extend(by_pid.get(&pid).map_or(&[][..], |blocker| &blocker.blocked_by));
+        }
+    }
+    false
+}
+
+fn let_by(front: &Session) -> String {
+    if front.protected {
+        return format!(
+            "Session {pid} waits for a lock of a whole table, and everybody after it queues behind. It belongs to a \
+             superuser, to replication or to a backup: ask its owner before you touch it. SELECT * FROM pg_stat_activity \
+             WHERE pid = {pid};",
+            pid = front.pid
+        );
+    }
+    format!(
+        "Session {pid} waits for a lock of a whole table, and everybody after it queues behind: SELECT \
+         pg_cancel_backend({pid}); lets them go on at once. Run its statement again with SET lock_timeout = '2s'; and \
+         repeat until it gets through.",
+        pid = front.pid
+    )
 }
 
 /// Follows `blocked_by` to those who wait for nobody. A ring (a deadlock that the server is about to break) has no such
@@ -197,6 +249,21 @@ mod tests {
         assert!(matches!(finding.offenders[0].target, Target::Session { pid: 1, .. }));
         assert!(finding.summary.starts_with("3 sessions wait"), "{}", finding.summary);
         assert!(finding.offenders[0].note.contains("holds up 3 sessions"), "{}", finding.offenders[0].note);
+    }
+
+    #[test]
+    fn who_waits_for_a_whole_table_in_front_of_others_is_named_and_can_be_let_by() {
+        let migration = |mode: &str| Session { lock_mode: Some(mode.into()), ..waiting(2, 60.0, &[1]) };
+        let queue = |mode: &str| vec![holder(1), migration(mode), waiting(3, 50.0, &[2]), waiting(4, 40.0, &[3])];
+        let found = finding("postgres.blocked_sessions", found_in(with_sessions(queue("AccessExclusiveLock"))));
+        assert!(found.fix.contains("pg_cancel_backend(2)"), "{}", found.fix);
+        let front = found.evidence.iter().find(|one| one.what.contains("in front")).unwrap();
+        assert!(front.value.to_string().ends_with("holds up 2 sessions"), "{}", front.value);
+        let weak = finding("postgres.blocked_sessions", found_in(with_sessions(queue("RowExclusiveLock"))));
+        assert!(weak.fix.contains("pg_terminate_backend(1)"), "{}", weak.fix);
+        let alone = vec![holder(1), migration("AccessExclusiveLock")];
+        let alone = finding("postgres.blocked_sessions", found_in(with_sessions(alone)));
+        assert!(alone.fix.contains("pg_terminate_backend(1)"), "nobody is behind it: {}", alone.fix);
     }
 
     #[test]

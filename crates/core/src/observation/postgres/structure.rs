@@ -1,0 +1,77 @@
+//! The indexes and constraints of the connected database, as its catalogue has them.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Structure {
+    /// Of user tables, the largest 5,000.
+    pub indexes: Vec<Index>,
+    /// Foreign keys whose columns no index of their own table begins with.
+    pub unindexed: Vec<ForeignKey>,
+    /// Foreign keys with a column whose type differs from that of the column that it refers to.
+    pub mismatched: Vec<ForeignKey>,
+    /// Tables without a primary key.
+    pub without_key: Vec<TableName>,
+    /// Constraints that new rows must meet and old ones were never checked against (`NOT VALID`).
+    pub unvalidated: Vec<Named>,
+    /// Triggers that were switched off, those of foreign keys among them.
+    pub disabled_triggers: Vec<Named>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct TableName {
+    pub schema: String,
+    pub name: String,
+}
+
+impl fmt::Display for TableName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.schema, self.name)
+    }
+}
+
+/// Something of a table that has a name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    pub table: TableName,
+    pub name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Index {
+    pub table: TableName,
+    pub name: String,
+    /// `btree`, `hash`, `hnsw` …
+    pub method: String,
+    /// Bytes, from `relpages`.
+    pub size: u64,
+    /// Scans since the statistics were reset.
+    pub scans: u64,
+    /// `indisvalid`: queries may use it.
+    pub is_valid: bool,
+    /// Somebody builds it at this moment.
+    pub is_being_built: bool,
+    pub is_unique: bool,
+    /// Primary key, exclusion, or what a unique constraint, a foreign key or the replica identity rests on.
+    pub is_needed: bool,
+    /// A part of a partitioned table's index.
+    pub is_partition: bool,
+    /// The key columns, in order: column number (0 for an expression), operator class, collation and options.
+    pub keys: Vec<String>,
+    /// The numbers of the columns that are only included.
+    pub included: Vec<i32>,
+    /// Expressions and predicate as the server writes them; empty when there are none.
+    pub expressions: String,
+    pub predicate: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ForeignKey {
+    pub table: TableName,
+    pub name: String,
+    pub columns: Vec<String>,
+    pub referenced: TableName,
+    /// Rows of the table that refers, as estimated; none when it was never analyzed.
+    pub rows: Option<f64>,
+}
