@@ -7,7 +7,7 @@ mod horizon;
 mod structure;
 
 pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};
-pub use structure::{ForeignKey, Index, Named, Structure, TableName};
+pub use structure::{ForeignKey, Index, Named, Structure, TableName, Trigger};
 
 use super::Part;
 use jiff::Timestamp;

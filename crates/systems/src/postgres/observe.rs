@@ -134,7 +134,7 @@ impl Asking<'_> {
             self.one(sql::checkpoints(version), read_checkpoints),
             self.one(sql::ARCHIVER, read_archiver),
             self.replication(),
-            Box::pin(horizon::read(self)),
+            Box::pin(horizon::read(self, version)),
             Box::pin(structure::read(self, version)),
             self.one(sql::STATEMENTS_AVAILABLE, |row| get(row, "available")),
             self.slowest(schema.as_deref()),

@@ -1,16 +1,18 @@
 //! Reads the indexes and constraints of the connected database out of its catalogue.
 
 use super::observe::{Asking, count, get};
-use groundskeeper_core::observation::{ForeignKey, Index, Named, Part, Structure, TableName};
+use groundskeeper_core::observation::{ForeignKey, Index, Named, Part, Structure, TableName, Trigger};
 use tokio_postgres::Row;
 
 /// Tables of users, not of the server or of temporary use.
 const OURS: &str = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
    AND t.relpersistence <> 't'";
 
-/// A build of somebody whose progress is hidden from us may be that of any index. Expressions are turned into text only
-/// where there are any: for that the server looks into the table.
-fn indexes() -> String {
+/// A build of somebody whose progress is hidden from us may be that of any index. Expressions are compared as the catalogue
+/// stores them, without the places in the statement that they came from: to write them as SQL the server would lock the
+/// table. What is invalid is never cut off.
+fn indexes(version_num: u32) -> String {
+    let nulls = if version_num >= 150_000 { "i.indnullsnotdistinct" } else { "false" };
     format!(
         "SELECT n.nspname::text AS schema, t.relname::text AS table_name, x.relname::text AS name, am.amname::text AS method,
        current_setting('block_size')::int8 * x.relpages AS size,
@@ -26,44 +28,53 @@ fn indexes() -> String {
        ARRAY(SELECT concat_ws(' ', i.indkey[k], i.indclass[k], i.indcollation[k], i.indoption[k])
                FROM generate_series(0, i.indnkeyatts - 1) k) AS keys,
        ARRAY(SELECT i.indkey[k]::int4 FROM generate_series(i.indnkeyatts::int4, i.indnatts - 1) k) AS included,
-       CASE WHEN i.indexprs IS NULL THEN '' ELSE pg_get_expr(i.indexprs, i.indrelid) END AS expressions,
-       CASE WHEN i.indpred IS NULL THEN '' ELSE pg_get_expr(i.indpred, i.indrelid) END AS predicate
+       CASE WHEN i.indisexclusion THEN x.oid::text
+            ELSE concat_ws(' ', i.indisunique, i.indimmediate, {nulls}) END AS rule,
+       coalesce(md5(regexp_replace(i.indexprs::text, ':location -?[0-9]+', '', 'g')), '') AS expressions,
+       coalesce(md5(regexp_replace(i.indpred::text, ':location -?[0-9]+', '', 'g')), '') AS predicate
   FROM pg_index i
   JOIN pg_class x ON x.oid = i.indexrelid
   JOIN pg_am am ON am.oid = x.relam
   JOIN pg_class t ON t.oid = i.indrelid
   JOIN pg_namespace n ON n.oid = t.relnamespace
  WHERE x.relkind = 'i' AND {OURS}
- ORDER BY x.relpages DESC, 1, 3 LIMIT 5000"
+ ORDER BY i.indisvalid, x.relpages DESC, 1, 3 LIMIT 5000"
     )
 }
 
 /// A foreign key is looked up by equality, so an index of the rows that are not null does as well. Texts of different
-/// types compare without a conversion.
-fn foreign_keys() -> String {
+/// types compare without a conversion, and a domain with what it is made of. The rows of a partitioned table are those of its
+/// leaves.
+fn foreign_keys(version_num: u32) -> String {
+    let enforced = enforced(version_num);
     format!(
         "WITH keys AS (
   SELECT c.oid, c.conrelid, c.confrelid, c.conkey, c.conname::text AS name, n.nspname::text AS schema,
-         t.relname::text AS table_name, CASE WHEN t.reltuples >= 0 THEN t.reltuples::float8 END AS rows_estimated,
+         t.relname::text AS table_name, t.relkind = 'p' AS partitioned,
+         CASE WHEN t.relkind = 'p' THEN (
+           WITH RECURSIVE below AS (
+             SELECT h.inhrelid FROM pg_inherits h WHERE h.inhparent = t.oid
+             UNION ALL SELECT h.inhrelid FROM pg_inherits h JOIN below b ON h.inhparent = b.inhrelid)
+           SELECT sum(greatest(l.reltuples, 0))::float8 FROM below JOIN pg_class l ON l.oid = below.inhrelid)
+              WHEN t.reltuples >= 0 THEN t.reltuples::float8 END AS rows_estimated,
          NOT EXISTS (
            SELECT 1 FROM pg_index i
             WHERE i.indrelid = c.conrelid AND i.indisvalid AND i.indnkeyatts >= cardinality(c.conkey)
               AND (i.indkey::int2[])[0:cardinality(c.conkey) - 1] @> c.conkey
-              AND (i.indpred IS NULL OR pg_get_expr(i.indpred, i.indrelid) IN (
-                SELECT '(' || quote_ident(a.attname) || ' IS NOT NULL)' FROM pg_attribute a
-                 WHERE a.attrelid = c.conrelid AND a.attnum = ANY (c.conkey)))) AS unindexed,
+              AND (i.indpred IS NULL OR i.indpred::text ~ ('^[{{]NULLTEST :arg [{{]VAR :varno 1 :varattno ('
+                || array_to_string(c.conkey, '|') || ') [^{{}}]*[}}] :nulltesttype 1 '))) AS unindexed,
          EXISTS (
            SELECT 1 FROM unnest(c.conkey, c.confkey) AS pair (here, there)
              JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = pair.here
              JOIN pg_attribute b ON b.attrelid = c.confrelid AND b.attnum = pair.there
              JOIN pg_type at ON at.oid = a.atttypid
              JOIN pg_type bt ON bt.oid = b.atttypid
-            WHERE at.oid <> bt.oid AND NOT (at.typcategory = 'S' AND bt.typcategory = 'S')) AS mismatched
+            WHERE coalesce(nullif(at.typbasetype, 0), at.oid) <> coalesce(nullif(bt.typbasetype, 0), bt.oid) AND NOT (at.typcategory = 'S' AND bt.typcategory = 'S')) AS mismatched
     FROM pg_constraint c
     JOIN pg_class t ON t.oid = c.conrelid
     JOIN pg_namespace n ON n.oid = t.relnamespace
-   WHERE c.contype = 'f' AND c.conparentid = 0 AND {OURS})
-SELECT k.schema, k.table_name, k.name, k.rows_estimated, k.unindexed, k.mismatched,
+   WHERE c.contype = 'f' AND c.conparentid = 0 {enforced} AND {OURS})
+SELECT k.schema, k.table_name, k.name, k.rows_estimated, k.partitioned, k.unindexed, k.mismatched,
        fn.nspname::text AS referenced_schema, f.relname::text AS referenced_name,
        ARRAY(SELECT a.attname::text FROM unnest(k.conkey) WITH ORDINALITY AS part (number, place)
                JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = part.number ORDER BY part.place) AS columns
@@ -71,17 +82,18 @@ SELECT k.schema, k.table_name, k.name, k.rows_estimated, k.unindexed, k.mismatch
   JOIN pg_class f ON f.oid = k.confrelid
   JOIN pg_namespace fn ON fn.oid = f.relnamespace
  WHERE k.unindexed OR k.mismatched
- ORDER BY 1, 2, 3 LIMIT 1000"
+ ORDER BY k.rows_estimated DESC NULLS LAST, 1, 2, 3 LIMIT 1000"
     )
 }
 
-/// What an extension made is its own affair.
+/// What an extension made is its own affair, and a child has the definition of its parent.
 fn without_key() -> String {
     format!(
         "SELECT n.nspname::text AS schema, t.relname::text AS table_name
   FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
  WHERE t.relkind IN ('r', 'p') AND NOT t.relispartition AND {OURS}
    AND NOT EXISTS (SELECT 1 FROM pg_index i WHERE i.indrelid = t.oid AND i.indisprimary)
+   AND NOT EXISTS (SELECT 1 FROM pg_inherits h WHERE h.inhrelid = t.oid)
    AND NOT EXISTS (SELECT 1 FROM pg_depend d
                     WHERE d.classid = 'pg_class'::regclass AND d.objid = t.oid AND d.deptype = 'e')
  ORDER BY 1, 2 LIMIT 1000"
@@ -89,41 +101,46 @@ fn without_key() -> String {
 }
 
 /// From 18 on a constraint can be meant to be not enforced, and is then not valid either.
+fn enforced(version_num: u32) -> &'static str {
+    if version_num >= 180_000 { "AND c.conenforced" } else { "" }
+}
+
 fn unvalidated(version_num: u32) -> String {
-    let enforced = if version_num >= 180_000 { "AND c.conenforced" } else { "" };
+    let enforced = enforced(version_num);
     format!(
         "SELECT n.nspname::text AS schema, t.relname::text AS table_name, c.conname::text AS name
   FROM pg_constraint c
   JOIN pg_class t ON t.oid = c.conrelid
   JOIN pg_namespace n ON n.oid = t.relnamespace
- WHERE NOT c.convalidated {enforced} AND c.conparentid = 0 AND {OURS}
+ WHERE NOT c.convalidated {enforced} AND c.conparentid = 0 AND c.coninhcount = 0 AND {OURS}
  ORDER BY 1, 2, 3 LIMIT 1000"
     )
 }
 
-/// The triggers of a foreign key are told by its name, once.
+/// One that a partition has from its parent is told of the parent.
 fn disabled_triggers() -> String {
     format!(
-        "SELECT DISTINCT n.nspname::text AS schema, t.relname::text AS table_name,
-       coalesce(c.conname, g.tgname)::text AS name
+        "SELECT n.nspname::text AS schema, t.relname::text AS table_name, g.tgname::text AS name,
+       c.conname::text AS constraint_name
   FROM pg_trigger g
   JOIN pg_class t ON t.oid = g.tgrelid
   JOIN pg_namespace n ON n.oid = t.relnamespace
   LEFT JOIN pg_constraint c ON c.oid = g.tgconstraint
  WHERE g.tgenabled = 'D' AND {OURS}
+   AND NOT EXISTS (SELECT 1 FROM pg_trigger p WHERE p.oid = g.tgparentid AND p.tgenabled = 'D')
  ORDER BY 1, 2, 3 LIMIT 1000"
     )
 }
 
 pub(super) async fn read(asking: &Asking<'_>, version_num: u32) -> Part<Box<Structure>> {
-    let (indexes, keys, without_key) = (indexes(), foreign_keys(), without_key());
+    let (indexes, keys, without_key) = (indexes(version_num), foreign_keys(version_num), without_key());
     let (unvalidated, disabled) = (unvalidated(version_num), disabled_triggers());
     let (indexes, keys, without_key, unvalidated, disabled_triggers) = tokio::join!(
         asking.many(&indexes, index),
         asking.many(&keys, |row| Ok((foreign_key(row)?, get(row, "unindexed")?, get(row, "mismatched")?))),
         asking.many(&without_key, table),
         asking.many(&unvalidated, named),
-        asking.many(&disabled, named),
+        asking.many(&disabled, trigger),
     );
     let keys: Vec<(ForeignKey, bool, bool)> = keys?;
     let chosen = |is_chosen: fn(&(ForeignKey, bool, bool)) -> bool| {
@@ -147,12 +164,17 @@ fn named(row: &Row) -> Result<Named, String> {
     Ok(Named { table: table(row)?, name: get(row, "name")? })
 }
 
+fn trigger(row: &Row) -> Result<Trigger, String> {
+    Ok(Trigger { table: table(row)?, name: get(row, "name")?, constraint: get(row, "constraint_name")? })
+}
+
 fn foreign_key(row: &Row) -> Result<ForeignKey, String> {
     Ok(ForeignKey {
         table: table(row)?,
         name: get(row, "name")?,
         columns: get(row, "columns")?,
         referenced: TableName { schema: get(row, "referenced_schema")?, name: get(row, "referenced_name")? },
+        is_partitioned: get(row, "partitioned")?,
         rows: get(row, "rows_estimated")?,
     })
 }
@@ -171,6 +193,7 @@ fn index(row: &Row) -> Result<Index, String> {
         is_partition: get(row, "partition")?,
         keys: get(row, "keys")?,
         included: get(row, "included")?,
+        rule: get(row, "rule")?,
         expressions: get(row, "expressions")?,
         predicate: get(row, "predicate")?,
     })

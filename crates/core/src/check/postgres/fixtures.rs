@@ -139,6 +139,7 @@ pub(super) fn index(name: &str, columns: &[u32]) -> Index {
         is_partition: false,
         keys: columns.iter().map(|column| format!("{column} 1978 0 0")).collect(),
         included: Vec::new(),
+        rule: "f t f".into(),
         expressions: String::new(),
         predicate: String::new(),
     }

@@ -3,9 +3,10 @@
 use super::activity::all_seen;
 use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Threshold};
 use crate::finding::{Draft, Offender, Target};
-use crate::observation::{HeldBy, Holder, Postgres, Prepared, Slot};
+use crate::observation::{HeldBy, Holder, Postgres, Prepared, Session, Slot};
 use crate::quantity::{Unit, Value, format_bytes, format_count, format_seconds};
 use crate::severity::Severity;
+use jiff::Timestamp;
 
 const HOLDERS: &str = "age(backend_xmin) of pg_stat_activity and pg_stat_replication, age(xmin) and age(catalog_xmin) of \
                        pg_replication_slots, age(transaction) of pg_prepared_xacts";
@@ -21,9 +22,10 @@ pub static XMIN_HELD_BACK: Check = Check {
                   ORDER BY 2 DESC; SELECT slot_name, age(xmin), age(catalog_xmin) FROM pg_replication_slots; SELECT gid, \
                   age(transaction) FROM pg_prepared_xacts; SELECT application_name, age(backend_xmin) FROM \
                   pg_stat_replication;",
-        act: "Mend the oldest one first. A session: cancel its statement or end it. A slot whose consumer is gone: \
-              SELECT pg_drop_replication_slot('NAME'). A prepared transaction: ask who made it, then ROLLBACK PREPARED \
-              'GID'. A standby with hot_standby_feedback: end the long query there, or set max_standby_streaming_delay.",
+        act: "Mend the oldest one first. A session, if it is no backup (pg_dump): cancel its statement or end it. A \
+              slot that somebody reads from, or a standby: end the long query there, and set a statement_timeout there. A \
+              slot whose consumer is gone for good: SELECT pg_drop_replication_slot('NAME'). A prepared transaction: ask \
+              who made it, then ROLLBACK PREPARED 'GID'.",
     },
     source: HOLDERS,
     thresholds: &[
@@ -46,61 +48,78 @@ pub static XMIN_HELD_BACK: Check = Check {
 };
 
 fn xmin_held_back(sight: &Sight<'_, Postgres>) -> Judged {
-    let horizon = sight.seen.horizon.as_ref()?;
-    let mut old: Vec<&Holder> = horizon.holders.iter().collect();
-    old.sort_by_key(|holder| std::cmp::Reverse(holder.age));
+    let (horizon, activity) = (sight.seen.horizon.as_ref()?, sight.seen.activity.as_ref()?);
+    // What a standby holds back with its feedback is seen on the primary.
+    if sight.seen.server.in_recovery {
+        return Ok(Vec::new());
+    }
+    let is_old = |holder: &&Holder| sight.graded(holder.age as f64).is_some();
+    let mut old: Vec<&Holder> = horizon.holders.iter().filter(is_old).collect();
+    // Who holds back the catalogues only does not hide who holds back every table.
+    old.sort_by_key(|holder| (is_of_catalogues(&holder.by), std::cmp::Reverse(holder.age)));
     let graded = old.first().and_then(|oldest| Some((*oldest, sight.graded(oldest.age as f64)?)));
-    let Some((oldest, (severity, limit))) = graded else {
-        return all_seen(sight.seen.activity.as_ref()?, Vec::new());
+    let Some((oldest, (severity, limit))) = graded else { return all_seen(activity, Vec::new()) };
+    let (severity, what) = if is_of_catalogues(&oldest.by) {
+        (Severity::Warning, "row of the system catalogues")
+    } else {
+        (severity, "row")
     };
-    let warning = sight.limit("warning").min(limit);
-    let offenders: Vec<Offender> = old
-        .iter()
-        .filter(|holder| holder.age as f64 >= warning)
-        .map(|holder| Offender {
-            target: match &holder.by {
-                HeldBy::Session { pid, backend_start, .. } => {
-                    Target::Session { pid: *pid, backend_start: *backend_start }
-                }
-                HeldBy::Standby { name } => Target::Standby { name: name.clone() },
-                HeldBy::Slot { .. } | HeldBy::Prepared { .. } => Target::System,
-            },
-            weight: holder.age as f64,
-            note: format!("{}, {} transactions ago", named(&holder.by), format_count(holder.age as f64)),
-        })
-        .collect();
-    let age = Value::count(oldest.age as f64);
+    let offenders = old.iter().map(|holder| Offender {
+        target: match &holder.by {
+            HeldBy::Session { pid, backend_start, .. } => Target::Session { pid: *pid, backend_start: *backend_start },
+            HeldBy::Standby { name } => Target::Standby { name: name.clone() },
+            HeldBy::Slot { .. } | HeldBy::Prepared { .. } => Target::System,
+        },
+        weight: holder.age as f64,
+        note: format!("{}, {} transactions ago", named(&holder.by), format_count(holder.age as f64)),
+    });
+    let age = format_count(oldest.age as f64);
     let draft = Draft::new(
         severity,
         format!(
-            "vacuum removes no row that died in the last {} transactions: {} may still want to see it",
-            format_count(oldest.age as f64),
+            "vacuum removes no {what} that died in the last {age} transactions: {} may still want to see it",
             named(&oldest.by)
         ),
     )
-    .against("transactions since the oldest view", age, Value::count(limit), HOLDERS)
-    .offenders(offenders)
-    .fix(way_out(&oldest.by));
+    .against("transactions since the oldest view", Value::count(oldest.age as f64), Value::count(limit), HOLDERS)
+    .offenders(offenders.collect())
+    .fix(way_out(&oldest.by, &activity.sessions));
     Ok(vec![draft])
+}
+
+fn is_of_catalogues(by: &HeldBy) -> bool {
+    matches!(by, HeldBy::Slot { only_catalogues: true, .. })
 }
 
 fn named(by: &HeldBy) -> String {
     match by {
         HeldBy::Session { pid, who, .. } => format!("session {pid} ({who})"),
-        HeldBy::Slot { name } => format!("the replication slot {name}"),
+        HeldBy::Slot { name, .. } => format!("the replication slot {name}"),
         HeldBy::Standby { name } => format!("the standby {name}"),
         HeldBy::Prepared { gid } => format!("the prepared transaction {gid}"),
     }
 }
 
-fn way_out(by: &HeldBy) -> String {
+/// Nobody is told to end a session that is protected, or that could not be looked into.
+fn way_out(by: &HeldBy, sessions: &[Session]) -> String {
+    let is_free = |pid: i32, start: Timestamp| {
+        sessions.iter().any(|session| session.pid == pid && session.backend_start == start && !session.protected)
+    };
     match by {
-        HeldBy::Session { pid, .. } => format!(
+        HeldBy::Session { pid, backend_start, .. } if is_free(*pid, *backend_start) => format!(
             "SELECT * FROM pg_stat_activity WHERE pid = {pid}; then SELECT pg_cancel_backend({pid}) if it runs a \
              statement that nobody waits for, or SELECT pg_terminate_backend({pid}) if it is idle in a transaction."
         ),
-        HeldBy::Slot { name } => format!(
-            "Start its consumer again; if there is none any more: SELECT pg_drop_replication_slot({});",
+        HeldBy::Session { pid, .. } => format!(
+            "Session {pid} belongs to a superuser, to replication or to a backup, or could not be looked into: ask its \
+             owner before anything is ended. SELECT * FROM pg_stat_activity WHERE pid = {pid};"
+        ),
+        HeldBy::Slot { name, is_active: true, .. } => format!(
+            "Somebody reads from {name} and needs it: a standby with hot_standby_feedback has a long query (there: SELECT \
+             pid, xact_start, query FROM pg_stat_activity ORDER BY 2;), or a logical consumer has confirmed nothing for long."
+        ),
+        HeldBy::Slot { name, .. } => format!(
+            "Start the consumer of {name} again; only if it is gone for good: SELECT pg_drop_replication_slot({});",
             literal(name)
         ),
         HeldBy::Standby { name } => {
@@ -126,8 +145,9 @@ pub static PREPARED_TRANSACTION_FORGOTTEN: Check = Check {
                 others wait for it, and vacuum removes nothing that died since.",
         confirm: "SELECT gid, prepared, owner, database FROM pg_prepared_xacts ORDER BY prepared;",
         act: "Ask the transaction manager that made it what became of it; only that knows. Then, in its database, COMMIT \
-              PREPARED 'GID' or ROLLBACK PREPARED 'GID'. Where nobody uses two-phase commit, set \
-              max_prepared_transactions = 0, its default.",
+              PREPARED 'GID' or ROLLBACK PREPARED 'GID'. Where nobody uses two-phase commit \
+              and none is left, set max_prepared_transactions = 0, its default, on the primary first: with one left a \
+              server does not start so.",
     },
     source: PREPARED,
     thresholds: &[
@@ -193,7 +213,8 @@ pub static SLOT_RETAINING: Check = Check {
                   restart_lsn)) FROM pg_replication_slots ORDER BY restart_lsn;",
         act: "Start the consumer, or find out why it is slow. If it is gone for good: SELECT \
               pg_drop_replication_slot('NAME'). Bound what any slot may keep: ALTER SYSTEM SET max_slot_wal_keep_size = \
-              '16GB'; SELECT pg_reload_conf(). A lost slot's consumer has to be made anew.",
+              '16GB'; SELECT pg_reload_conf(). A slot that is behind by more is lost at \
+              the next checkpoint, and a lost slot's consumer has to be made anew.",
     },
     source: SLOTS,
     thresholds: &[
@@ -251,11 +272,48 @@ fn slot_retaining(sight: &Sight<'_, Postgres>) -> Judged {
 mod tests {
     use super::*;
     use crate::check::Status;
-    use crate::check::postgres::fixtures::{ago, change, finding, found_in, status};
+    use crate::check::postgres::fixtures::{self, ago, change, finding, found_in, status};
     use crate::observation::Gap;
 
     fn held(holders: Vec<Holder>) -> Postgres {
-        change(|seen| seen.horizon.as_mut().unwrap().holders = holders)
+        change(|seen| {
+            seen.horizon.as_mut().unwrap().holders = holders;
+            let free = Session { backend_start: ago(90_000.0), ..fixtures::session(7) };
+            seen.activity.as_mut().unwrap().sessions.push(free);
+        })
+    }
+
+    fn slot_holder(name: &str, is_active: bool, only_catalogues: bool) -> HeldBy {
+        HeldBy::Slot { name: name.into(), is_active, only_catalogues }
+    }
+
+    #[test]
+    fn nobody_is_told_to_end_a_backup() {
+        let mut seen = held(vec![session(2_000_000)]);
+        seen.activity.as_mut().unwrap().sessions.last_mut().unwrap().protected = true;
+        let found = finding("postgres.xmin_held_back", found_in(seen));
+        assert!(found.fix.contains("ask its owner") && !found.fix.contains("terminate"), "{}", found.fix);
+        let mut unseen = held(vec![session(2_000_000)]);
+        unseen.activity.as_mut().unwrap().sessions.clear();
+        let found = finding("postgres.xmin_held_back", found_in(unseen));
+        assert!(!found.fix.contains("terminate"), "{}", found.fix);
+    }
+
+    #[test]
+    fn a_logical_slot_holds_back_the_catalogues_only_and_hides_nobody_else() {
+        let logical = || Holder { by: slot_holder("cdc", true, true), age: 90_000_000 };
+        let found = finding("postgres.xmin_held_back", found_in(held(vec![logical()])));
+        assert_eq!(found.severity, Severity::Warning);
+        assert!(found.summary.contains("no row of the system catalogues"), "{}", found.summary);
+        let found = finding("postgres.xmin_held_back", found_in(held(vec![logical(), session(1_000_000)])));
+        assert!(found.summary.contains("session 7"), "{}", found.summary);
+    }
+
+    #[test]
+    fn on_a_standby_nothing_holds_vacuum_back() {
+        let mut seen = held(vec![session(90_000_000)]);
+        seen.server.in_recovery = true;
+        assert!(matches!(status("postgres.xmin_held_back", seen, None), Status::Ok));
     }
 
     fn session(age: u64) -> Holder {
@@ -265,7 +323,7 @@ mod tests {
     #[test]
     fn the_oldest_view_is_named_and_graded_by_what_happened_since() {
         for (age, severity) in [(1_000_000, Severity::Warning), (50_000_000, Severity::Critical)] {
-            let slot = Holder { by: HeldBy::Slot { name: "cdc".into() }, age: age - 10 };
+            let slot = Holder { by: slot_holder("replica", false, false), age: age - 10 };
             let finding = finding("postgres.xmin_held_back", found_in(held(vec![slot, session(age)])));
             assert_eq!(finding.severity, severity);
             assert!(finding.summary.contains("session 7 (docrag, etl)"), "{}", finding.summary);
@@ -277,7 +335,8 @@ mod tests {
     #[test]
     fn each_kind_of_holder_has_its_own_way_out() {
         for (by, fix) in [
-            (HeldBy::Slot { name: "it's".into() }, "pg_drop_replication_slot('it''s')"),
+            (slot_holder("it's", false, false), "pg_drop_replication_slot('it''s')"),
+            (slot_holder("replica", true, false), "a standby with hot_standby_feedback has a long query"),
             (HeldBy::Standby { name: "replica".into() }, "Look on replica"),
             (HeldBy::Prepared { gid: "g'1".into() }, "ROLLBACK PREPARED 'g''1'"),
         ] {

@@ -1,5 +1,6 @@
 //! Indexes that cost and give nothing back, and the one that is missing.
 
+use super::schema::seen_on_primary;
 use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Threshold};
 use crate::finding::{Draft, Offender, Target};
 use crate::observation::{ForeignKey, Index, Postgres, TableName};
@@ -32,7 +33,7 @@ pub static INDEX_INVALID: Check = Check {
 };
 
 fn index_invalid(sight: &Sight<'_, Postgres>) -> Judged {
-    let structure = sight.seen.structure.as_ref()?;
+    let structure = seen_on_primary(sight)?;
     let left: Vec<&Index> = structure.indexes.iter().filter(|index| !index.is_valid && !index.is_being_built).collect();
     let Some(first) = left.first() else { return Ok(Vec::new()) };
     let (count, verb) = counted(left.len(), "index", "indexes");
@@ -86,7 +87,7 @@ pub static INDEX_DUPLICATE: Check = Check {
 };
 
 fn index_duplicate(sight: &Sight<'_, Postgres>) -> Judged {
-    let structure = sight.seen.structure.as_ref()?;
+    let structure = seen_on_primary(sight)?;
     let minimum = sight.limit("minimum_size");
     let mut same: BTreeMap<(&TableName, Shape<'_>), Vec<&Index>> = BTreeMap::new();
     for index in structure.indexes.iter().filter(|index| index.is_valid && !index.is_partition) {
@@ -96,7 +97,10 @@ fn index_duplicate(sight: &Sight<'_, Postgres>) -> Judged {
     for mut group in same.into_values() {
         group.sort_by_key(|index| (!index.is_needed, !index.is_unique, index.name.as_str()));
         let Some((kept, others)) = group.split_first() else { continue };
-        spare.extend(others.iter().filter(|index| index.size as f64 >= minimum).map(|index| (*index, *kept)));
+        let is_spare = |index: &&&Index| {
+            index.size as f64 >= minimum && ((!index.is_unique && !index.is_needed) || index.rule == kept.rule)
+        };
+        spare.extend(others.iter().filter(is_spare).map(|index| (*index, *kept)));
     }
     let told = |index: &Index, kept: &Index| format!("{} is the same as {}, {}", index.name, kept.name, bytes(index));
     Ok(superfluous(sight, &spare, Severity::Warning, &INDEX_DUPLICATE, &told))
@@ -119,7 +123,7 @@ pub static INDEX_OVERLAPPING: Check = Check {
 };
 
 fn index_overlapping(sight: &Sight<'_, Postgres>) -> Judged {
-    let structure = sight.seen.structure.as_ref()?;
+    let structure = seen_on_primary(sight)?;
     let minimum = sight.limit("minimum_size");
     let mut of_table: BTreeMap<&TableName, Vec<&Index>> = BTreeMap::new();
     for index in structure.indexes.iter().filter(|index| index.is_valid && !index.is_partition) {
@@ -194,7 +198,11 @@ fn superfluous(
     let offenders =
         spare.iter().map(|(index, kept)| offender(sight, &index.table, index.size as f64, told(index, kept)));
     let fix = if largest.is_needed {
-        format!("Two constraints of {} ask for the same index: drop one of the constraints.", largest.table)
+        format!(
+            "Something rests on both {} and {} (a constraint, a foreign key or the replica identity): look which one can \
+             move to the other before either is dropped.",
+            largest.name, other.name
+        )
     } else {
         format!("In database {database}: DROP INDEX CONCURRENTLY {}; {} stays.", whole_name(largest), other.name)
     };
@@ -243,7 +251,7 @@ pub static FOREIGN_KEY_WITHOUT_INDEX: Check = Check {
 };
 
 fn foreign_key_without_index(sight: &Sight<'_, Postgres>) -> Judged {
-    let structure = sight.seen.structure.as_ref()?;
+    let structure = seen_on_primary(sight)?;
     let minimum = sight.limit("minimum_rows");
     let rows = |key: &ForeignKey| key.rows.unwrap_or(0.0);
     let mut late: Vec<&ForeignKey> = structure.unindexed.iter().filter(|key| rows(key) >= minimum).collect();
@@ -266,6 +274,15 @@ fn foreign_key_without_index(sight: &Sight<'_, Postgres>) -> Judged {
         offender(sight, &key.table, rows(key), note)
     });
     let columns: Vec<String> = worst.columns.iter().map(|column| quoted(column)).collect();
+    let on = format!("{}.{} ({})", quoted(&worst.table.schema), quoted(&worst.table.name), columns.join(", "));
+    let fix = if worst.is_partitioned {
+        format!(
+            "In database {database}: CREATE INDEX CONCURRENTLY on each partition, then CREATE INDEX ON ONLY {on}; and ALTER \
+             INDEX … ATTACH PARTITION for each."
+        )
+    } else {
+        format!("In database {database}: CREATE INDEX CONCURRENTLY ON {on};")
+    };
     let draft = Draft::new(
         Severity::Warning,
         format!(
@@ -283,12 +300,7 @@ fn foreign_key_without_index(sight: &Sight<'_, Postgres>) -> Judged {
         FOREIGN_KEY_WITHOUT_INDEX.source,
     )
     .offenders(offenders.collect())
-    .fix(format!(
-        "In database {database}: CREATE INDEX CONCURRENTLY ON {}.{} ({});",
-        quoted(&worst.table.schema),
-        quoted(&worst.table.name),
-        columns.join(", ")
-    ));
+    .fix(fix);
     Ok(vec![draft])
 }
 
@@ -362,7 +374,22 @@ mod tests {
     fn two_constraints_on_the_same_columns_are_told_as_such() {
         let needed = |name: &str| Index { is_needed: true, is_unique: true, ..index(name, &[1]) };
         let finding = finding("postgres.index_duplicate", found_in(with_indexes(vec![needed("a"), needed("b")])));
-        assert!(finding.fix.contains("drop one of the constraints"), "{}", finding.fix);
+        assert!(finding.fix.contains("Something rests on both b and a"), "{}", finding.fix);
+    }
+
+    #[test]
+    fn a_unique_index_that_treats_nulls_otherwise_is_no_duplicate() {
+        let kept = Index { is_needed: true, is_unique: true, rule: "t t f".into(), ..index("a", &[1]) };
+        let stricter = Index { is_unique: true, rule: "t t t".into(), ..index("b", &[1]) };
+        assert_eq!(found_in(with_indexes(vec![kept.clone(), stricter])), []);
+        assert_eq!(found_in(with_indexes(vec![kept, index("plain", &[1])])).len(), 1);
+    }
+
+    #[test]
+    fn a_standby_shows_what_its_primary_builds_and_is_not_judged() {
+        let mut seen = with_indexes(vec![invalid("chunks_new")]);
+        seen.server.in_recovery = true;
+        assert!(matches!(status("postgres.index_invalid", seen, None), Status::Ok));
     }
 
     #[test]
@@ -415,6 +442,7 @@ mod tests {
             name: "chunks_document_fkey".into(),
             columns: vec!["tenant".into(), "document".into()],
             referenced: table_name("documents"),
+            is_partitioned: false,
             rows,
         }
     }

@@ -68,7 +68,7 @@ fn blocked_sessions(sight: &Sight<'_, Postgres>) -> Judged {
         })
     });
     let verb = if waiting.len() == 1 { "waits" } else { "wait" };
-    let pile = pile(&activity.sessions, &by_pid);
+    let pile = pile(&activity.sessions, longest, &by_pid);
     let mut draft = Draft::new(
         severity,
         format!(
@@ -97,12 +97,14 @@ fn blocked_sessions(sight: &Sight<'_, Postgres>) -> Judged {
 /// Locks of a table that readers or writers cannot have beside them.
 const STRONG: [&str; 4] = ["AccessExclusiveLock", "ExclusiveLock", "ShareRowExclusiveLock", "ShareLock"];
 
-/// A statement that holds nothing yet and still stops others: whoever comes after it queues behind the strong lock that it
-/// waits for. Gives the one with the longest queue, and how many are in it.
-fn pile<'s>(all: &'s [Session], by_pid: &BTreeMap<i32, &Session>) -> Option<(&'s Session, usize)> {
+/// A statement that does not have its lock yet and still stops others: whoever comes after it queues behind the strong lock
+/// that it waits for. Gives the one with the longest queue, and how many are in it; only where whoever waits longest is
+/// a part of that.
+fn pile<'s>(all: &'s [Session], longest: &Session, by_pid: &BTreeMap<i32, &Session>) -> Option<(&'s Session, usize)> {
     let waits_strongly = |session: &&Session| session.lock_mode.as_deref().is_some_and(|mode| STRONG.contains(&mode));
     let queue = |front: &Session| all.iter().filter(|session| is_behind(session, front.pid, by_pid)).count();
-    let fronts = all.iter().filter(waits_strongly).map(|front| (front, queue(front)));
+    let concerns = |front: &&Session| front.pid == longest.pid || is_behind(longest, front.pid, by_pid);
+    let fronts = all.iter().filter(waits_strongly).filter(concerns).map(|front| (front, queue(front)));
     fronts.filter(|(_, count)| *count > 0).max_by_key(|(_, count)| *count)
 }
 
@@ -131,8 +133,8 @@ fn let_by(front: &Session) -> String {
     }
     format!(
         "Session {pid} waits for a lock of a whole table, and everybody after it queues behind: SELECT \
-         pg_cancel_backend({pid}); lets them go on at once. Run its statement again with SET lock_timeout = '2s'; and \
-         repeat until it gets through.",
+         pg_cancel_backend({pid}); lets them go on at once, and rolls back its whole transaction. Run that again with SET \
+         lock_timeout = '2s'; and repeat until it gets through.",
         pid = front.pid
     )
 }
@@ -261,6 +263,10 @@ mod tests {
         assert!(front.value.to_string().ends_with("holds up 2 sessions"), "{}", front.value);
         let weak = finding("postgres.blocked_sessions", found_in(with_sessions(queue("RowExclusiveLock"))));
         assert!(weak.fix.contains("pg_terminate_backend(1)"), "{}", weak.fix);
+        let mut elsewhere = queue("AccessExclusiveLock");
+        elsewhere.extend([holder(8), waiting(9, 90.0, &[8])]);
+        let elsewhere = finding("postgres.blocked_sessions", found_in(with_sessions(elsewhere)));
+        assert!(!elsewhere.fix.contains("pg_cancel_backend(2)"), "who waits longest is elsewhere: {}", elsewhere.fix);
         let alone = vec![holder(1), migration("AccessExclusiveLock")];
         let alone = finding("postgres.blocked_sessions", found_in(with_sessions(alone)));
         assert!(alone.fix.contains("pg_terminate_backend(1)"), "nobody is behind it: {}", alone.fix);

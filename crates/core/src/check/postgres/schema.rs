@@ -1,22 +1,24 @@
 //! What is wrong with tables by their definition.
 
-use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight};
+use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Unknown};
 use crate::finding::{Draft, Offender, Target};
-use crate::observation::{Postgres, TableName};
+use crate::observation::{Postgres, Structure, TableName};
 use crate::quantity::Value;
 use crate::remedy::quoted;
 use crate::severity::Severity;
+use std::borrow::Cow;
 
 pub static PRIMARY_KEY_MISSING: Check = Check {
     id: "postgres.primary_key_missing",
     title: "A table has no primary key",
     runbook: Runbook {
-        means: "Nothing keeps a row from being there twice, and nothing names one row. Logical replication, and tools \
-                that move or clean up tables row by row (pg_repack among them), cannot work with such a table.",
+        means: "Nothing keeps a row from being there twice, and nothing names one row. Logical \
+                replication refuses its updates and deletes, unless it is given another identity.",
         confirm: "SELECT oid::regclass FROM pg_class c WHERE relkind IN ('r', 'p') AND NOT EXISTS (SELECT FROM pg_index \
                   i WHERE i.indrelid = c.oid AND i.indisprimary);",
-        act: "Where a column or several are unique already: CREATE UNIQUE INDEX CONCURRENTLY …; then ALTER TABLE … ADD \
-              PRIMARY KEY USING INDEX …. Else add a column: ALTER TABLE … ADD COLUMN id bigint GENERATED ALWAYS AS \
+        act: "Where a column or several are unique already: make them NOT NULL without a long lock (ADD CONSTRAINT … CHECK \
+              (c IS NOT NULL) NOT VALID; VALIDATE CONSTRAINT …; SET NOT NULL), CREATE UNIQUE INDEX CONCURRENTLY …; then \
+              ALTER TABLE … ADD PRIMARY KEY USING INDEX …. Else add a column: ALTER TABLE … ADD COLUMN id bigint GENERATED ALWAYS AS \
               IDENTITY PRIMARY KEY, which rewrites the table under a lock that shuts everybody out.",
     },
     source: "pg_index.indisprimary",
@@ -26,7 +28,7 @@ pub static PRIMARY_KEY_MISSING: Check = Check {
 };
 
 fn primary_key_missing(sight: &Sight<'_, Postgres>) -> Judged {
-    let structure = sight.seen.structure.as_ref()?;
+    let structure = seen_on_primary(sight)?;
     let found: Vec<_> = structure.without_key.iter().map(|table| (table, "no primary key".to_owned())).collect();
     Ok(listed(
         sight,
@@ -48,7 +50,7 @@ pub static CONSTRAINT_NOT_VALIDATED: Check = Check {
     title: "A constraint was never checked against the rows that were there",
     runbook: Runbook {
         means: "It was added with NOT VALID, or its check failed. New rows meet it, old ones may not: who trusts it may \
-                read rows that it forbids, and a restore of a dump may fail at them.",
+                read rows that it forbids.",
         confirm: "SELECT conrelid::regclass, conname, pg_get_constraintdef(oid) FROM pg_constraint WHERE NOT \
                   convalidated;",
         act: "ALTER TABLE … VALIDATE CONSTRAINT …; it reads the whole table, and lets others read and write meanwhile. If \
@@ -62,7 +64,7 @@ pub static CONSTRAINT_NOT_VALIDATED: Check = Check {
 };
 
 fn constraint_not_validated(sight: &Sight<'_, Postgres>) -> Judged {
-    let structure = sight.seen.structure.as_ref()?;
+    let structure = seen_on_primary(sight)?;
     let found: Vec<_> = structure.unvalidated.iter().map(|one| (&one.table, one.name.clone())).collect();
     Ok(listed(
         sight,
@@ -95,7 +97,7 @@ pub static FOREIGN_KEY_TYPES_DIFFER: Check = Check {
 };
 
 fn foreign_key_types_differ(sight: &Sight<'_, Postgres>) -> Judged {
-    let structure = sight.seen.structure.as_ref()?;
+    let structure = seen_on_primary(sight)?;
     let found: Vec<_> = structure
         .mismatched
         .iter()
@@ -121,8 +123,8 @@ pub static TRIGGER_DISABLED: Check = Check {
         means: "Somebody switched it off, mostly for a bulk load, and did not switch it on again. What it should do is \
                 not done; of a foreign key's own trigger that is the check itself, and wrong rows get in.",
         confirm: "SELECT tgrelid::regclass, tgname, tgconstraint <> 0 AS foreign_key FROM pg_trigger WHERE tgenabled = 'D';",
-        act: "Find out whether it is meant to be off. If not: ALTER TABLE … ENABLE TRIGGER …; (ALL for those of foreign \
-              keys, as a superuser). What came in meanwhile was not checked: look for rows that refer to nothing.",
+        act: "Find out whether it is meant to be off. If not: ALTER TABLE … ENABLE TRIGGER …; (one of a foreign \
+              key is named RI_ConstraintTrigger_…, and needs a superuser). What came in meanwhile was not checked: look for rows that refer to nothing.",
     },
     source: "pg_trigger.tgenabled",
     thresholds: &[],
@@ -131,9 +133,9 @@ pub static TRIGGER_DISABLED: Check = Check {
 };
 
 fn trigger_disabled(sight: &Sight<'_, Postgres>) -> Judged {
-    let structure = sight.seen.structure.as_ref()?;
+    let structure = seen_on_primary(sight)?;
     let found: Vec<_> = structure.disabled_triggers.iter().map(|one| (&one.table, one.name.clone())).collect();
-    Ok(listed(
+    let mut drafts = listed(
         sight,
         &TRIGGER_DISABLED,
         Severity::Warning,
@@ -145,7 +147,22 @@ fn trigger_disabled(sight: &Sight<'_, Postgres>) -> Judged {
                 format!("If it should be on: ALTER TABLE {} ENABLE TRIGGER {};", told(table), quoted(name))
             },
         },
-    ))
+    );
+    for draft in &mut drafts {
+        for (offender, one) in draft.offenders.iter_mut().zip(&structure.disabled_triggers) {
+            if let Some(constraint) = &one.constraint {
+                offender.note = format!("{}, of the constraint {constraint}", one.name);
+            }
+        }
+    }
+    Ok(drafts)
+}
+
+/// On a standby everything would be told a second time, an index that the primary builds looks like one that was left,
+/// and nothing can be mended.
+pub(super) fn seen_on_primary<'s>(sight: &Sight<'s, Postgres>) -> Result<Cow<'s, Structure>, Unknown> {
+    let structure = sight.seen.structure.as_ref()?;
+    if sight.seen.server.in_recovery { Ok(Cow::Owned(Structure::default())) } else { Ok(Cow::Borrowed(structure)) }
 }
 
 struct Wording {
@@ -189,7 +206,7 @@ mod tests {
     use super::*;
     use crate::check::Status;
     use crate::check::postgres::fixtures::{change, finding, found_in, status, table_name};
-    use crate::observation::{ForeignKey, Gap, Named, Structure};
+    use crate::observation::{ForeignKey, Gap, Named, Trigger};
 
     fn with(what: impl FnOnce(&mut Structure)) -> Postgres {
         change(|seen| what(seen.structure.as_mut().unwrap()))
@@ -197,6 +214,10 @@ mod tests {
 
     fn named(name: &str) -> Named {
         Named { table: table_name("chunks"), name: name.into() }
+    }
+
+    fn trigger(name: &str) -> Trigger {
+        Trigger { table: table_name("chunks"), name: name.into(), constraint: None }
     }
 
     #[test]
@@ -217,7 +238,7 @@ mod tests {
             open.fix
         );
         let off =
-            finding("postgres.trigger_disabled", found_in(with(|seen| seen.disabled_triggers = vec![named("t")])));
+            finding("postgres.trigger_disabled", found_in(with(|seen| seen.disabled_triggers = vec![trigger("t")])));
         assert!(off.fix.ends_with("ENABLE TRIGGER \"t\";"), "{}", off.fix);
     }
 
@@ -228,6 +249,7 @@ mod tests {
             name: "chunks_document_fkey".into(),
             columns: vec!["document".into()],
             referenced: table_name("documents"),
+            is_partitioned: false,
             rows: None,
         };
         let seen = with(|seen| seen.mismatched = vec![key]);

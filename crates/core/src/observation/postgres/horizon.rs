@@ -30,9 +30,11 @@ pub enum HeldBy {
         backend_start: Timestamp,
         who: String,
     },
-    /// A slot keeps rows (or, when logical, catalogue rows) for a consumer.
+    /// A slot keeps rows for a standby, or (a logical one) those of the system catalogues only.
     Slot {
         name: String,
+        is_active: bool,
+        only_catalogues: bool,
     },
     /// A standby with `hot_standby_feedback`.
     Standby {

@@ -16,7 +16,7 @@ pub struct Structure {
     /// Constraints that new rows must meet and old ones were never checked against (`NOT VALID`).
     pub unvalidated: Vec<Named>,
     /// Triggers that were switched off, those of foreign keys among them.
-    pub disabled_triggers: Vec<Named>,
+    pub disabled_triggers: Vec<Trigger>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -36,6 +36,14 @@ impl fmt::Display for TableName {
 pub struct Named {
     pub table: TableName,
     pub name: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trigger {
+    pub table: TableName,
+    pub name: String,
+    /// The foreign key (or other constraint) that it is a part of.
+    pub constraint: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,7 +69,9 @@ pub struct Index {
     pub keys: Vec<String>,
     /// The numbers of the columns that are only included.
     pub included: Vec<i32>,
-    /// Expressions and predicate as the server writes them; empty when there are none.
+    /// What it enforces: two unique indexes of the same columns may treat nulls or the moment of the check differently.
+    pub rule: String,
+    /// A sum of the expressions and of the predicate; empty when there are none.
     pub expressions: String,
     pub predicate: String,
 }
@@ -72,6 +82,8 @@ pub struct ForeignKey {
     pub name: String,
     pub columns: Vec<String>,
     pub referenced: TableName,
+    /// Its table has partitions: an index cannot be made concurrently on all of them at once.
+    pub is_partitioned: bool,
     /// Rows of the table that refers, as estimated; none when it was never analyzed.
     pub rows: Option<f64>,
 }
