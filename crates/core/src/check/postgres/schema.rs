@@ -151,7 +151,7 @@ fn trigger_disabled(sight: &Sight<'_, Postgres>) -> Judged {
     for draft in &mut drafts {
         for (offender, one) in draft.offenders.iter_mut().zip(&structure.disabled_triggers) {
             if let Some(constraint) = &one.constraint {
-                offender.note = format!("{}, of the constraint {constraint}", one.name);
+                offender.note = format!("{}: {}, of the constraint {constraint}", one.table, one.name);
             }
         }
     }
@@ -183,13 +183,13 @@ fn listed(
     let Some((table, what)) = found.first() else { return Vec::new() };
     let database = &sight.seen.server.database;
     let count = found.len();
-    let said = if count == 1 { wording.one } else { wording.many };
+    let (said, others) = if count == 1 { (wording.one, "") } else { (wording.many, " and others") };
     let offenders = found.iter().map(|(table, note)| Offender {
         target: Target::Table { database: database.clone(), schema: table.schema.clone(), name: table.name.clone() },
         weight: 1.0,
-        note: note.clone(),
+        note: format!("{table}: {note}"),
     });
-    let draft = Draft::new(severity, format!("{count} {said} in {database}, the first of {table}"))
+    let draft = Draft::new(severity, format!("{count} {said} in {database}: {table}{others}"))
         .about(Target::Database { name: database.clone() })
         .saw("how many", Value::count(count as f64), check.source)
         .offenders(offenders.collect())
