@@ -49,6 +49,12 @@ pub enum Target {
         schema: String,
         name: String,
     },
+    Index {
+        database: String,
+        schema: String,
+        table: String,
+        name: String,
+    },
     /// A backend is pid *and* start time: pids are used again.
     Session {
         pid: i32,
@@ -76,6 +82,7 @@ impl fmt::Display for Target {
             Self::System => String::new(),
             Self::Database { name } => format!("database {name}"),
             Self::Table { database, schema, name } => format!("table {database}.{schema}.{name}"),
+            Self::Index { database, schema, name, .. } => format!("index {database}.{schema}.{name}"),
             Self::Session { pid, backend_start } => format!("session {pid} (started {backend_start:.3})"),
             Self::Standby { name } => format!("standby {name}"),
             Self::Path { path } => path.clone(),

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::check::catalogue;
-use crate::finding::{Draft, Offender};
+use crate::finding::{Draft, Offender, Target};
 use crate::quantity::{Value, after};
 use crate::severity::Severity;
-use crate::system::SystemKind;
+use crate::system::{SystemId, SystemKind};
+use jiff::Timestamp;
 use std::collections::BTreeSet;
 
 fn at(second: i64) -> Timestamp {
@@ -66,7 +67,8 @@ fn every_remedy_answers_a_check_of_this_build_and_is_bounded() {
 fn statements_quote_every_name() {
     let (database, schema, table) = ("docrag".into(), "Public".into(), "a\"; DROP TABLE users; --".into());
     let hostile = Step::Vacuum { system: main_database(), database, schema, table };
-    let statements = [analyze(), vacuum(), hostile, end_session()].map(|step| step.statement());
+    let statements = [analyze(), vacuum(), hostile, end_session(), end_blocker(), reindex(Reindexing::Bloated)]
+        .map(|step| step.statement());
     insta::assert_snapshot!(statements.join("\n"));
 }
 
@@ -140,8 +142,102 @@ fn ending_a_session_helped_when_it_is_gone() {
     assert!(matches!(end_session().verify(&session(), &session()), DidNotHelp(_)));
 }
 
+fn reindex(because: Reindexing) -> Step {
+    let (database, schema, table) = ("docrag".into(), "public".into(), "chunks".into());
+    Step::Reindex { system: main_database(), database, schema, table, index: "chunks_word".into(), because }
+}
+
+fn end_blocker() -> Step {
+    Step::EndBlocker { system: main_database(), pid: 4242, backend_start: at(0), waiting_seconds: 120 }
+}
+
+fn index(oid: u32, size: u64, is_valid: bool) -> StepState {
+    StepState::Index { oid, size, is_valid }
+}
+
 #[test]
-fn no_step_of_today_leaves_something_to_put_back() {
+fn a_reindex_helped_when_the_name_belongs_to_a_new_valid_and_smaller_index() {
+    use Verification::{DidNotHelp, Helped};
+    let bloated = reindex(Reindexing::Bloated);
+    assert_eq!(
+        bloated.verify(&index(1, 400 << 20, true), &index(2, 100 << 20, true)),
+        Helped("400 MiB -> 100 MiB".into())
+    );
+    for after in [index(1, 100, true), index(2, 100, false), index(2, 395 << 20, true), StepState::Gone] {
+        assert!(matches!(bloated.verify(&index(1, 400 << 20, true), &after), DidNotHelp(_)), "{after:?}");
+    }
+    let invalid = reindex(Reindexing::Invalid);
+    assert!(matches!(invalid.verify(&index(1, 8192, false), &index(2, 1 << 20, true)), Helped(_)), "larger is fine");
+    assert!(matches!(invalid.verify(&index(1, 8192, false), &index(2, 1 << 20, false)), DidNotHelp(_)));
+}
+
+#[test]
+fn what_a_reindex_leaves_is_put_back_and_nothing_else_is() {
+    let Undo::By(undo) = reindex(Reindexing::Bloated).undo(&index(1, 1, true)) else { panic!("nothing is put back") };
+    assert!(matches!(&*undo, Step::DropLeftovers { table, .. } if table == "chunks"), "{undo:?}");
+    let left = |names: &[&str]| StepState::Leftovers { names: names.iter().map(|name| (*name).into()).collect() };
+    let verify = |after: &StepState| undo.verify(&left(&["a_ccnew", "b_ccold1"]), after);
+    assert_eq!(verify(&StepState::Gone), Verification::Helped("2 leftovers dropped".into()));
+    assert_eq!(verify(&left(&["a_ccnew"])), Verification::DidNotHelp("a_ccnew still there".into()));
+    assert!(matches!(undo.undo(&StepState::Gone), Undo::NotNeeded(_)));
+    assert_ne!(undo.subject(), vacuum().subject());
+}
+
+#[test]
+fn a_blocker_is_dealt_with_when_nobody_waits_for_it() {
+    use Verification::{DidNotHelp, Helped};
+    let blocker =
+        |holds_up| StepState::Blocker { user: "a".into(), application: "b".into(), query: String::new(), holds_up };
+    let verdict = |after: &StepState| end_blocker().verify(&blocker(3), after);
+    assert!(matches!(verdict(&StepState::Gone), Helped(_)));
+    assert!(matches!(verdict(&blocker(0)), Helped(_)));
+    assert!(matches!(verdict(&blocker(1)), DidNotHelp(_)));
+    assert!(matches!(end_blocker().undo(&blocker(3)), Undo::Impossible(_)));
+}
+
+#[test]
+fn a_blocker_is_ended_only_when_the_wait_is_critical() {
+    let propose = |severity, limit| {
+        let target = Target::Session { pid: 4242, backend_start: at(0) };
+        let draft = Draft::new(severity, "5 sessions wait for a lock")
+            .offenders(vec![Offender { target, weight: 5.0, note: "psql, idle in transaction, holds up 5".into() }])
+            .against("longest wait", Value::seconds(limit + 1.0), Value::seconds(limit), "pg_locks.waitstart");
+        let finding = Finding::from_draft("postgres.blocked_sessions", &main_database(), draft);
+        (find("postgres.end_blocker").unwrap().propose)(&finding)
+    };
+    assert_eq!(propose(Severity::Warning, 10.0), []);
+    let proposals = propose(Severity::Critical, 120.0);
+    assert_eq!(proposals.iter().map(|proposal| &proposal.step).collect::<Vec<_>>(), [&end_blocker()]);
+}
+
+#[test]
+fn an_invalid_index_is_built_anew_and_what_a_reindex_left_is_dropped_once_for_each_table() {
+    let offender = |name: &str| Offender {
+        target: Target::Index {
+            database: "docrag".into(),
+            schema: "public".into(),
+            table: "chunks".into(),
+            name: name.into(),
+        },
+        weight: 1.0,
+        note: name.into(),
+    };
+    let names = ["chunks_word", "chunks_pkey_ccnew", "chunks_word_ccold2", "chunks_ccnewer"];
+    let draft = Draft::new(Severity::Warning, "4 invalid").offenders(names.map(offender).to_vec());
+    let finding = Finding::from_draft("postgres.index_invalid", &main_database(), draft);
+    let steps = |remedy: &str| -> Vec<Step> {
+        (find(remedy).unwrap().propose)(&finding).into_iter().map(|proposal| proposal.step).collect()
+    };
+    assert!(matches!(&steps("postgres.drop_reindex_leftovers")[..], [Step::DropLeftovers { .. }]));
+    let rebuilt: Vec<String> = steps("postgres.rebuild_invalid_index").iter().map(Step::statement).collect();
+    assert_eq!(
+        rebuilt,
+        ["chunks_word", "chunks_ccnewer"].map(|name| format!("REINDEX INDEX CONCURRENTLY \"public\".\"{name}\""))
+    );
+}
+
+#[test]
+fn upkeep_and_ended_sessions_leave_nothing_to_put_back() {
     assert!(matches!(analyze().undo(&table(0, None, None)), Undo::NotNeeded(_)));
     assert!(matches!(vacuum().undo(&table(0, None, None)), Undo::NotNeeded(_)));
     assert!(matches!(end_session().undo(&session()), Undo::Impossible(_)));

@@ -237,6 +237,8 @@ impl Executor {
     ) -> record::Result<()> {
         let Undo::By(undo) = step.undo(before) else { return Ok(()) };
         let now = match self.actuator.capture(&undo).await {
+            // Nothing was left that could be put back.
+            Ok(StepState::Gone) => return Ok(()),
             Ok(state) => state,
             Err(trouble) => {
                 tracing::error!(entry = id, %trouble, "a step did not help and its undo cannot be prepared");

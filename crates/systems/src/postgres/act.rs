@@ -3,8 +3,12 @@
 //! Only a step that is in the journal is carried out. What must hold is checked in the very statement that acts, as near
 //! to the deed as SQL allows: the world may have changed since the finding was written.
 
+mod blocker;
 mod ending;
+mod preflight;
+mod reindex;
 
+use self::preflight::IndexName;
 use super::client::{APPLICATION_NAME, Endpoint, Session, reading_settings};
 use super::sql;
 use crate::deadline::timed_out;
@@ -22,6 +26,8 @@ use tokio_postgres::{Client, Error};
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// To end a session takes moments; whoever waits longer waits for a server that hangs.
 const END_WITHIN: Duration = Duration::from_secs(15);
+/// To drop an index waits for those who may use it.
+const SWEEP_WITHIN: Duration = Duration::from_secs(60);
 /// How long a statement that was told to end may take for it.
 const CANCELLED_WITHIN: Duration = Duration::from_secs(5);
 /// Before 15 the statistics travel through a collector that writes them down twice a second.
@@ -87,6 +93,31 @@ pub async fn apply(
             work.finish().await;
             done
         }
+        Step::EndBlocker { pid, backend_start, waiting_seconds, .. } => {
+            let target =
+                blocker::Blocker { pid: *pid, backend_start: *backend_start, seconds: f64::from(*waiting_seconds) };
+            let deadline = deadline.min(END_WITHIN);
+            let work = Work::begin(endpoint, step.step(), acting_settings(deadline), deadline).await?;
+            let done = work.end_blocker(&target).await;
+            work.finish().await;
+            done
+        }
+        Step::Reindex { database, schema, table, index, because, .. } => {
+            let endpoint = endpoint.with_database(database);
+            let work = Work::begin(&endpoint, step.step(), acting_settings(deadline), deadline).await?;
+            let done = Box::pin(work.reindex(IndexName { schema, table, index }, *because, halt)).await;
+            work.finish().await;
+            done
+        }
+        Step::DropLeftovers { database, schema, table, .. } => {
+            let endpoint = endpoint.with_database(database);
+            // To stop may wait for it: it takes moments, or gives up.
+            let deadline = deadline.min(SWEEP_WITHIN);
+            let work = Work::begin(&endpoint, step.step(), acting_settings(deadline), deadline).await?;
+            let done = work.sweep_up(schema, table).await;
+            work.finish().await;
+            done
+        }
         step @ Step::PruneRepository { .. } => Err(foreign(step)),
     }
 }
@@ -98,9 +129,7 @@ fn foreign(step: &Step) -> ActError {
 
 /// Whether the server still works on the step, as the backend of a keeper that was killed may.
 pub async fn is_under_way(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Result<bool, ActError> {
-    let (Step::Analyze { database, schema, table, .. } | Step::Vacuum { database, schema, table, .. }) = step else {
-        return Ok(false);
-    };
+    let Some((database, schema, table)) = table_of(step) else { return Ok(false) };
     let endpoint = endpoint.with_database(database);
     let work = Work::begin(&endpoint, step, reading_settings(deadline), deadline).await?;
     let answer = work.is_under_way(schema, table).await;
@@ -108,17 +137,30 @@ pub async fn is_under_way(endpoint: &Endpoint, step: &Step, deadline: Duration) 
     answer
 }
 
+/// Database, schema and name of the table that a step works on.
+fn table_of(step: &Step) -> Option<(&str, &str, &str)> {
+    match step {
+        Step::Analyze { database, schema, table, .. }
+        | Step::Vacuum { database, schema, table, .. }
+        | Step::Reindex { database, schema, table, .. }
+        | Step::DropLeftovers { database, schema, table, .. } => Some((database, schema, table)),
+        Step::EndIdleSession { .. } | Step::EndBlocker { .. } | Step::PruneRepository { .. } => None,
+    }
+}
+
 /// The state of the step's target at this moment: `Gone` when it is not there.
 pub async fn capture(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Result<StepState, ActError> {
-    let endpoint = match step {
-        Step::Analyze { database, .. } | Step::Vacuum { database, .. } => endpoint.with_database(database),
-        Step::EndIdleSession { .. } => endpoint.clone(),
-        Step::PruneRepository { .. } => return Err(foreign(step)),
-    };
+    if matches!(step, Step::PruneRepository { .. }) {
+        return Err(foreign(step));
+    }
+    let endpoint = table_of(step).map_or_else(|| endpoint.clone(), |(database, ..)| endpoint.with_database(database));
     let work = Work::begin(&endpoint, step, reading_settings(deadline), deadline).await?;
     let state = match step {
         Step::Analyze { schema, table, .. } | Step::Vacuum { schema, table, .. } => work.table(schema, table).await,
+        Step::Reindex { schema, table, index, .. } => work.index_state(IndexName { schema, table, index }).await,
+        Step::DropLeftovers { schema, table, .. } => work.leftovers_state(schema, table).await,
         Step::EndIdleSession { pid, backend_start, .. } => work.session_state(*pid, *backend_start).await,
+        Step::EndBlocker { pid, backend_start, .. } => work.blocker_state(*pid, *backend_start).await,
         Step::PruneRepository { .. } => Err(foreign(step)),
     };
     work.finish().await;
@@ -195,6 +237,10 @@ impl<'a> Work<'a> {
             }
             &SqlState::QUERY_CANCELED => self.timeout(),
             &SqlState::UNDEFINED_TABLE | &SqlState::INVALID_SCHEMA_NAME => self.precondition("the table is gone"),
+            &SqlState::LOCK_NOT_AVAILABLE => {
+                self.failed("a lock or an older transaction did not go away in time".to_owned(), true)
+            }
+            &SqlState::T_R_DEADLOCK_DETECTED => self.failed(failure.message, true),
             _ => {
                 let passing =
                     [FailureKind::Interrupted, FailureKind::NotReady, FailureKind::Timeout, FailureKind::Exhausted];
@@ -206,7 +252,8 @@ impl<'a> Work<'a> {
     fn missing_grant(&self) -> String {
         let role = self.endpoint.role();
         match self.step {
-            Step::EndIdleSession { .. } => format!("grant pg_signal_backend to {role}"),
+            Step::EndIdleSession { .. } | Step::EndBlocker { .. } => format!("grant pg_signal_backend to {role}"),
+            Step::Reindex { .. } | Step::DropLeftovers { .. } => format!("make {role} a member of the table's owner"),
             Step::Analyze { .. } | Step::Vacuum { .. } => {
                 format!("grant MAINTAIN on the table (17 on) to {role}, or make it a member of the owner")
             }
@@ -216,7 +263,9 @@ impl<'a> Work<'a> {
 
     fn timeout(&self) -> ActError {
         let next = match self.step {
-            Step::EndIdleSession { .. } => "its rollback may still be running",
+            Step::EndIdleSession { .. } | Step::EndBlocker { .. } => "its rollback may still be running",
+            Step::Reindex { .. } => "the old index is as it was; give it more time in a quiet hour",
+            Step::DropLeftovers { .. } => "what it dropped so far stays dropped",
             Step::Analyze { .. } | Step::Vacuum { .. } => "what it did so far stays; give it more time in a quiet hour",
             Step::PruneRepository { .. } => "",
         };
@@ -234,12 +283,7 @@ impl<'a> Work<'a> {
 
     async fn maintain(&self, (schema, table): (&str, &str), halt: impl Future<Output = ()>) -> Result<(), ActError> {
         let client = self.client()?;
-        // A failure and no precondition: it will not pass by itself, and must not be tried every half minute.
-        if !self.session.is_settled() {
-            let why = "the pooler in between takes no settings, so the work could not be slowed down; connect to the \
-                       server itself";
-            return Err(self.failed(why.to_owned(), false));
-        }
+        self.settled("the work could not be slowed down")?;
         let row = self
             .wait(client.query_typed_one("SELECT current_setting('server_version_num')::int4, clock_timestamp()", &[]))
             .await?;
@@ -262,17 +306,31 @@ impl<'a> Work<'a> {
             }
             Some(true) => {}
         }
+        self.notice_when_we_are_gone(client, version).await?;
+        self.run(client, halt).await?;
+        if version < 150_000 {
+            self.until_counted((schema, table), began).await?;
+        }
+        Ok(())
+    }
+
+    /// A failure and no precondition: it will not pass by itself, and must not be tried every half minute.
+    fn settled(&self, otherwise: &str) -> Result<(), ActError> {
+        if self.session.is_settled() {
+            return Ok(());
+        }
+        let why = format!("the pooler in between takes no settings, so {otherwise}; connect to the server itself");
+        Err(self.failed(why, false))
+    }
+
+    /// From 14 on a server can be told to notice in the middle of a statement that we are gone. Where its system cannot do
+    /// that, and before, the statement goes on to its end.
+    async fn notice_when_we_are_gone(&self, client: &Client, version: i32) -> Result<(), ActError> {
         if version >= 140_000 {
-            // Only then does the server notice in the middle of a vacuum that we are gone. Where its system cannot do
-            // that, the vacuum goes on to its end.
             let notice = client.batch_execute("SET client_connection_check_interval = '10s'");
             if let Err(error) = self.wait(notice).await {
                 tracing::debug!(%error, "the server cannot watch the connection during a statement");
             }
-        }
-        self.run(client, halt).await?;
-        if version < 150_000 {
-            self.until_counted((schema, table), began).await?;
         }
         Ok(())
     }

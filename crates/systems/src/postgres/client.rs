@@ -38,6 +38,7 @@ pub struct Endpoint {
     pub(super) encryption: Arc<ClientConfig>,
     address: String,
     protected: Arc<[String]>,
+    disk: Option<u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -96,13 +97,23 @@ impl Endpoint {
         let encryption = tls::encryption(trust, root.as_deref()).map_err(EndpointError::Tls)?;
         let tls = MakeRustlsConnect::new(encryption.clone());
         let address = address(&config);
-        Ok(Self { config, tls, encryption: Arc::new(encryption), address, protected: Arc::from([]) })
+        Ok(Self { config, tls, encryption: Arc::new(encryption), address, protected: Arc::from([]), disk: None })
     }
 
     /// Applications and roles whose sessions are never ended, besides those that nobody may end.
     #[must_use]
     pub fn with_protected(self, names: &[String]) -> Self {
         Self { protected: names.iter().map(|name| name.to_lowercase()).collect(), ..self }
+    }
+
+    /// The bytes of the disk that the server's data directory is on, for a server whose disk cannot be looked at.
+    #[must_use]
+    pub fn with_disk(self, bytes: Option<u64>) -> Self {
+        Self { disk: bytes, ..self }
+    }
+
+    pub(super) fn disk(&self) -> Option<u64> {
+        self.disk
     }
 
     /// The same names, in lower case.

@@ -72,6 +72,40 @@ SELECT EXISTS (
                      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                      AND n.nspname = $1 AND c.relname = $2)))";
 
+/// The invalid indexes of a table with names that only `REINDEX CONCURRENTLY` gives, and whether an index is being built on
+/// it, which makes such an index too. A builder that is hidden from us may be at work on any table. One row without a name
+/// where nothing is left.
+pub(super) const LEFTOVERS: &str = "
+SELECT x.relname::text AS name,
+       EXISTS (SELECT 1 FROM pg_stat_progress_create_index p
+                WHERE p.datname = current_database() AND (p.relid = t.oid OR p.relid IS NULL)) AS being_built
+  FROM pg_class t
+  JOIN pg_namespace n ON n.oid = t.relnamespace
+  LEFT JOIN pg_index i ON i.indrelid = t.oid AND NOT i.indisvalid
+  LEFT JOIN pg_class x ON x.oid = i.indexrelid AND x.relkind = 'i' AND x.relname ~ '_cc(new|old)[0-9]*$'
+ WHERE n.nspname = $1 AND t.relname = $2
+ ORDER BY 1";
+
+/// Signals a session that somebody has waited for, if it is the one that is meant and not protected: pid, start, seconds and
+/// protected names are the parameters. One statement: who is chosen and who is signalled cannot differ.
+pub(super) fn end_blocker(version_num: u32, signal: &str) -> String {
+    let protected = protected(4);
+    let since = if version_num >= 140_000 {
+        "coalesce((SELECT min(l.waitstart) FROM pg_locks l WHERE l.pid = w.pid AND NOT l.granted), clock_timestamp())"
+    } else {
+        "w.query_start"
+    };
+    format!(
+        "WITH target AS MATERIALIZED (
+  SELECT a.pid, a.state FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid
+   WHERE a.pid = $1 AND a.backend_start = $2 AND a.pid <> pg_backend_pid() AND NOT {protected}
+     AND EXISTS (SELECT 1 FROM pg_stat_activity w
+                  WHERE w.wait_event_type = 'Lock' AND a.pid = ANY (pg_blocking_pids(w.pid))
+                    AND {since} <= clock_timestamp() - make_interval(secs => $3)))
+SELECT {signal} FROM target"
+    )
+}
+
 /// The sessions that do something or hold something, oldest transaction first. The view of locks is asked only while
 /// somebody waits for one: to read it, the server stops the lock manager for a moment.
 pub(super) fn sessions(version_num: u32) -> String {

@@ -5,6 +5,7 @@ mod contents;
 mod facts;
 mod reaching;
 mod reading;
+mod reindexing;
 mod upkeep;
 mod walsender;
 

@@ -5,7 +5,7 @@ use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Threshold};
 use crate::finding::{Draft, Offender, Target};
 use crate::observation::{ForeignKey, Index, Postgres, TableName};
 use crate::quantity::{Unit, Value, format_bytes, format_count};
-use crate::remedy::quoted;
+use crate::remedy::{is_rest_of_reindex, quoted};
 use crate::severity::Severity;
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ fn index_invalid(sight: &Sight<'_, Postgres>) -> Judged {
     };
     let offenders = left.iter().map(|index| {
         let kind = if is_rest_of_reindex(&index.name) { "left by a REINDEX" } else { "left unfinished" };
-        offender(sight, &index.table, index.size as f64, format!("{}, {kind}, {}", index.name, bytes(index)))
+        of_index(sight, index, format!("{}, {kind}, {}", index.name, bytes(index)))
     });
     let draft = Draft::new(
         Severity::Warning,
@@ -62,12 +62,6 @@ fn index_invalid(sight: &Sight<'_, Postgres>) -> Judged {
     .offenders(offenders.collect())
     .fix(fix);
     Ok(vec![draft])
-}
-
-/// `REINDEX CONCURRENTLY` names what it builds and what it replaces so, with a number if the name is taken.
-fn is_rest_of_reindex(name: &str) -> bool {
-    let name = name.trim_end_matches(|c: char| c.is_ascii_digit());
-    name.ends_with("_ccnew") || name.ends_with("_ccold")
 }
 
 pub static INDEX_DUPLICATE: Check = Check {
@@ -195,8 +189,7 @@ fn superfluous(
     let all: u64 = spare.iter().map(|(index, _)| index.size).sum();
     let database = &sight.seen.server.database;
     let (count, verb) = counted(spare.len(), "index", "indexes");
-    let offenders =
-        spare.iter().map(|(index, kept)| offender(sight, &index.table, index.size as f64, told(index, kept)));
+    let offenders = spare.iter().map(|(index, kept)| of_index(sight, index, told(index, kept)));
     let fix = if largest.is_needed {
         format!(
             "Something rests on both {} and {} (a constraint, a foreign key or the replica identity): look which one can \
@@ -302,6 +295,16 @@ fn foreign_key_without_index(sight: &Sight<'_, Postgres>) -> Judged {
     .offenders(offenders.collect())
     .fix(fix);
     Ok(vec![draft])
+}
+
+fn of_index(sight: &Sight<'_, Postgres>, index: &Index, note: String) -> Offender {
+    let target = Target::Index {
+        database: sight.seen.server.database.clone(),
+        schema: index.table.schema.clone(),
+        table: index.table.name.clone(),
+        name: index.name.clone(),
+    };
+    Offender { target, weight: index.size as f64, note }
 }
 
 fn offender(sight: &Sight<'_, Postgres>, table: &TableName, weight: f64, note: String) -> Offender {

@@ -81,7 +81,7 @@ fn blocked_sessions(sight: &Sight<'_, Postgres>) -> Judged {
     .against("longest wait for a lock", Value::seconds(wait), Value::seconds(limit), WAITING)
     .saw("who waits longest", Value::text(described(longest)), "pg_stat_activity")
     .saw("root blockers", Value::text(names.join("; ")), "pg_blocking_pids(pid), followed to its end")
-    .offenders(offenders.collect())
+    .offenders(pile.map_or_else(|| offenders.collect(), |(front, count)| vec![in_front(front, count)]))
     .fix(match pile {
         Some((front, _)) => let_by(front),
         None => way_out(root, &by_pid),
@@ -120,6 +120,16 @@ fn is_behind(session: &Session, front: i32, by_pid: &BTreeMap<i32, &Session>) ->
         }
     }
     false
+}
+
+/// Who is to be cancelled so that the others go on: not the root, which may be a long report that harms nobody.
+fn in_front(front: &Session, count: usize) -> Offender {
+    let mode = front.lock_mode.as_deref().unwrap_or_default();
+    Offender {
+        target: Target::Session { pid: front.pid, backend_start: front.backend_start },
+        weight: count as f64,
+        note: format!("{}, waits for {mode} itself, holds up {}", who(front), sessions(count)),
+    }
 }
 
 fn let_by(front: &Session) -> String {

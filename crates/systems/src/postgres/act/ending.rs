@@ -13,6 +13,10 @@ use tokio_postgres::types::{ToSql, Type};
 /// How long an ended session may take to roll back and go.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 
+/// Why a session is not ours to end.
+pub(super) const PROTECTED: &str =
+    "it belongs to a superuser, to replication, to a backup, a copy or a migration, to a name in `never_end`, or to us";
+
 pub(super) struct Idle {
     pub(super) pid: i32,
     pub(super) backend_start: Timestamp,
@@ -87,7 +91,7 @@ SELECT pg_terminate_backend(pid) FROM target",
         Ok(if !same {
             "its pid belongs to another session by now".to_owned()
         } else if row.get::<_, bool>(2) {
-            "it belongs to a superuser, to replication, to a backup, a copy or a migration, to a name in `never_end`, or to us".to_owned()
+            PROTECTED.to_owned()
         } else if !state.starts_with("idle in transaction") {
             format!("it is {state} now")
         } else {

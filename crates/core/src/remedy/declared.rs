@@ -1,0 +1,251 @@
+//! Every remedy of this build.
+
+use super::{Proposal, Reindexing, Remedy, RiskClass, Step};
+use crate::Value;
+use crate::finding::{Finding, Target};
+use crate::severity::Severity;
+use crate::system::SystemId;
+use std::collections::BTreeSet;
+
+/// Every remedy of this build.
+pub static REMEDIES: &[Remedy] = &[
+    Remedy {
+        id: "postgres.vacuum_table",
+        title: "Vacuum a table whose dead rows are past its own trigger",
+        check: "postgres.dead_rows_past_trigger",
+        eases: &[],
+        class: RiskClass::Routine,
+        preconditions: "the table exists, we may vacuum it, nobody holds a conflicting lock (SKIP_LOCKED)",
+        verification: "last_vacuum is newer than the step and dead rows went down",
+        cooldown: 6.0 * 3600.0,
+        hourly_cap: 60,
+        propose: |finding| {
+            tables(
+                finding,
+                |system, database, schema, table| Step::Vacuum { system, database, schema, table },
+                "dead rows go to about 0; no lock that blocks reads or writes",
+            )
+        },
+    },
+    Remedy {
+        id: "postgres.analyze_table",
+        title: "Analyze a table whose statistics are past its own trigger",
+        check: "postgres.statistics_stale",
+        eases: &[],
+        class: RiskClass::Routine,
+        preconditions: "the table exists, we may analyze it, nobody holds a conflicting lock (SKIP_LOCKED)",
+        verification: "last_analyze is newer than the step",
+        cooldown: 3600.0,
+        hourly_cap: 120,
+        propose: |finding| {
+            tables(
+                finding,
+                |system, database, schema, table| Step::Analyze { system, database, schema, table },
+                "the planner sees today's rows; no lock that blocks reads or writes",
+            )
+        },
+    },
+    Remedy {
+        id: "postgres.end_idle_in_transaction",
+        title: "End a session that sits idle in a transaction",
+        check: "postgres.idle_in_transaction",
+        eases: &[],
+        class: RiskClass::Corrective,
+        preconditions: "the same backend (pid and start), still idle in transaction, not superuser, replication, \
+                        backup, a tool that copies or migrates, a name in `never_end`, or ours",
+        verification: "the backend is gone",
+        cooldown: 300.0,
+        hourly_cap: 20,
+        propose: |finding| {
+            let seconds = finding.evidence.iter().filter_map(|evidence| match evidence.threshold {
+                Some(Value::Number { value, .. }) => Some(value),
+                _ => None,
+            });
+            let idle_seconds = seconds.fold(f64::INFINITY, f64::min);
+            // Without the threshold in evidence there is no limit to hold the step to, so nothing is proposed.
+            if !idle_seconds.is_finite() {
+                return Vec::new();
+            }
+            finding
+                .offenders
+                .iter()
+                .filter_map(|offender| match &offender.target {
+                    Target::Session { pid, backend_start } => Some(Proposal {
+                        step: Step::EndIdleSession {
+                            system: finding.system.clone(),
+                            pid: *pid,
+                            backend_start: *backend_start,
+                            // Rounded up: a session may be held to more than the limit, never to less.
+                            idle_seconds: idle_seconds.ceil() as u32,
+                        },
+                        why: offender.note.clone(),
+                        expected: "its locks and its snapshot are released; its open transaction is rolled back".into(),
+                    }),
+                    _ => None,
+                })
+                .collect()
+        },
+    },
+    Remedy {
+        id: "postgres.end_blocker",
+        title: "Cancel or end the session that others wait for",
+        check: "postgres.blocked_sessions",
+        eases: &[],
+        class: RiskClass::Corrective,
+        preconditions: "the same backend (pid and start), somebody has waited for it for as long as the check's critical \
+                        limit; not superuser, replication, backup, a tool that copies or migrates, autovacuum, a name in \
+                        `never_end`, or ours",
+        verification: "nobody waits for the backend any more, or it is gone",
+        cooldown: 300.0,
+        hourly_cap: 10,
+        propose: blockers,
+    },
+    Remedy {
+        id: "postgres.drop_reindex_leftovers",
+        title: "Drop what an interrupted REINDEX CONCURRENTLY left",
+        check: "postgres.index_invalid",
+        eases: &[],
+        class: RiskClass::Corrective,
+        preconditions: "the index is invalid, has a name that only REINDEX CONCURRENTLY gives, and nobody builds an index \
+                        in the database",
+        verification: "no such index is left on the table",
+        cooldown: 3600.0,
+        hourly_cap: 20,
+        propose: |finding| {
+            let mut tables = BTreeSet::new();
+            let left = indexes(finding).filter(|index| is_rest_of_reindex(index.name));
+            left.filter(|index| tables.insert((index.schema, index.table)))
+                .map(|index| Proposal {
+                    step: Step::DropLeftovers {
+                        system: finding.system.clone(),
+                        database: index.database.to_owned(),
+                        schema: index.schema.to_owned(),
+                        table: index.table.to_owned(),
+                    },
+                    why: index.note.to_owned(),
+                    expected: "each write to the table is cheaper; no query could use the index".to_owned(),
+                })
+                .collect()
+        },
+    },
+    Remedy {
+        id: "postgres.rebuild_invalid_index",
+        title: "Build an index anew that a failed build left invalid",
+        check: "postgres.index_invalid",
+        eases: &[],
+        class: RiskClass::Routine,
+        preconditions: REINDEX_PRECONDITIONS,
+        verification: "the name belongs to another index, which is valid",
+        cooldown: 24.0 * 3600.0,
+        hourly_cap: 10,
+        propose: |finding| {
+            let left = indexes(finding).filter(|index| !is_rest_of_reindex(index.name));
+            left.map(|index| index.reindex(finding, Reindexing::Invalid)).collect()
+        },
+    },
+    Remedy {
+        id: "backup.prune_repository",
+        title: "Remove the backup sets that no rule of [backup.keep] keeps, with the task retention or `backup prune`",
+        check: "backup.repository_nearly_full",
+        eases: &["backup.set_missing"],
+        class: RiskClass::Routine,
+        preconditions: "no backup or proof works on the repository; no rule keeps the set at that moment: not the newest, \
+                        not the newest that is alive, none that is being restored, and the clock is not behind",
+        verification: "the sets are not in the repository any more",
+        cooldown: 1.0,
+        hourly_cap: 60,
+        // What goes is a question of the rules, not of a full disk: the task plans for itself.
+        propose: |_| Vec::new(),
+    },
+];
+
+const REINDEX_PRECONDITIONS: &str = "a primary, not 14.0 to 14.3; we own the table; a plain index of no exclusion constraint and no partitioned table; \
+     nobody else builds an index in the database; no transaction there is older than 30 s; standbys and slots keep up; \
+     the disk has room for twice the index";
+
+/// `REINDEX CONCURRENTLY` names what it builds and what it replaces so, with a number if the name is taken.
+pub fn is_rest_of_reindex(name: &str) -> bool {
+    let name = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    name.ends_with("_ccnew") || name.ends_with("_ccold")
+}
+
+/// An index that a finding is about.
+struct Named<'f> {
+    database: &'f str,
+    schema: &'f str,
+    table: &'f str,
+    name: &'f str,
+    note: &'f str,
+}
+
+impl Named<'_> {
+    fn reindex(&self, finding: &Finding, because: Reindexing) -> Proposal {
+        Proposal {
+            step: Step::Reindex {
+                system: finding.system.clone(),
+                database: self.database.to_owned(),
+                schema: self.schema.to_owned(),
+                table: self.table.to_owned(),
+                index: self.name.to_owned(),
+                because,
+            },
+            why: self.note.to_owned(),
+            expected: match because {
+                Reindexing::Bloated => {
+                    "the index takes as much room as its rows need; reads and writes go on meanwhile"
+                }
+                Reindexing::Invalid => "queries can use the index again; reads and writes go on meanwhile",
+            }
+            .to_owned(),
+        }
+    }
+}
+
+fn indexes(finding: &Finding) -> impl Iterator<Item = Named<'_>> {
+    finding.offenders.iter().filter_map(|offender| match &offender.target {
+        Target::Index { database, schema, table, name } => {
+            Some(Named { database, schema, table, name, note: &offender.note })
+        }
+        _ => None,
+    })
+}
+
+/// Only when somebody has waited for as long as wakes a person: before that, the queue may well clear by itself.
+fn blockers(finding: &Finding) -> Vec<Proposal> {
+    let wait = finding.evidence.iter().find_map(|evidence| match evidence.threshold {
+        Some(Value::Number { value, .. }) if finding.severity == Severity::Critical => Some(value),
+        _ => None,
+    });
+    let Some(wait) = wait else { return Vec::new() };
+    let sessions = finding.offenders.iter().filter_map(|offender| match offender.target {
+        Target::Session { pid, backend_start } => Some((pid, backend_start, &offender.note)),
+        _ => None,
+    });
+    sessions
+        .map(|(pid, backend_start, note)| Proposal {
+            step: Step::EndBlocker {
+                system: finding.system.clone(),
+                pid,
+                backend_start,
+                waiting_seconds: wait.ceil() as u32,
+            },
+            why: note.clone(),
+            expected: "those behind it go on; its statement, and if need be its transaction, is rolled back".to_owned(),
+        })
+        .collect()
+}
+
+fn tables(finding: &Finding, step: fn(SystemId, String, String, String) -> Step, expected: &str) -> Vec<Proposal> {
+    finding
+        .offenders
+        .iter()
+        .filter_map(|offender| match &offender.target {
+            Target::Table { database, schema, name } => Some(Proposal {
+                step: step(finding.system.clone(), database.clone(), schema.clone(), name.clone()),
+                why: offender.note.clone(),
+                expected: expected.to_owned(),
+            }),
+            _ => None,
+        })
+        .collect()
+}

@@ -1,0 +1,167 @@
+//! What a finished step was good for, and what can be put back.
+
+use super::{Reindexing, Step, StepState};
+use crate::quantity::format_bytes;
+use crate::receipt::SetId;
+use serde::{Deserialize, Serialize};
+
+/// Whether a finished step did what it was for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "verdict", content = "because")]
+pub enum Verification {
+    Helped(String),
+    DidNotHelp(String),
+}
+
+/// What can be put back after a step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "undo", content = "detail")]
+pub enum Undo {
+    /// Nothing was changed that could be put back, and why that is safe.
+    NotNeeded(String),
+    /// It cannot be put back, and what happens instead.
+    Impossible(String),
+    /// This step puts it back.
+    By(Box<Step>),
+}
+
+impl Step {
+    /// What undoing this step means. The state before it is an argument because later steps (settings, scaling) need
+    /// the old value; today's steps do not.
+    pub fn undo(&self, _before: &StepState) -> Undo {
+        match self {
+            Self::Analyze { .. } => {
+                Undo::NotNeeded("statistics describe the rows as they are; autovacuum refreshes them anyway".into())
+            }
+            Self::Vacuum { .. } => {
+                Undo::NotNeeded("vacuum removes only rows that no transaction can see any more".into())
+            }
+            Self::EndIdleSession { .. } | Self::EndBlocker { .. } => Undo::Impossible(
+                "an ended session cannot be resumed; its open transaction was rolled back and its client reconnects"
+                    .into(),
+            ),
+            // The old index works until the new one has its name; only what was left in between is in the way.
+            Self::Reindex { system, database, schema, table, .. } => Undo::By(Box::new(Step::DropLeftovers {
+                system: system.clone(),
+                database: database.clone(),
+                schema: schema.clone(),
+                table: table.clone(),
+            })),
+            Self::DropLeftovers { .. } => {
+                Undo::NotNeeded("no query could use what was dropped, and each write is cheaper without it".into())
+            }
+            Self::PruneRepository { .. } => {
+                Undo::Impossible("a set that was removed cannot be had back; those that are kept still restore".into())
+            }
+        }
+    }
+
+    /// Judges a finished step by the target's state before and after. Only the server's own times are compared with
+    /// each other, so that clocks that differ do not matter.
+    pub fn verify(&self, before: &StepState, after: &StepState) -> Verification {
+        const SKIPPED: &str = "the server skipped the table: another session holds a lock on it";
+        let did_not_help = |because: &str| Verification::DidNotHelp(because.to_owned());
+        match (self, before, after) {
+            (Self::EndIdleSession { pid, .. }, _, StepState::Gone) => {
+                Verification::Helped(format!("session {pid} is gone"))
+            }
+            (Self::EndIdleSession { pid, .. }, _, _) => {
+                Verification::DidNotHelp(format!("session {pid} is still connected"))
+            }
+            (Self::EndBlocker { pid, .. }, _, StepState::Gone) => {
+                Verification::Helped(format!("session {pid} is gone"))
+            }
+            (Self::EndBlocker { pid, .. }, _, StepState::Blocker { holds_up: 0, .. }) => {
+                Verification::Helped(format!("session {pid} holds up nobody any more"))
+            }
+            (Self::EndBlocker { pid, .. }, _, _) => {
+                Verification::DidNotHelp(format!("session {pid} still holds up others"))
+            }
+            (Self::Reindex { because, .. }, before, after) => reindexed(*because, before, after),
+            (Self::DropLeftovers { .. }, StepState::Leftovers { names }, StepState::Gone) => {
+                Verification::Helped(format!("{} dropped", counted(names.len(), "leftover")))
+            }
+            (Self::DropLeftovers { .. }, _, StepState::Leftovers { names }) => {
+                Verification::DidNotHelp(format!("{} still there", names.join(", ")))
+            }
+            (Self::PruneRepository { .. }, StepState::Sets { there: before }, StepState::Sets { there: after }) => {
+                pruned(before, after)
+            }
+            (Self::DropLeftovers { .. }, _, _) => did_not_help("the indexes of the table were not read"),
+            (Self::PruneRepository { .. }, _, _) => did_not_help("the sets of the repository are not known"),
+            (_, _, StepState::Gone) => did_not_help("the table is gone"),
+            (
+                Self::Analyze { .. },
+                StepState::Table { analyzed: earlier, .. },
+                StepState::Table { analyzed, modified_since_analyze, .. },
+            ) => {
+                if analyzed > earlier {
+                    Verification::Helped(format!("analyzed; {modified_since_analyze} rows modified since"))
+                } else {
+                    did_not_help(SKIPPED)
+                }
+            }
+            (
+                Self::Vacuum { .. },
+                StepState::Table { vacuumed: earlier, dead_rows: dead_before, .. },
+                StepState::Table { vacuumed, dead_rows, .. },
+            ) => {
+                if vacuumed <= earlier {
+                    did_not_help(SKIPPED)
+                } else if *dead_before > 0 && dead_rows >= dead_before {
+                    Verification::DidNotHelp(format!(
+                        "vacuumed, but {dead_rows} dead rows remain: an old transaction, a slot or a standby needs them"
+                    ))
+                } else {
+                    Verification::Helped(format!("dead rows {dead_before} -> {dead_rows}"))
+                }
+            }
+            (Self::Vacuum { .. } | Self::Analyze { .. }, _, _) => {
+                did_not_help("the state before or after is not that of a table")
+            }
+        }
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// The new index has the name of the old one, works, and is smaller, as far as that was the reason.
+fn reindexed(because: Reindexing, before: &StepState, after: &StepState) -> Verification {
+    let (
+        StepState::Index { oid: old, size: before, is_valid: was_valid },
+        StepState::Index { oid, size: after, is_valid },
+    ) = (before, after)
+    else {
+        let gone = matches!(after, StepState::Gone);
+        return Verification::DidNotHelp(if gone { "the index is gone" } else { "the index was not read" }.to_owned());
+    };
+    let (from, to) = (format_bytes(*before as f64), format_bytes(*after as f64));
+    match because {
+        _ if old == oid => Verification::DidNotHelp("the index is still the old one".to_owned()),
+        _ if !is_valid => Verification::DidNotHelp("the new index is not valid".to_owned()),
+        Reindexing::Invalid if *was_valid => Verification::Helped(format!("built anew, {to}")),
+        Reindexing::Invalid => Verification::Helped(format!("valid again, {to}")),
+        Reindexing::Bloated if *after as f64 > *before as f64 * STILL_AS_LARGE => {
+            Verification::DidNotHelp(format!("built anew, and hardly smaller: {from} -> {to}; it was not bloated"))
+        }
+        Reindexing::Bloated => Verification::Helped(format!("{from} -> {to}")),
+    }
+}
+
+/// A tenth is what a fresh index loses by its fill factor within days; whoever gains less gained nothing.
+const STILL_AS_LARGE: f64 = 0.9;
+
+fn pruned(before: &[SetId], after: &[SetId]) -> Verification {
+    let counted = |count: usize| counted(count, "set");
+    let (removed, stayed) = (before.len().saturating_sub(after.len()), counted(after.len()));
+    match (before.len(), after.len()) {
+        (0, _) => {
+            Verification::Helped("no set was to be removed; what no set needs goes when its grace is over".into())
+        }
+        (_, 0) => Verification::Helped(format!("{} removed", counted(removed))),
+        _ if removed > 0 => Verification::Helped(format!("{} removed; {stayed} stayed, kept by now", counted(removed))),
+        _ => Verification::DidNotHelp(format!("{stayed} of the plan stayed, kept by now")),
+    }
+}

@@ -1,0 +1,197 @@
+//! The changes that we can make, each as small as it can be named, and what their targets look like.
+
+use super::quoted;
+use crate::finding::Target;
+use crate::receipt::SetId;
+use crate::system::SystemId;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// One change, as small as it can be named. Closed on purpose: what is not listed cannot be done.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "step")]
+pub enum Step {
+    Analyze {
+        system: SystemId,
+        database: String,
+        schema: String,
+        table: String,
+    },
+    Vacuum {
+        system: SystemId,
+        database: String,
+        schema: String,
+        table: String,
+    },
+    /// Ends a session only while it is still the same backend, still idle in a transaction for at least that many
+    /// seconds, and not protected (superuser, replication, backup, autovacuum, our own).
+    EndIdleSession {
+        system: SystemId,
+        pid: i32,
+        backend_start: Timestamp,
+        idle_seconds: u32,
+    },
+    /// Lets those behind a session go on: its statement is cancelled, and where that does not free the lock, it is ended.
+    /// Only while it is the same backend, not protected, and somebody has waited for it for at least that many seconds.
+    EndBlocker {
+        system: SystemId,
+        pid: i32,
+        backend_start: Timestamp,
+        waiting_seconds: u32,
+    },
+    /// Builds an index anew beside the old one, which goes on working until then.
+    Reindex {
+        system: SystemId,
+        database: String,
+        schema: String,
+        table: String,
+        index: String,
+        because: Reindexing,
+    },
+    /// Drops what a `REINDEX CONCURRENTLY` that did not come to its end left on a table: invalid indexes with its own names
+    /// (`…_ccnew`, `…_ccold`), while nobody builds an index there.
+    DropLeftovers {
+        system: SystemId,
+        database: String,
+        schema: String,
+        table: String,
+    },
+    /// Removes these sets from the repository of backups, as far as no rule of retention keeps them at that moment, and
+    /// deletes data that were marked longer than the grace ago.
+    PruneRepository {
+        system: SystemId,
+        sets: Vec<SetId>,
+    },
+}
+
+/// Why an index is built anew, which is asked again right before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reindexing {
+    /// It takes far more room than its rows need.
+    Bloated,
+    /// A build that failed left it, and no query uses it.
+    Invalid,
+}
+
+impl Step {
+    pub fn system(&self) -> &SystemId {
+        match self {
+            Self::Analyze { system, .. }
+            | Self::Vacuum { system, .. }
+            | Self::EndIdleSession { system, .. }
+            | Self::EndBlocker { system, .. }
+            | Self::Reindex { system, .. }
+            | Self::DropLeftovers { system, .. }
+            | Self::PruneRepository { system, .. } => system,
+        }
+    }
+
+    /// What is changed, for cool-downs and the record: `postgres.main table docrag.public.chunks`.
+    pub fn subject(&self) -> String {
+        // To sweep up on a table is not to work on it: neither waits for the other.
+        let part = if matches!(self, Self::DropLeftovers { .. }) { " leftovers" } else { "" };
+        format!("{} {}{part}", self.system(), self.target()).trim_end().to_owned()
+    }
+
+    pub fn target(&self) -> Target {
+        match self {
+            Self::Analyze { database, schema, table, .. }
+            | Self::Vacuum { database, schema, table, .. }
+            | Self::DropLeftovers { database, schema, table, .. } => {
+                Target::Table { database: database.clone(), schema: schema.clone(), name: table.clone() }
+            }
+            Self::Reindex { database, schema, table, index, .. } => Target::Index {
+                database: database.clone(),
+                schema: schema.clone(),
+                table: table.clone(),
+                name: index.clone(),
+            },
+            Self::EndIdleSession { pid, backend_start, .. } | Self::EndBlocker { pid, backend_start, .. } => {
+                Target::Session { pid: *pid, backend_start: *backend_start }
+            }
+            Self::PruneRepository { .. } => Target::System,
+        }
+    }
+
+    /// The exact statement that is sent, as `--dry-run` prints it. A vacuum must not cut off the empty end of a table: for
+    /// that it locks the table against everyone, and on a standby against every reader.
+    pub fn statement(&self) -> String {
+        match self {
+            Self::Analyze { schema, table, .. } => {
+                format!("ANALYZE (SKIP_LOCKED) {}.{}", quoted(schema), quoted(table))
+            }
+            Self::Vacuum { schema, table, .. } => {
+                format!(
+                    "VACUUM (ANALYZE, SKIP_LOCKED, TRUNCATE false, PARALLEL 0) {}.{}",
+                    quoted(schema),
+                    quoted(table)
+                )
+            }
+            Self::EndIdleSession { pid, idle_seconds, .. } => format!(
+                "SELECT pg_terminate_backend({pid}) -- same session, still idle in transaction >= {idle_seconds} s"
+            ),
+            Self::EndBlocker { pid, waiting_seconds, .. } => format!(
+                "SELECT pg_cancel_backend({pid}) -- then pg_terminate_backend({pid}) if it still holds up sessions that \
+                 have waited >= {waiting_seconds} s"
+            ),
+            Self::Reindex { schema, index, .. } => {
+                format!("REINDEX INDEX CONCURRENTLY {}.{}", quoted(schema), quoted(index))
+            }
+            Self::DropLeftovers { schema, table, .. } => format!(
+                "DROP INDEX CONCURRENTLY -- each invalid index named …_ccnew or …_ccold of {}.{}",
+                quoted(schema),
+                quoted(table)
+            ),
+            Self::PruneRepository { sets, .. } => {
+                let named: Vec<&str> = sets.iter().map(SetId::as_str).collect();
+                let sets = if named.is_empty() { "no set".to_owned() } else { named.join(", ") };
+                format!("remove {sets}; delete what no set needs, once it was marked for the grace")
+            }
+        }
+    }
+}
+
+/// What a step's target looked like before the step: the basis of verification and undo.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum StepState {
+    Table {
+        live_rows: u64,
+        dead_rows: u64,
+        modified_since_analyze: u64,
+        vacuumed: Option<Timestamp>,
+        analyzed: Option<Timestamp>,
+    },
+    Session {
+        user: String,
+        application: String,
+        idle_seconds: f64,
+        query: String,
+    },
+    /// A session that others wait for.
+    Blocker {
+        user: String,
+        application: String,
+        query: String,
+        /// How many sessions wait for it directly.
+        holds_up: u32,
+    },
+    Index {
+        /// The number of the index itself: a `REINDEX CONCURRENTLY` gives the name to a new one.
+        oid: u32,
+        /// Bytes.
+        size: u64,
+        is_valid: bool,
+    },
+    /// What was left on a table by a `REINDEX CONCURRENTLY`.
+    Leftovers {
+        names: Vec<String>,
+    },
+    /// Those of the step's sets that are in the repository.
+    Sets {
+        there: Vec<SetId>,
+    },
+    /// The table or session is not there (any more).
+    Gone,
+}

@@ -1,0 +1,306 @@
+//! Building indexes anew, and what is left alone or swept up: on a live server, with everything that can come in between.
+
+use super::{DEADLINE, endpoint, role};
+use groundskeeper_core::remedy::{JournalledStep, Reindexing, Step, StepState, Undo, Verification};
+use groundskeeper_core::{SystemId, SystemKind};
+use groundskeeper_systems::postgres::Endpoint;
+use groundskeeper_systems::postgres::act::{ActError, apply, capture, is_under_way};
+use groundskeeper_testing::{PostgresOptions, PostgresServer};
+use std::future::pending;
+use std::time::{Duration, Instant};
+use tokio_postgres::Client;
+
+/// Long enough for builds that wait and try again.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+fn reindex(index: &str, because: Reindexing) -> Step {
+    Step::Reindex {
+        system: SystemId::new(SystemKind::Postgres, "main"),
+        database: "postgres".into(),
+        schema: "public".into(),
+        table: "Notes".into(),
+        index: index.into(),
+        because,
+    }
+}
+
+async fn run(at: &Endpoint, step: &Step) -> Result<(), ActError> {
+    Box::pin(apply(at, &JournalledStep::recorded(1, step.clone()), PATIENCE, pending())).await
+}
+
+/// Carries out what puts the step back.
+async fn put_back(at: &Endpoint, step: &Step) {
+    let before = capture(at, step, DEADLINE).await.unwrap();
+    let Undo::By(undo) = step.undo(&before) else { panic!("nothing puts {step:?} back") };
+    let left = capture(at, &undo, DEADLINE).await.unwrap();
+    if left != StepState::Gone {
+        run(at, &undo).await.unwrap();
+        let after = capture(at, &undo, DEADLINE).await.unwrap();
+        assert!(matches!(undo.verify(&left, &after), Verification::Helped(_)), "{after:?}");
+    }
+}
+
+/// A server with a table of 20,000 rows whose index `notes_word` is nine tenths air.
+async fn bloated(options: PostgresOptions) -> (PostgresServer, Client) {
+    let server = PostgresServer::start_with(options.set("autovacuum", "off")).await.unwrap();
+    let client = server.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE \"Notes\" (id int PRIMARY KEY, word text);
+             INSERT INTO \"Notes\" SELECT n, md5(n::text) FROM generate_series(1, 20000) n;
+             CREATE INDEX notes_word ON \"Notes\" (word);
+             DELETE FROM \"Notes\" WHERE id % 10 > 0",
+        )
+        .await
+        .unwrap();
+    client.batch_execute("VACUUM ANALYZE \"Notes\"").await.unwrap();
+    (server, client)
+}
+
+async fn indexes(client: &Client) -> Vec<(String, bool)> {
+    let sql =
+        "SELECT indexrelid::regclass::text, indisvalid FROM pg_index WHERE indrelid = '\"Notes\"'::regclass ORDER BY 1";
+    client.query(sql, &[]).await.unwrap().iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+/// The two that belong there, both valid.
+async fn assert_tidy(client: &Client) {
+    assert_eq!(indexes(client).await, [("\"Notes_pkey\"".to_owned(), true), ("notes_word".to_owned(), true)]);
+}
+
+fn refused(outcome: Result<(), ActError>, word: &str) {
+    let error = outcome.unwrap_err();
+    assert!(matches!(&error, ActError::Precondition { reason, .. } if reason.contains(word)), "{word}: {error}");
+}
+
+#[tokio::test]
+async fn a_bloated_index_is_built_anew_while_its_table_is_read_and_written() {
+    let (server, client) = bloated(PostgresOptions::default()).await;
+    let (at, step) = (endpoint(&server.url()), reindex("notes_word", Reindexing::Bloated));
+    let before = capture(&at, &step, DEADLINE).await.unwrap();
+    run(&at, &step).await.unwrap();
+    let after = capture(&at, &step, DEADLINE).await.unwrap();
+    let Verification::Helped(gain) = step.verify(&before, &after) else { panic!("{before:?} {after:?}") };
+    assert!(gain.contains(" -> "), "{gain}");
+    assert_tidy(&client).await;
+    // Once more does no harm, and tells that it was for nothing.
+    run(&at, &step).await.unwrap();
+    let again = capture(&at, &step, DEADLINE).await.unwrap();
+    assert!(matches!(step.verify(&after, &again), Verification::DidNotHelp(_)), "{again:?}");
+    assert_tidy(&client).await;
+    assert_eq!(capture(&at, &reindex("gone", Reindexing::Bloated), DEADLINE).await.unwrap(), StepState::Gone);
+    refused(run(&at, &reindex("gone", Reindexing::Bloated)).await, "the index is gone");
+}
+
+#[tokio::test]
+async fn a_transaction_that_ends_soon_is_waited_for_and_what_the_first_attempt_left_is_gone() {
+    let (server, client) = bloated(PostgresOptions::default()).await;
+    let at = endpoint(&server.url());
+    let reader = server.client().await;
+    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class").await.unwrap();
+    let (step, watched) = (reindex("notes_word", Reindexing::Bloated), server.client().await);
+    let building = tokio::spawn(async move { run(&at, &step).await });
+    // Once a first attempt has left its index, the second one must begin without it.
+    let until = Instant::now() + Duration::from_secs(60);
+    while !indexes(&watched).await.iter().any(|(name, is_valid)| name.ends_with("_ccnew") && !is_valid) {
+        assert!(Instant::now() < until, "no attempt begins");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    reader.batch_execute("ROLLBACK").await.unwrap();
+    building.await.unwrap().unwrap();
+    assert_tidy(&client).await;
+}
+
+#[tokio::test]
+async fn old_and_prepared_transactions_hold_a_build_back_before_it_begins() {
+    let (server, client) = bloated(PostgresOptions::default().set("max_prepared_transactions", "2")).await;
+    let (at, step) = (endpoint(&server.url()), reindex("notes_word", Reindexing::Bloated));
+    client.batch_execute("BEGIN; INSERT INTO \"Notes\" VALUES (1); PREPARE TRANSACTION 'forgotten'").await.unwrap();
+    refused(run(&at, &step).await, "the prepared transaction forgotten is open");
+    client.batch_execute("ROLLBACK PREPARED 'forgotten'").await.unwrap();
+
+    let reader = server.client().await;
+    reader.batch_execute("SET application_name = 'report'; BEGIN ISOLATION LEVEL REPEATABLE READ").await.unwrap();
+    reader.query("SELECT 1", &[]).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    refused(run(&at, &step).await, "(postgres, report) has had a transaction open");
+    reader.batch_execute("ROLLBACK").await.unwrap();
+    assert_tidy(&client).await;
+    run(&at, &step).await.unwrap();
+}
+
+/// From now on an index on `slow(id)` takes some seconds to build.
+async fn make_slow(client: &Client) {
+    let function = |body: &str| {
+        format!("CREATE OR REPLACE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$BEGIN {body} END$$")
+    };
+    client.batch_execute(&function("RETURN $1;")).await.unwrap();
+    client.batch_execute("CREATE INDEX notes_slow ON \"Notes\" (slow(id))").await.unwrap();
+    client.batch_execute(&function("PERFORM pg_sleep(0.002); RETURN $1;")).await.unwrap();
+}
+
+async fn until_under_way(at: &Endpoint, step: &Step) {
+    let until = Instant::now() + Duration::from_secs(30);
+    while !is_under_way(at, step, DEADLINE).await.unwrap() {
+        assert!(Instant::now() < until, "it does not begin");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_build_goes_first() {
+    let (server, client) = bloated(PostgresOptions::default()).await;
+    make_slow(&client).await;
+    let (at, step) = (endpoint(&server.url()), reindex("notes_slow", Reindexing::Bloated));
+    let building = tokio::spawn({
+        let (at, step) = (at.clone(), step.clone());
+        async move { run(&at, &step).await }
+    });
+    until_under_way(&at, &step).await;
+    // A build of all rows takes more than four seconds. With a timeout the migration would fail if it had to wait so long.
+    client.batch_execute("SET lock_timeout = '3s'").await.unwrap();
+    client.batch_execute("ALTER TABLE \"Notes\" ADD COLUMN made timestamptz").await.unwrap();
+    building.await.unwrap().unwrap();
+    assert!(indexes(&client).await.iter().all(|(_, is_valid)| *is_valid), "{:?}", indexes(&client).await);
+    assert_eq!(indexes(&client).await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_build_that_is_killed_or_told_to_end_leaves_the_old_index_and_what_it_left_is_dropped() {
+    let (server, client) = bloated(PostgresOptions::default()).await;
+    make_slow(&client).await;
+    let (at, step) = (endpoint(&server.url()), reindex("notes_slow", Reindexing::Bloated));
+    let building = tokio::spawn({
+        let (at, step) = (at.clone(), step.clone());
+        async move { run(&at, &step).await }
+    });
+    until_under_way(&at, &step).await;
+    let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'REINDEX INDEX%' AND pid <> pg_backend_pid()";
+    assert_eq!(client.query(kill, &[]).await.unwrap().len(), 1);
+    let error = building.await.unwrap().unwrap_err();
+    assert!(error.retryable(), "{error}");
+    assert_eq!(indexes(&client).await.len(), 4, "it leaves an invalid index");
+    put_back(&at, &step).await;
+    assert_eq!(indexes(&client).await.len(), 3);
+
+    let halt = async {
+        until_under_way(&at, &step).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    let journalled = JournalledStep::recorded(2, step.clone());
+    let error = Box::pin(apply(&at, &journalled, PATIENCE, halt)).await.unwrap_err();
+    assert!(matches!(error, ActError::Interrupted(_)), "{error}");
+    put_back(&at, &step).await;
+    assert!(indexes(&client).await.iter().all(|(_, is_valid)| *is_valid), "{:?}", indexes(&client).await);
+    assert_eq!(indexes(&client).await.len(), 3);
+    let locks = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.application_name = 'groundskeeper'";
+    let until = Instant::now() + Duration::from_secs(20);
+    while client.query_one(locks, &[]).await.unwrap().get::<_, i64>(0) > 0 {
+        assert!(Instant::now() < until, "a lock is left behind");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_failed_build_left_is_built_anew_once_its_cause_is_mended() {
+    let (server, client) = bloated(PostgresOptions::default()).await;
+    let at = endpoint(&server.url());
+    client.batch_execute("UPDATE \"Notes\" SET word = 'twice' WHERE id IN (10, 20)").await.unwrap();
+    let create = "CREATE UNIQUE INDEX CONCURRENTLY notes_unique ON \"Notes\" (word)";
+    assert!(client.batch_execute(create).await.is_err());
+    let step = reindex("notes_unique", Reindexing::Invalid);
+    refused(run(&at, &reindex("notes_unique", Reindexing::Bloated)).await, "it is invalid by now");
+    let error = run(&at, &step).await.unwrap_err();
+    assert!(matches!(error, ActError::Failed { retryable: false, .. }), "{error}");
+    put_back(&at, &step).await;
+    assert_eq!(indexes(&client).await.len(), 3, "only what the second build left is gone");
+
+    client.batch_execute("UPDATE \"Notes\" SET word = 'once' WHERE id = 10").await.unwrap();
+    let before = capture(&at, &step, DEADLINE).await.unwrap();
+    run(&at, &step).await.unwrap();
+    let after = capture(&at, &step, DEADLINE).await.unwrap();
+    assert!(matches!(step.verify(&before, &after), Verification::Helped(_)), "{after:?}");
+    refused(run(&at, &step).await, "it is valid by now");
+}
+
+#[tokio::test]
+async fn leftovers_of_a_table_where_somebody_builds_are_left_alone() {
+    let (server, client) = bloated(PostgresOptions::default()).await;
+    let at = endpoint(&server.url());
+    let writer = server.client().await;
+    writer.batch_execute("BEGIN; INSERT INTO \"Notes\" VALUES (3, 'c')").await.unwrap();
+    let builder = server.client().await;
+    let building = tokio::spawn(async move { builder.batch_execute("REINDEX INDEX CONCURRENTLY notes_word").await });
+    let until = Instant::now() + Duration::from_secs(30);
+    while indexes(&client).await.len() < 3 {
+        assert!(Instant::now() < until, "the build does not begin");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let Undo::By(sweep) = reindex("notes_word", Reindexing::Bloated).undo(&StepState::Gone) else { panic!() };
+    refused(run(&at, &sweep).await, "somebody builds an index");
+    refused(run(&at, &reindex("notes_word", Reindexing::Bloated)).await, "somebody builds an index");
+    writer.batch_execute("ROLLBACK").await.unwrap();
+    building.await.unwrap().unwrap();
+    assert_tidy(&client).await;
+}
+
+#[tokio::test]
+async fn without_ownership_room_or_a_plain_index_nothing_is_begun() {
+    let (server, client) = bloated(PostgresOptions::default()).await;
+    let step = reindex("notes_word", Reindexing::Bloated);
+    let keeper = endpoint(&role(&server, "keeper", "").await);
+    let error = run(&keeper, &step).await.unwrap_err();
+    assert!(
+        matches!(error, ActError::Denied { .. }) && error.to_string().contains("member of the table's owner"),
+        "{error}"
+    );
+    client
+        .batch_execute(
+            "CREATE ROLE owner; GRANT CREATE ON SCHEMA public TO owner; ALTER TABLE \"Notes\" OWNER TO owner; GRANT owner TO keeper",
+        )
+        .await
+        .unwrap();
+    refused(run(&keeper, &step).await, "hidden from us; grant pg_monitor");
+    client.batch_execute("GRANT pg_read_all_stats TO keeper").await.unwrap();
+    refused(run(&keeper, &step).await, "say how large that disk is with `disk");
+    client.batch_execute("GRANT pg_monitor TO keeper").await.unwrap();
+    run(&keeper, &step).await.unwrap();
+
+    client
+        .batch_execute(
+            "CREATE EXTENSION btree_gist; ALTER TABLE \"Notes\" ADD CONSTRAINT alone EXCLUDE USING gist (id WITH =);
+             CREATE TABLE parts (id int) PARTITION BY RANGE (id); CREATE INDEX parts_id ON parts (id)",
+        )
+        .await
+        .unwrap();
+    let at = endpoint(&server.url());
+    refused(run(&at, &reindex("alone", Reindexing::Bloated)).await, "exclusion constraint");
+    let (Step::Reindex { system, database, schema, because, .. }, table) = (step, "parts".to_owned()) else { panic!() };
+    let parts = Step::Reindex { system, database, schema, table, index: "parts_id".into(), because };
+    refused(run(&at, &parts).await, "that of a partitioned table");
+}
+
+#[tokio::test]
+async fn the_disk_of_a_server_that_cannot_be_seen_is_reckoned_from_its_size() {
+    let (server, client) = bloated(PostgresOptions::default()).await;
+    // Where the data directory is, is hidden from it.
+    let plain = endpoint(&role(&server, "plain", "IN ROLE pg_read_all_stats").await);
+    client.batch_execute("ALTER TABLE \"Notes\" OWNER TO plain; GRANT CREATE ON SCHEMA public TO plain").await.unwrap();
+    client.batch_execute("GRANT EXECUTE ON FUNCTION pg_ls_waldir() TO plain").await.unwrap();
+    let step = reindex("notes_word", Reindexing::Bloated);
+    refused(run(&plain.clone().with_disk(Some(1 << 20)), &step).await, "wants twice its size");
+    run(&plain.with_disk(Some(1 << 40)), &step).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_slot_that_keeps_all_the_wal_it_may_holds_a_build_back() {
+    let options = PostgresOptions::default().set("wal_level", "replica").set("max_slot_wal_keep_size", "1MB");
+    let (server, client) = bloated(options).await;
+    let (at, step) = (endpoint(&server.url()), reindex("notes_word", Reindexing::Bloated));
+    client.batch_execute("SELECT pg_create_physical_replication_slot('replica', true)").await.unwrap();
+    client.batch_execute("CREATE TABLE much AS SELECT repeat('x', 1000) FROM generate_series(1, 2000)").await.unwrap();
+    refused(run(&at, &step).await, "the slot replica keeps");
+    client.batch_execute("SELECT pg_drop_replication_slot('replica')").await.unwrap();
+    run(&at, &step).await.unwrap();
+}
