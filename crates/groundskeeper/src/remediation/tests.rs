@@ -1,6 +1,7 @@
 //! The executor under guards, failures and death: every step run twice, a failure at every call, a stop between any two.
 
 mod turns;
+mod undoing;
 
 use super::*;
 use crate::clock::Clock;
@@ -51,6 +52,10 @@ struct Inside {
     under_way: bool,
     /// A vacuum takes until it is told to end.
     slow: bool,
+    /// A build of an index was begun and did not come to its end.
+    leftovers: bool,
+    /// The number of the index.
+    index: u32,
     /// The time that the last step was given.
     within: Duration,
 }
@@ -82,6 +87,11 @@ impl Actuator for World {
             self.mishap().await?;
             let inside = self.state.lock().unwrap();
             Ok(match step {
+                Step::DropLeftovers { .. } if !inside.leftovers => StepState::Gone,
+                Step::DropLeftovers { .. } => StepState::Leftovers { names: vec!["chunks_word_ccnew".into()] },
+                Step::Reindex { .. } => {
+                    StepState::Index { oid: inside.index, size: 1 << 30 >> inside.index, is_valid: true }
+                }
                 Step::EndIdleSession { .. } if !inside.session_alive => StepState::Gone,
                 Step::EndIdleSession { .. } => StepState::Session {
                     user: "app".into(),
@@ -106,6 +116,9 @@ impl Actuator for World {
 
     fn apply<'a>(&'a self, step: &'a JournalledStep, limits: Limits) -> BoxFuture<'a, Result<(), Trouble>> {
         Box::pin(async move {
+            if let Step::Reindex { .. } = step.step() {
+                self.state.lock().unwrap().leftovers = true;
+            }
             self.mishap().await?;
             self.state.lock().unwrap().within = limits.within;
             if self.state.lock().unwrap().slow && !matches!(step.step(), Step::EndIdleSession { .. }) {
@@ -114,11 +127,11 @@ impl Actuator for World {
             }
             let mut inside = self.state.lock().unwrap();
             inside.applied.push(step.step().clone());
-            if let Step::EndIdleSession { .. } = step.step() {
-                inside.session_alive = self.stubborn;
-            } else {
-                inside.dead_rows = 0;
-                inside.vacuumed = Some(start());
+            match step.step() {
+                Step::EndIdleSession { .. } => inside.session_alive = self.stubborn,
+                Step::Reindex { .. } => (inside.leftovers, inside.index) = (false, inside.index + 1),
+                Step::DropLeftovers { .. } => inside.leftovers = self.stubborn,
+                _ => (inside.dead_rows, inside.vacuumed) = (0, Some(start())),
             }
             Ok(())
         })

@@ -1,4 +1,5 @@
-//! Database maintenance: analyzes and vacuums tables that are past *their own* trigger, worst first, in the window.
+//! Database maintenance: analyzes and vacuums tables that are past *their own* trigger, worst first, and builds indexes anew
+//! that a failed build left invalid; in the window.
 //!
 //! The watch alarms at twice the trigger and only after an hour, because autovacuum is meant to do this work. Once a
 //! week this task asks the stricter question: what is past its trigger at all? Never VACUUM FULL, never everything.
@@ -16,7 +17,9 @@ use groundskeeper_core::policy::{Decision, Outcome};
 use std::sync::Arc;
 
 /// The checks whose findings this task mends.
-const CHECKS: [&str; 2] = ["postgres.dead_rows_past_trigger", "postgres.statistics_stale"];
+const CHECKS: [&str; 3] = ["postgres.dead_rows_past_trigger", "postgres.statistics_stale", "postgres.index_invalid"];
+/// Those of them that compare a table with its own trigger.
+const OF_TRIGGERS: [&str; 2] = ["postgres.dead_rows_past_trigger", "postgres.statistics_stale"];
 
 pub(super) struct DatabaseMaintenance(pub(super) Arc<Shop>);
 
@@ -35,7 +38,7 @@ impl Job for DatabaseMaintenance {
 
 /// The tuning of the watch with the trigger itself as the threshold.
 pub(crate) fn strict(tuning: &Tuning) -> Tuning {
-    CHECKS.iter().fold(tuning.clone(), |tuning, check| tuning.with_threshold(check, "factor", 1.0))
+    OF_TRIGGERS.iter().fold(tuning.clone(), |tuning, check| tuning.with_threshold(check, "factor", 1.0))
 }
 
 async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
@@ -69,7 +72,7 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     details.extend(applied.iter().map(line));
     let tally = Tally::of(&applied);
     let mut summary = match (plan.items.len(), mode) {
-        (0, _) if could_ask => "no table is past its trigger".to_owned(),
+        (0, _) if could_ask => "no table is past its trigger and no index is invalid".to_owned(),
         (0, _) => "could not look at every database".to_owned(),
         (due, Mode::DryRun) => format!("{due} due, {} would be done now", plan.to_do().count()),
         (due, Mode::Real) => tally.told(due),

@@ -2,7 +2,7 @@
 
 mod backup;
 
-use groundskeeper::config::{self, ConfigError, Environment, Settings, WebhookForm};
+use groundskeeper::config::{self, ConfigError, Endpoint, Environment, Settings, WebhookForm};
 use groundskeeper_backup::proof::Probe;
 use groundskeeper_backup::proof::probe::{Question, Wanted};
 use groundskeeper_backup::vault::KeySource;
@@ -36,7 +36,7 @@ fn problem(text: &str) -> String {
 )]
 #[case::unknown_key_without_a_neighbour(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\nmax_conections = 5",
-    "groundskeeper.toml:3: unknown key `max_conections` in [postgres.main]; known here: deadline, url, password, password_file"
+    "groundskeeper.toml:3: unknown key `max_conections` in [postgres.main]; known here: deadline, url, password, password_file, disk"
 )]
 #[case::unknown_key_at_the_top(
     "autonmy = \"auto\"",
@@ -267,6 +267,8 @@ fn a_file_with_everything_loads() {
         ["postgres.main", "postgres.reporting", "redis.cache", "http.api", "host.local", "logs.api", "backup.main"]
     );
     assert_eq!(settings.systems[1].deadline, Duration::from_secs(3));
+    let Endpoint::Postgres(reporting) = &settings.systems[1].endpoint else { panic!("{:?}", settings.systems[1]) };
+    assert_eq!(reporting.disk(), Some(100 << 30));
     assert_eq!(settings.systems[2].id, SystemId::new(SystemKind::Redis, "cache"));
     assert_eq!(settings.systems[2].deadline, Duration::from_secs(5));
     assert_eq!(settings.policy.autonomy, Autonomy::Assist);

@@ -112,7 +112,8 @@ impl Endpoint {
         Self { disk: bytes, ..self }
     }
 
-    pub(super) fn disk(&self) -> Option<u64> {
+    /// The same bytes.
+    pub fn disk(&self) -> Option<u64> {
         self.disk
     }
 

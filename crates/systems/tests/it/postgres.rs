@@ -1,6 +1,7 @@
 //! The postgres adapter against a real server.
 
 mod acting;
+mod blocking;
 mod contents;
 mod facts;
 mod reaching;

@@ -39,6 +39,8 @@ const EXAMPLES: [(&str, &str); 4] = [
 # url = \"${DATABASE_URL}\"
 # password_file = \"/run/secrets/postgres\"
 # deadline = \"10s\"
+# # The size of its disk, where that cannot be looked at from here: indexes are built anew only where there is room.
+# disk = \"100 GiB\"
 ",
     ),
     ("redis", "# [redis.cache]\n# url = \"${REDIS_URL}\"\n# deadline = \"5s\"\n"),

@@ -4,6 +4,7 @@ use super::notify::headers;
 use crate::config::nearest::did_you_mean;
 use crate::config::raw::{Section, integer};
 use crate::config::secrets::plain;
+use crate::config::size;
 use crate::config::{ConfigError, Endpoint, SystemSettings};
 use groundskeeper_core::observation::Expected;
 use groundskeeper_core::{SystemId, SystemKind};
@@ -47,9 +48,10 @@ pub(super) fn all(top: &Section<'_>, never_end: &[String]) -> Vec<SystemSettings
 fn postgres(section: &Section<'_>, never_end: &[String]) -> Option<Endpoint> {
     let url = section.required_secret("url", "postgres://groundskeeper@localhost/app");
     let password = section.password().map(SecretString::from);
+    let disk = section.parsed("disk", "an amount in quotes, such as \"100 GiB\"", size::parse);
     let url = url?;
     systems::postgres::Endpoint::parse(&without_driver(&url.value), password)
-        .map(|endpoint| Endpoint::Postgres(endpoint.with_protected(never_end)))
+        .map(|endpoint| Endpoint::Postgres(endpoint.with_protected(never_end).with_disk(disk)))
         .map_err(|why| section.problem(url.at, format!("`url`{}: {why}", section.place())))
         .ok()
 }
