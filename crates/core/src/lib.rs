@@ -11,6 +11,7 @@
 //! | [`lifecycle`] | when does a finding open, change, resolve |
 //! | [`remedy`], [`plan`], [`policy`], [`window`] | what would be done, why, and who decides |
 //! | [`receipt`] | what is in a backup set, and how far it is proven |
+//! | [`expiry`] | which rows of a database are not kept for ever |
 //! | [`retention`] | which backup sets are kept, and why |
 //! | [`sample`] | which numbers are kept over time |
 //! | [`report`] | what happened on one day |
@@ -18,6 +19,7 @@
 //! Nothing here may depend on tokio, on a database driver or on the other crates; an architecture test holds that.
 
 pub mod check;
+pub mod expiry;
 pub mod finding;
 pub mod lifecycle;
 pub mod observation;

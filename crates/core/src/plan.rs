@@ -69,7 +69,7 @@ pub fn plan(findings: &[Finding], policy: &Policy, situation: &Situation, now: T
     let mut taken: BTreeSet<String> = BTreeSet::new();
     let mut items = Vec::new();
     for remedy in by_urgency() {
-        for finding in findings.iter().filter(|finding| finding.check == remedy.check) {
+        for finding in findings.iter().filter(|finding| remedy.check == Some(finding.check.as_str())) {
             for proposal in (remedy.propose)(finding) {
                 if !taken.insert(proposal.step.subject()) {
                     continue;

@@ -10,7 +10,7 @@ mod step;
 
 pub use declared::{REMEDIES, is_rest_of_reindex};
 pub use outcome::{Undo, Verification};
-pub use step::{Reindexing, Step, StepState};
+pub use step::{LARGEST_BATCH, Reindexing, Step, StepState};
 
 use crate::finding::Finding;
 use serde::{Deserialize, Serialize};
@@ -88,8 +88,8 @@ impl JournalledStep {
 pub struct Remedy {
     pub id: &'static str,
     pub title: &'static str,
-    /// The check whose findings it answers.
-    pub check: &'static str,
+    /// The check whose findings it answers; none where a rule of the configuration asks for it.
+    pub check: Option<&'static str>,
     /// Checks that fail as well when that one does: their alarms do not hold the cure back either.
     pub eases: &'static [&'static str],
     pub class: RiskClass,

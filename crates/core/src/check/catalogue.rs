@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn every_remedy_answers_a_check_that_exists() {
         for remedy in crate::remedy::REMEDIES {
-            assert!(find(remedy.check).is_some(), "{} answers the unknown check {}", remedy.id, remedy.check);
+            let known = remedy.check.is_none_or(|check| find(check).is_some());
+            assert!(known, "{} answers the unknown check {:?}", remedy.id, remedy.check);
         }
     }
 }

@@ -38,7 +38,7 @@ fn remedy(class: RiskClass) -> Remedy {
     Remedy {
         id: "postgres.mend",
         title: "Mend a table",
-        check: "postgres.dead_rows_past_trigger",
+        check: Some("postgres.dead_rows_past_trigger"),
         eases: &[],
         class,
         preconditions: "none",
@@ -358,7 +358,7 @@ fn a_full_repository_is_pruned_although_no_set_can_be_made_and_not_when_its_data
         let open = vec![(fingerprint(check), repository.clone(), Severity::Critical)];
         let situation = Situation { open, systems: 5, ..Situation::default() };
         let consent = Consent { approved: true, any_time: true };
-        permit(remedy, &step, &fingerprint(remedy.check), &Policy::default(), &situation, consent, now())
+        permit(remedy, &step, &fingerprint(remedy.check.unwrap()), &Policy::default(), &situation, consent, now())
     };
     assert_eq!(decided("backup.repository_nearly_full"), Decision::Do);
     assert_eq!(decided("backup.set_missing"), Decision::Do);

@@ -12,7 +12,7 @@ pub static REMEDIES: &[Remedy] = &[
     Remedy {
         id: "postgres.vacuum_table",
         title: "Vacuum a table whose dead rows are past its own trigger",
-        check: "postgres.dead_rows_past_trigger",
+        check: Some("postgres.dead_rows_past_trigger"),
         eases: &[],
         class: RiskClass::Routine,
         preconditions: "the table exists, we may vacuum it, nobody holds a conflicting lock (SKIP_LOCKED)",
@@ -30,7 +30,7 @@ pub static REMEDIES: &[Remedy] = &[
     Remedy {
         id: "postgres.analyze_table",
         title: "Analyze a table whose statistics are past its own trigger",
-        check: "postgres.statistics_stale",
+        check: Some("postgres.statistics_stale"),
         eases: &[],
         class: RiskClass::Routine,
         preconditions: "the table exists, we may analyze it, nobody holds a conflicting lock (SKIP_LOCKED)",
@@ -48,7 +48,7 @@ pub static REMEDIES: &[Remedy] = &[
     Remedy {
         id: "postgres.end_idle_in_transaction",
         title: "End a session that sits idle in a transaction",
-        check: "postgres.idle_in_transaction",
+        check: Some("postgres.idle_in_transaction"),
         eases: &[],
         class: RiskClass::Corrective,
         preconditions: "the same backend (pid and start), still idle in transaction, not superuser, replication, \
@@ -89,7 +89,7 @@ pub static REMEDIES: &[Remedy] = &[
     Remedy {
         id: "postgres.end_blocker",
         title: "Cancel or end the session that others wait for",
-        check: "postgres.blocked_sessions",
+        check: Some("postgres.blocked_sessions"),
         eases: &[],
         class: RiskClass::Corrective,
         preconditions: "the same backend (pid and start), somebody has waited for it for as long as the check's critical \
@@ -103,7 +103,7 @@ pub static REMEDIES: &[Remedy] = &[
     Remedy {
         id: "postgres.drop_reindex_leftovers",
         title: "Drop what an interrupted REINDEX CONCURRENTLY left",
-        check: "postgres.index_invalid",
+        check: Some("postgres.index_invalid"),
         eases: &[],
         class: RiskClass::Corrective,
         preconditions: "the index is invalid, has a name that only REINDEX CONCURRENTLY gives, and nobody builds an index \
@@ -131,7 +131,7 @@ pub static REMEDIES: &[Remedy] = &[
     Remedy {
         id: "postgres.rebuild_invalid_index",
         title: "Build an index anew that a failed build left invalid",
-        check: "postgres.index_invalid",
+        check: Some("postgres.index_invalid"),
         eases: &[],
         class: RiskClass::Routine,
         preconditions: REINDEX_PRECONDITIONS,
@@ -144,9 +144,23 @@ pub static REMEDIES: &[Remedy] = &[
         },
     },
     Remedy {
+        id: crate::expiry::REMEDY,
+        title: "Delete the rows that a rule of [[postgres.NAME.retention]] does not keep",
+        check: None,
+        eases: &[],
+        class: RiskClass::Routine,
+        preconditions: "a primary; an ordinary table with an index on the column; no trigger on delete; whatever refers to \
+                        the table has an index for it, and what is deleted with it is bounded; standbys and slots keep up",
+        verification: "no row of that age is left",
+        cooldown: 3600.0,
+        hourly_cap: 60,
+        // What is due is a question of the rule: the task plans for itself.
+        propose: |_| Vec::new(),
+    },
+    Remedy {
         id: "backup.prune_repository",
         title: "Remove the backup sets that no rule of [backup.keep] keeps, with the task retention or `backup prune`",
-        check: "backup.repository_nearly_full",
+        check: Some("backup.repository_nearly_full"),
         eases: &["backup.set_missing"],
         class: RiskClass::Routine,
         preconditions: "no backup or proof works on the repository; no rule keeps the set at that moment: not the newest, \

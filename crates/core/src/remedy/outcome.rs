@@ -1,7 +1,7 @@
 //! What a finished step was good for, and what can be put back.
 
 use super::{Reindexing, Step, StepState};
-use crate::quantity::format_bytes;
+use crate::quantity::{format_bytes, format_count};
 use crate::receipt::SetId;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +50,9 @@ impl Step {
             Self::DropLeftovers { .. } => {
                 Undo::NotNeeded("no query could use what was dropped, and each write is cheaper without it".into())
             }
+            Self::DeleteExpired { .. } => {
+                Undo::Impossible("rows that were deleted come back only out of a backup set".into())
+            }
             Self::PruneRepository { .. } => {
                 Undo::Impossible("a set that was removed cannot be had back; those that are kept still restore".into())
             }
@@ -68,6 +71,11 @@ impl Step {
             (Self::EndIdleSession { pid, .. }, _, _) => {
                 Verification::DidNotHelp(format!("session {pid} is still connected"))
             }
+            (
+                Self::DeleteExpired { .. },
+                StepState::Expired { rows, is_more, .. },
+                StepState::Expired { rows: left, .. },
+            ) => expired(*rows, *is_more, *left),
             (Self::EndBlocker { pid, .. }, _, StepState::Gone) => {
                 Verification::Helped(format!("session {pid} is gone"))
             }
@@ -116,7 +124,7 @@ impl Step {
                     Verification::Helped(format!("dead rows {dead_before} -> {dead_rows}"))
                 }
             }
-            (Self::Vacuum { .. } | Self::Analyze { .. }, _, _) => {
+            (Self::Vacuum { .. } | Self::Analyze { .. } | Self::DeleteExpired { .. }, _, _) => {
                 did_not_help("the state before or after is not that of a table")
             }
         }
@@ -152,6 +160,19 @@ fn reindexed(because: Reindexing, before: &StepState, after: &StepState) -> Veri
 
 /// A tenth is what a fresh index loses by its fill factor within days; whoever gains less gained nothing.
 const STILL_AS_LARGE: f64 = 0.9;
+
+fn expired(before: u64, is_more: bool, left: u64) -> Verification {
+    let gone = format_count(before.saturating_sub(left) as f64);
+    let more = if is_more { "more than " } else { "" };
+    match left {
+        0 => Verification::Helped(format!("{more}{gone} rows deleted, none of that age is left")),
+        _ if left < before => Verification::Helped(format!(
+            "{more}{gone} rows deleted; {} are left: locked by somebody, or written meanwhile",
+            format_count(left as f64)
+        )),
+        _ => Verification::DidNotHelp(format!("{} rows of that age are still there", format_count(left as f64))),
+    }
+}
 
 fn pruned(before: &[SetId], after: &[SetId]) -> Verification {
     let counted = |count: usize| counted(count, "set");

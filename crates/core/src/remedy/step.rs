@@ -56,6 +56,16 @@ pub enum Step {
         schema: String,
         table: String,
     },
+    /// Deletes the rows of a table that are older than a rule of the configuration keeps them, in small batches by an
+    /// index, each committed; not those that somebody has locked.
+    DeleteExpired {
+        system: SystemId,
+        database: String,
+        schema: String,
+        table: String,
+        column: String,
+        before: Timestamp,
+    },
     /// Removes these sets from the repository of backups, as far as no rule of retention keeps them at that moment, and
     /// deletes data that were marked longer than the grace ago.
     PruneRepository {
@@ -83,6 +93,7 @@ impl Step {
             | Self::EndBlocker { system, .. }
             | Self::Reindex { system, .. }
             | Self::DropLeftovers { system, .. }
+            | Self::DeleteExpired { system, .. }
             | Self::PruneRepository { system, .. } => system,
         }
     }
@@ -98,7 +109,8 @@ impl Step {
         match self {
             Self::Analyze { database, schema, table, .. }
             | Self::Vacuum { database, schema, table, .. }
-            | Self::DropLeftovers { database, schema, table, .. } => {
+            | Self::DropLeftovers { database, schema, table, .. }
+            | Self::DeleteExpired { database, schema, table, .. } => {
                 Target::Table { database: database.clone(), schema: schema.clone(), name: table.clone() }
             }
             Self::Reindex { database, schema, table, index, .. } => Target::Index {
@@ -143,6 +155,12 @@ impl Step {
                 quoted(schema),
                 quoted(table)
             ),
+            Self::DeleteExpired { schema, table, column, before, .. } => format!(
+                "DELETE FROM {}.{} WHERE {} < '{before}' -- by its index, batches of at most {LARGEST_BATCH} rows",
+                quoted(schema),
+                quoted(table),
+                quoted(column)
+            ),
             Self::PruneRepository { sets, .. } => {
                 let named: Vec<&str> = sets.iter().map(SetId::as_str).collect();
                 let sets = if named.is_empty() { "no set".to_owned() } else { named.join(", ") };
@@ -151,6 +169,9 @@ impl Step {
         }
     }
 }
+
+/// Rows that are deleted in one transaction, at most: few enough for a batch to last for a fraction of a second.
+pub const LARGEST_BATCH: u32 = 5_000;
 
 /// What a step's target looked like before the step: the basis of verification and undo.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -183,6 +204,14 @@ pub enum StepState {
         /// Bytes.
         size: u64,
         is_valid: bool,
+    },
+    /// Rows that a rule wants gone.
+    Expired {
+        rows: u64,
+        /// So many were counted, and there are more.
+        is_more: bool,
+        /// The oldest moment in the rule's column.
+        oldest: Option<Timestamp>,
     },
     /// What was left on a table by a `REINDEX CONCURRENTLY`.
     Leftovers {

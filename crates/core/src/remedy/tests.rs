@@ -55,7 +55,8 @@ fn every_remedy_answers_a_check_of_this_build_and_is_bounded() {
     let mut ids = BTreeSet::new();
     for remedy in REMEDIES {
         assert!(ids.insert(remedy.id), "{} is listed twice", remedy.id);
-        assert!(catalogue::find(remedy.check).is_some(), "{} answers {}, which is no check", remedy.id, remedy.check);
+        let known = remedy.check.is_none_or(|check| catalogue::find(check).is_some());
+        assert!(known, "{} answers {:?}, which is no check", remedy.id, remedy.check);
         assert!(remedy.cooldown > 0.0 && remedy.hourly_cap > 0, "{}", remedy.id);
         assert!(find(remedy.id).is_some_and(|found| found.id == remedy.id));
     }

@@ -95,7 +95,7 @@ fn text(check: &Check, tuning: &Tuning, paint: Paint) -> String {
         after(hold.open_after),
         after(hold.clear_after)
     );
-    for remedy in REMEDIES.iter().filter(|remedy| remedy.check == check.id) {
+    for remedy in REMEDIES.iter().filter(|remedy| remedy.check == Some(check.id)) {
         let _ = writeln!(out, "\n{} {}", paint.bold("Remedy"), paint.dim(&format!("{} ({})", remedy.id, remedy.class)));
         let _ = writeln!(out, "  {}", remedy.title);
         let _ = writeln!(out, "  only if:  {}", remedy.preconditions);
@@ -119,7 +119,7 @@ fn as_json(check: &Check, tuning: &Tuning) -> Value {
         })
         .collect();
     let remedies: Vec<&str> =
-        REMEDIES.iter().filter(|remedy| remedy.check == check.id).map(|remedy| remedy.id).collect();
+        REMEDIES.iter().filter(|remedy| remedy.check == Some(check.id)).map(|remedy| remedy.id).collect();
     json!({
         "id": check.id,
         "system": check.system(),

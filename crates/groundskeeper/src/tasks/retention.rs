@@ -80,7 +80,7 @@ fn item(plan: &PrunePlan) -> Option<PlanItem> {
         why: format!("[backup.keep]: {}", plan.keep),
         expected: space(plan.freed),
         // The finding that it would mend, whether it is open or not: its own alarm does not hold it back.
-        finding: Fingerprint::of(remedy.check, &system, &Target::System),
+        finding: Fingerprint::of(remedy.check?, &system, &Target::System),
         decision: Decision::Do,
     })
 }

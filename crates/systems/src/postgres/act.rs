@@ -5,9 +5,11 @@
 
 mod blocker;
 mod ending;
+mod expired;
 mod preflight;
 mod reindex;
 
+use self::expired::Aging;
 use self::preflight::IndexName;
 use super::client::{APPLICATION_NAME, Endpoint, Session, reading_settings};
 use super::sql;
@@ -109,6 +111,14 @@ pub async fn apply(
             work.finish().await;
             done
         }
+        Step::DeleteExpired { database, schema, table, column, before, .. } => {
+            let endpoint = endpoint.with_database(database);
+            let work = Work::begin(&endpoint, step.step(), acting_settings(deadline), deadline).await?;
+            let of = Aging { schema, table, column, before: *before };
+            let done = Box::pin(work.delete_expired(of, halt)).await;
+            work.finish().await;
+            done
+        }
         Step::DropLeftovers { database, schema, table, .. } => {
             let endpoint = endpoint.with_database(database);
             // To stop may wait for it: it takes moments, or gives up.
@@ -143,7 +153,8 @@ fn table_of(step: &Step) -> Option<(&str, &str, &str)> {
         Step::Analyze { database, schema, table, .. }
         | Step::Vacuum { database, schema, table, .. }
         | Step::Reindex { database, schema, table, .. }
-        | Step::DropLeftovers { database, schema, table, .. } => Some((database, schema, table)),
+        | Step::DropLeftovers { database, schema, table, .. }
+        | Step::DeleteExpired { database, schema, table, .. } => Some((database, schema, table)),
         Step::EndIdleSession { .. } | Step::EndBlocker { .. } | Step::PruneRepository { .. } => None,
     }
 }
@@ -159,6 +170,9 @@ pub async fn capture(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Re
         Step::Analyze { schema, table, .. } | Step::Vacuum { schema, table, .. } => work.table(schema, table).await,
         Step::Reindex { schema, table, index, .. } => work.index_state(IndexName { schema, table, index }).await,
         Step::DropLeftovers { schema, table, .. } => work.leftovers_state(schema, table).await,
+        Step::DeleteExpired { schema, table, column, before, .. } => {
+            work.expired_state(Aging { schema, table, column, before: *before }).await
+        }
         Step::EndIdleSession { pid, backend_start, .. } => work.session_state(*pid, *backend_start).await,
         Step::EndBlocker { pid, backend_start, .. } => work.blocker_state(*pid, *backend_start).await,
         Step::PruneRepository { .. } => Err(foreign(step)),
@@ -254,6 +268,9 @@ impl<'a> Work<'a> {
         match self.step {
             Step::EndIdleSession { .. } | Step::EndBlocker { .. } => format!("grant pg_signal_backend to {role}"),
             Step::Reindex { .. } | Step::DropLeftovers { .. } => format!("make {role} a member of the table's owner"),
+            Step::DeleteExpired { .. } => {
+                format!("grant SELECT, DELETE and, to lock rows, UPDATE of one column of the table to {role}")
+            }
             Step::Analyze { .. } | Step::Vacuum { .. } => {
                 format!("grant MAINTAIN on the table (17 on) to {role}, or make it a member of the owner")
             }
@@ -265,6 +282,7 @@ impl<'a> Work<'a> {
         let next = match self.step {
             Step::EndIdleSession { .. } | Step::EndBlocker { .. } => "its rollback may still be running",
             Step::Reindex { .. } => "the old index is as it was; give it more time in a quiet hour",
+            Step::DeleteExpired { .. } => "what it deleted so far stays deleted; the next run goes on",
             Step::DropLeftovers { .. } => "what it dropped so far stays dropped",
             Step::Analyze { .. } | Step::Vacuum { .. } => "what it did so far stays; give it more time in a quiet hour",
             Step::PruneRepository { .. } => "",

@@ -3,6 +3,7 @@
 mod acting;
 mod blocking;
 mod contents;
+mod expiring;
 mod facts;
 mod reaching;
 mod reading;

@@ -1,0 +1,120 @@
+//! Which rows of a database are not kept for ever, as its configuration says.
+
+use crate::finding::{Fingerprint, Target};
+use crate::plan::PlanItem;
+use crate::policy::{Consent, Policy, Situation, permit};
+use crate::quantity::{after, format_count, format_seconds};
+use crate::remedy::{self, Step, StepState};
+use crate::system::SystemId;
+use jiff::Timestamp;
+
+/// The remedy that carries such rules out. No finding asks for it: the rule does.
+pub const REMEDY: &str = "postgres.delete_expired_rows";
+
+/// Rows whose `column` is further back than `keep` are deleted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    pub database: String,
+    pub schema: String,
+    pub table: String,
+    /// A date, a timestamp or a timestamp with time zone, the first column of an index.
+    pub column: String,
+    /// Seconds.
+    pub keep: f64,
+}
+
+impl Rule {
+    /// What the rule asks for at that moment. A whole hour: a plan that is made again within the hour is the same plan.
+    pub fn step(&self, system: &SystemId, now: Timestamp) -> Step {
+        let before = after(now, -self.keep).as_second();
+        let before = before - before.rem_euclid(3600);
+        Step::DeleteExpired {
+            system: system.clone(),
+            database: self.database.clone(),
+            schema: self.schema.clone(),
+            table: self.table.clone(),
+            column: self.column.clone(),
+            before: Timestamp::from_second(before).unwrap_or(Timestamp::MIN),
+        }
+    }
+}
+
+/// What the rule means for a plan, by what its table holds; none when no row is due.
+pub fn planned(
+    rule: &Rule,
+    step: Step,
+    state: &StepState,
+    policy: &Policy,
+    situation: &Situation,
+    now: Timestamp,
+) -> Option<PlanItem> {
+    let remedy = remedy::find(REMEDY)?;
+    let StepState::Expired { rows: due @ 1.., is_more, oldest } = *state else { return None };
+    let target = step.target();
+    let finding = fingerprint(step.system(), &target);
+    let rows = format!("{}{}", if is_more { "more than " } else { "" }, format_count(due as f64));
+    let age = oldest.map(|oldest| format!(", the oldest from {oldest:.0}")).unwrap_or_default();
+    Some(PlanItem {
+        remedy: remedy.id.to_owned(),
+        class: remedy.class,
+        statement: step.statement(),
+        why: format!("{rows} rows of {} are older than {}{age}", rule.table, format_seconds(rule.keep)),
+        expected: "they are gone for good, a batch at a time; its next vacuum makes their room usable again".to_owned(),
+        decision: permit(remedy, &step, &finding, policy, situation, Consent::default(), now),
+        step,
+        finding,
+    })
+}
+
+/// By what the record knows the rule's work on a table.
+fn fingerprint(system: &SystemId, table: &Target) -> Fingerprint {
+    Fingerprint::of(REMEDY, system, table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Autonomy, Decision, Guard};
+    use crate::system::SystemKind;
+
+    fn now() -> Timestamp {
+        "2026-11-22T02:34:56Z".parse().unwrap()
+    }
+
+    fn rule() -> Rule {
+        let (database, schema, table) = ("docrag".into(), "public".into(), "user_sessions".into());
+        Rule { database, schema, table, column: "expires_at".into(), keep: 30.0 * 86_400.0 }
+    }
+
+    fn main_database() -> SystemId {
+        SystemId::new(SystemKind::Postgres, "main")
+    }
+
+    #[test]
+    fn rows_are_due_from_a_whole_hour_on() {
+        let Step::DeleteExpired { before, .. } = rule().step(&main_database(), now()) else { panic!() };
+        assert_eq!(before, "2026-10-23T02:00:00Z".parse().unwrap());
+        let a_little_later = after(now(), 60.0);
+        assert_eq!(rule().step(&main_database(), a_little_later), rule().step(&main_database(), now()));
+    }
+
+    #[test]
+    fn a_rule_without_rows_plans_nothing_and_with_rows_it_asks_the_guards() {
+        let plan = |state: &StepState, autonomy, window: &str| {
+            let policy = Policy { autonomy, windows: vec![window.parse().unwrap()], ..Policy::default() };
+            let step = rule().step(&main_database(), now());
+            planned(&rule(), step, state, &policy, &Situation::default(), now())
+        };
+        let due =
+            |rows| StepState::Expired { rows, is_more: false, oldest: Some("2026-01-01T00:00:00Z".parse().unwrap()) };
+        assert_eq!(plan(&due(0), Autonomy::Assist, "Sun 02:00-05:00"), None);
+        assert_eq!(plan(&StepState::Gone, Autonomy::Assist, "Sun 02:00-05:00"), None);
+        let item = plan(&due(1_200), Autonomy::Assist, "Sun 02:00-05:00").unwrap();
+        assert_eq!(item.why, "1,200 rows of user_sessions are older than 30 d, the oldest from 2026-01-01T00:00:00Z");
+        assert_eq!(item.decision, Decision::Do);
+        let outside = plan(&due(1_200), Autonomy::Assist, "Sat 02:00-05:00").unwrap();
+        assert!(matches!(outside.decision, Decision::Skip { guard: Guard::Window, .. }), "{outside:?}");
+        let watching = plan(&due(1_200), Autonomy::Observe, "Sun 02:00-05:00").unwrap();
+        assert!(matches!(watching.decision, Decision::NeedsApproval { .. }), "{watching:?}");
+    }
+}

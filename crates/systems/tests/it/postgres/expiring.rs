@@ -1,0 +1,234 @@
+//! Deleting what a rule does not keep, and every reason not to: on a live server.
+
+use super::{DEADLINE, endpoint, now, role};
+use groundskeeper_core::remedy::{JournalledStep, Step, StepState, Verification};
+use groundskeeper_core::{SystemId, SystemKind};
+use groundskeeper_systems::postgres::Endpoint;
+use groundskeeper_systems::postgres::act::{ActError, apply, capture};
+use groundskeeper_testing::{PostgresOptions, PostgresServer};
+use jiff::SignedDuration;
+use std::future::pending;
+use std::time::Duration;
+use tokio_postgres::Client;
+
+const PATIENCE: Duration = Duration::from_mins(2);
+
+fn expire(table: &str, column: &str) -> Step {
+    Step::DeleteExpired {
+        system: SystemId::new(SystemKind::Postgres, "main"),
+        database: "postgres".into(),
+        schema: "public".into(),
+        table: table.into(),
+        column: column.into(),
+        before: now() - SignedDuration::from_hours(24 * 30),
+    }
+}
+
+async fn run(at: &Endpoint, step: &Step) -> Result<(), ActError> {
+    Box::pin(apply(at, &JournalledStep::recorded(1, step.clone()), PATIENCE, pending())).await
+}
+
+async fn state(at: &Endpoint, step: &Step) -> StepState {
+    capture(at, step, DEADLINE).await.unwrap()
+}
+
+fn due(state: &StepState) -> u64 {
+    let StepState::Expired { rows, .. } = state else { panic!("{state:?}") };
+    *rows
+}
+
+/// 6,000 sessions of which 4,000 are older than a month, and one that never ends.
+async fn sessions() -> (PostgresServer, Client) {
+    let server = PostgresServer::start_with(PostgresOptions::default().set("autovacuum", "off")).await.unwrap();
+    let client = server.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE \"User Sessions\" (id int PRIMARY KEY, \"ends at\" timestamptz);
+             INSERT INTO \"User Sessions\" SELECT n, now() - interval '90 days' + n * interval '1 second'
+               FROM generate_series(1, 4000) n;
+             INSERT INTO \"User Sessions\" SELECT n, now() - interval '1 day' FROM generate_series(4001, 6000) n;
+             INSERT INTO \"User Sessions\" VALUES (0, NULL), (-1, 'infinity'), (-2, '-infinity');
+             CREATE INDEX ON \"User Sessions\" (\"ends at\")",
+        )
+        .await
+        .unwrap();
+    client.batch_execute("ANALYZE").await.unwrap();
+    (server, client)
+}
+
+async fn count(client: &Client, table: &str) -> i64 {
+    client.query_one(&format!("SELECT count(*) FROM {table}"), &[]).await.unwrap().get(0)
+}
+
+fn refused(outcome: Result<(), ActError>, word: &str) {
+    let error = outcome.unwrap_err();
+    assert!(matches!(&error, ActError::Precondition { reason, .. } if reason.contains(word)), "{word}: {error}");
+}
+
+#[tokio::test]
+async fn old_rows_go_in_batches_and_young_ones_stay() {
+    let (server, client) = sessions().await;
+    let keeper = role(&server, "keeper", "").await;
+    client
+        .batch_execute("GRANT SELECT, DELETE, UPDATE (id) ON \"User Sessions\" TO keeper; GRANT pg_monitor TO keeper")
+        .await
+        .unwrap();
+    let (at, step) = (endpoint(&keeper), expire("User Sessions", "ends at"));
+    let before = state(&at, &step).await;
+    assert!(matches!(before, StepState::Expired { rows: 4001, is_more: false, oldest: Some(_) }), "{before:?}");
+    let transactions = "SELECT xact_commit FROM pg_stat_database WHERE datname = 'postgres'";
+    let first: i64 = client.query_one(transactions, &[]).await.unwrap().get(0);
+    run(&at, &step).await.unwrap();
+    let after = state(&at, &step).await;
+    assert_eq!(after, StepState::Expired { rows: 0, is_more: false, oldest: None });
+    let helped = Verification::Helped("4,001 rows deleted, none of that age is left".into());
+    assert_eq!(step.verify(&before, &after), helped);
+    assert_eq!(count(&client, "\"User Sessions\"").await, 2_002);
+    let last: i64 = client.query_one(transactions, &[]).await.unwrap().get(0);
+    assert!(last - first >= 3, "each batch is committed: {first} {last}");
+    run(&at, &step).await.unwrap();
+    assert_eq!(count(&client, "\"User Sessions\"").await, 2_002, "once more does nothing");
+}
+
+#[tokio::test]
+async fn rows_that_somebody_has_locked_are_left_and_told() {
+    let (server, client) = sessions().await;
+    let (at, step) = (endpoint(&server.url()), expire("User Sessions", "ends at"));
+    let before = state(&at, &step).await;
+    client.batch_execute("BEGIN; SELECT * FROM \"User Sessions\" WHERE id IN (1, 2000) FOR UPDATE").await.unwrap();
+    run(&at, &step).await.unwrap();
+    let after = state(&at, &step).await;
+    assert_eq!(due(&after), 2);
+    let Verification::Helped(told) = step.verify(&before, &after) else { panic!() };
+    assert_eq!(told, "3,999 rows deleted; 2 are left: locked by somebody, or written meanwhile");
+    client.batch_execute("COMMIT").await.unwrap();
+    run(&at, &step).await.unwrap();
+    assert_eq!(due(&state(&at, &step).await), 0);
+}
+
+#[tokio::test]
+async fn it_ends_at_once_when_it_is_told_to_and_what_is_done_stays_done() {
+    let (server, _client) = sessions().await;
+    let (at, step) = (endpoint(&server.url()), expire("User Sessions", "ends at"));
+    let journalled = JournalledStep::recorded(1, step.clone());
+    let error = Box::pin(apply(&at, &journalled, PATIENCE, std::future::ready(()))).await.unwrap_err();
+    assert!(matches!(error, ActError::Interrupted(_)), "{error}");
+    let left = due(&state(&at, &step).await);
+    assert!(left > 0 && left < 4_001, "{left}");
+}
+
+#[tokio::test]
+async fn a_rule_that_cannot_be_carried_out_harmlessly_is_refused_with_the_reason() {
+    let (server, client) = sessions().await;
+    let at = endpoint(&server.url());
+    let watcher = endpoint(&role(&server, "watcher", "").await);
+    let sessions = expire("User Sessions", "ends at");
+    let error = run(&watcher, &sessions).await.unwrap_err();
+    assert!(
+        matches!(error, ActError::Denied { .. }) && error.to_string().contains("grant SELECT, DELETE and"),
+        "{error}"
+    );
+    refused(run(&at, &expire("User Sessions", "id")).await, "id is of the type int4");
+    refused(run(&at, &expire("User Sessions", "gone")).await, "it has no column gone");
+    refused(run(&at, &expire("gone", "ends at")).await, "the table is gone");
+    assert_eq!(state(&at, &expire("gone", "ends at")).await, StepState::Gone);
+
+    client
+        .batch_execute(
+            "CREATE TABLE bare (id int, made date);
+             CREATE TABLE partial (made date); CREATE INDEX ON partial (made) WHERE made > '2020-01-01';
+             CREATE TABLE parted (made date) PARTITION BY RANGE (made); CREATE INDEX ON parted (made);
+             CREATE TABLE watched (made timestamp); CREATE INDEX ON watched (made);
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
+             CREATE TRIGGER note BEFORE DELETE ON watched FOR EACH ROW EXECUTE FUNCTION note()",
+        )
+        .await
+        .unwrap();
+    refused(run(&at, &expire("bare", "made")).await, "no index begins with made");
+    refused(run(&at, &expire("partial", "made")).await, "no index begins with made");
+    refused(run(&at, &expire("parted", "made")).await, "it is partitioned");
+    refused(run(&at, &expire("watched", "made")).await, "triggers");
+    assert_eq!(count(&client, "\"User Sessions\"").await, 6_003);
+}
+
+#[tokio::test]
+async fn what_is_deleted_along_is_bounded_or_the_rule_is_refused() {
+    let (server, client) = sessions().await;
+    let (at, step) = (endpoint(&server.url()), expire("User Sessions", "ends at"));
+    client
+        .batch_execute(
+            "CREATE TABLE events (id serial PRIMARY KEY, session int REFERENCES \"User Sessions\" ON DELETE CASCADE);
+             INSERT INTO events (session) SELECT id FROM \"User Sessions\" WHERE id > 0",
+        )
+        .await
+        .unwrap();
+    refused(run(&at, &step).await, "events_session_fkey of events has no index");
+    client.batch_execute("CREATE INDEX ON events (session); ANALYZE events").await.unwrap();
+    client
+        .batch_execute(
+            "CREATE TABLE marks (event int REFERENCES events ON DELETE CASCADE); CREATE INDEX ON marks (event)",
+        )
+        .await
+        .unwrap();
+    refused(run(&at, &step).await, "that others refer to in turn");
+    client.batch_execute("DROP TABLE marks").await.unwrap();
+    // Somebody holds a row that goes along: they go first.
+    let holder = server.client().await;
+    holder.batch_execute("BEGIN; SELECT * FROM events WHERE session = 1500 FOR UPDATE").await.unwrap();
+    let deleting = tokio::spawn({
+        let (at, step) = (at.clone(), step.clone());
+        async move { run(&at, &step).await }
+    });
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    holder.batch_execute("COMMIT").await.unwrap();
+    deleting.await.unwrap().unwrap();
+    assert_eq!(due(&state(&at, &step).await), 0);
+    assert_eq!(count(&client, "events").await, 2_000);
+
+    client
+        .batch_execute("INSERT INTO events (session) SELECT 5000 FROM generate_series(1, 400000); ANALYZE")
+        .await
+        .unwrap();
+    refused(run(&at, &step).await, "rows for each of this table");
+}
+
+#[tokio::test]
+async fn dates_and_times_without_a_zone_are_utc() {
+    let (server, client) = sessions().await;
+    client
+        .batch_execute(
+            "ALTER ROLE postgres SET TimeZone = 'Pacific/Auckland';
+             CREATE TABLE logs (made timestamp); CREATE INDEX ON logs (made);
+             INSERT INTO logs SELECT (now() AT TIME ZONE 'UTC') - interval '30 days' + n * interval '1 hour'
+               FROM generate_series(-5, 5) n WHERE n <> 0;
+             CREATE TABLE days (made date); CREATE INDEX ON days (made);
+             INSERT INTO days SELECT (now() AT TIME ZONE 'UTC')::date - n FROM generate_series(0, 60) n",
+        )
+        .await
+        .unwrap();
+    let at = endpoint(&server.url());
+    for (table, left) in [("logs", 5), ("days", 30)] {
+        run(&at, &expire(table, "made")).await.unwrap();
+        let count = count(&client, table).await;
+        assert!((left..=left + 1).contains(&count), "{table}: {count}");
+    }
+}
+
+#[tokio::test]
+async fn a_slot_that_keeps_much_ends_it_before_the_disk_is_full() {
+    let options = PostgresOptions::default().set("autovacuum", "off").set("wal_level", "replica");
+    let server = PostgresServer::start_with(options.set("max_slot_wal_keep_size", "64MB")).await.unwrap();
+    let client = server.client().await;
+    client
+        .batch_execute(
+            "SELECT pg_create_physical_replication_slot('replica', true);
+             CREATE TABLE logs (made date, line text);
+             INSERT INTO logs SELECT '2020-01-01', repeat('x', 500) FROM generate_series(1, 100000);
+             CREATE INDEX ON logs (made)",
+        )
+        .await
+        .unwrap();
+    let error = run(&endpoint(&server.url()), &expire("logs", "made")).await.unwrap_err();
+    assert!(error.to_string().contains("the slot replica keeps as much WAL as it may"), "{error}");
+    assert!(!error.retryable());
+}
