@@ -10,7 +10,7 @@ use crate::remediation::{Applied, Permission};
 use crate::scheduler;
 use crate::tasks;
 use groundskeeper_core::finding::Finding;
-use groundskeeper_core::plan::plan;
+use groundskeeper_core::plan::{Plan, plan};
 use groundskeeper_core::quantity::after;
 use groundskeeper_core::{Status, SystemId, UnknownKind};
 use jiff::Timestamp;
@@ -30,7 +30,9 @@ impl App {
             .filter(|finding| !ignored.iter().any(|ignored| ignored.fingerprint == finding.fingerprint))
             .cloned()
             .collect();
-        let plan = plan(&findings, &shop.settings.policy, &situation, shop.clock.now());
+        let (expired, troubles) = tasks::expired::due(shop).await?;
+        let upkeep = plan(&findings, &shop.settings.policy, &situation, shop.clock.now());
+        let plan = Plan::new(upkeep.made, expired.into_iter().chain(upkeep.items).collect());
         let kept = plan.clone();
         shop.record.with(move |store| store.keep_plan(&kept)).await?;
         let mut unread: Vec<(SystemId, String)> = judgements
@@ -43,6 +45,7 @@ impl App {
             })
             .collect();
         unread.dedup();
+        unread.extend(troubles);
         Ok(PlanView { plan, unread })
     }
 

@@ -2,6 +2,7 @@
 
 use groundskeeper_backup as backup;
 use groundskeeper_core::check::Tuning;
+use groundskeeper_core::expiry::Rule;
 use groundskeeper_core::policy::Policy;
 use groundskeeper_core::{Severity, SystemId};
 use groundskeeper_systems as systems;
@@ -25,6 +26,8 @@ pub struct Settings {
     pub systems: Vec<SystemSettings>,
     pub backup: Option<backup::Settings>,
     pub keep: KeepSettings,
+    /// The rows that are not kept for ever, by the database that they are in.
+    pub expiry: Vec<(SystemId, Rule)>,
     pub policy: Policy,
     pub tuning: Tuning,
     /// By task name; only names that the calendar knows.

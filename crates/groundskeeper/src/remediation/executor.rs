@@ -104,6 +104,11 @@ impl Executor {
             .await
     }
 
+    /// What a step's target looks like at this moment.
+    pub async fn look(&self, step: &Step) -> Result<StepState, Trouble> {
+        self.actuator.capture(step).await
+    }
+
     /// Executes what the guards allow now, in the plan's order, and waits for the turn of each item.
     pub async fn apply(&self, plan: &Plan, permission: &Permission) -> record::Result<Vec<Applied>> {
         let _under_way = self.turns.begin();

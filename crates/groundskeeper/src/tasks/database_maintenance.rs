@@ -1,10 +1,10 @@
-//! Database maintenance: analyzes and vacuums tables that are past *their own* trigger, worst first, and builds indexes anew
-//! that a failed build left invalid; in the window.
+//! Database maintenance, in the window: deletes the rows that a rule does not keep, analyzes and vacuums tables that are past
+//! *their own* trigger, worst first, and builds indexes anew that a failed build left invalid.
 //!
 //! The watch alarms at twice the trigger and only after an hour, because autovacuum is meant to do this work. Once a
 //! week this task asks the stricter question: what is past its trigger at all? Never VACUUM FULL, never everything.
 
-use super::{Found, Shop, judge_now};
+use super::{Found, Shop, expired, judge_now};
 use crate::app::view;
 use crate::record;
 use crate::remediation::{Applied, Permission};
@@ -12,7 +12,7 @@ use crate::scheduler::{BoxFuture, End, Job, Mode};
 use groundskeeper_core::SystemKind;
 use groundskeeper_core::check::{Judgement, Status, Tuning};
 use groundskeeper_core::finding::Finding;
-use groundskeeper_core::plan::plan;
+use groundskeeper_core::plan::{Plan, plan};
 use groundskeeper_core::policy::{Decision, Outcome};
 use std::sync::Arc;
 
@@ -20,6 +20,8 @@ use std::sync::Arc;
 const CHECKS: [&str; 3] = ["postgres.dead_rows_past_trigger", "postgres.statistics_stale", "postgres.index_invalid"];
 /// Those of them that compare a table with its own trigger.
 const OF_TRIGGERS: [&str; 2] = ["postgres.dead_rows_past_trigger", "postgres.statistics_stale"];
+
+const NOTHING_DUE: &str = "no table is past its trigger, no index is invalid and no row has expired";
 
 pub(super) struct DatabaseMaintenance(pub(super) Arc<Shop>);
 
@@ -42,6 +44,11 @@ pub(crate) fn strict(tuning: &Tuning) -> Tuning {
 }
 
 async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
+    // First what a rule wants gone: the vacuum afterwards finds its rows.
+    let (expired, troubles) = expired::due(shop).await?;
+    let mut details: Vec<String> = troubles.into_iter().map(|(_, trouble)| trouble).collect();
+    let expired = Plan::new(shop.clock.now(), expired);
+    let mut applied = carry_out(shop, mode, &expired).await?;
     let tuning = strict(&shop.settings.tuning);
     let judgements = judge_now(shop, &tuning, |system| system.kind == SystemKind::Postgres).await;
     let now = shop.clock.now();
@@ -51,15 +58,15 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
         .filter(|finding| !ignored.iter().any(|ignored| ignored.fingerprint == finding.fingerprint))
         .cloned()
         .collect();
-    let mut details = not_asked(&judgements);
+    details.extend(not_asked(&judgements));
     let could_ask = details.is_empty();
     let situation = shop.executor.situation().await?;
-    let plan = plan(&due, &shop.settings.policy, &situation, now);
-    let applied = if mode == Mode::Real {
-        let kept = plan.clone();
-        shop.record.with(move |store| store.keep_plan(&kept)).await?;
-        shop.executor.apply(&plan, &Permission::by_itself()).await?
-    } else {
+    let upkeep = plan(&due, &shop.settings.policy, &situation, now);
+    applied.extend(carry_out(shop, mode, &upkeep).await?);
+    let plan = Plan::new(now, expired.items.into_iter().chain(upkeep.items).collect());
+    let kept = plan.clone();
+    shop.record.with(move |store| store.keep_plan(&kept)).await?;
+    if mode == Mode::DryRun {
         details.extend(plan.items.iter().map(|item| {
             let decision = match &item.decision {
                 Decision::Do => "would do".to_owned(),
@@ -67,22 +74,31 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
             };
             format!("{} -- {}; {decision}", item.statement, item.why)
         }));
-        Vec::new()
-    };
+    }
     details.extend(applied.iter().map(line));
     let tally = Tally::of(&applied);
     let mut summary = match (plan.items.len(), mode) {
-        (0, _) if could_ask => "no table is past its trigger and no index is invalid".to_owned(),
-        (0, _) => "could not look at every database".to_owned(),
+        (0, _) if could_ask => NOTHING_DUE.to_owned(),
+        (0, _) => "could not look at everything".to_owned(),
         (due, Mode::DryRun) => format!("{due} due, {} would be done now", plan.to_do().count()),
         (due, Mode::Real) => tally.told(due),
     };
     if !could_ask && !plan.items.is_empty() {
-        summary.push_str("; could not look at every database");
+        summary.push_str("; could not look at everything");
     }
     let ok = could_ask && tally.is_fine();
     let actions = applied.into_iter().map(view::action).collect();
     Ok(End { ok, summary, found: Found { details, plan: Some(plan), actions, receipt: None } })
+}
+
+/// Nothing in a dry run.
+async fn carry_out(shop: &Shop, mode: Mode, plan: &Plan) -> record::Result<Vec<Applied>> {
+    if mode == Mode::DryRun || plan.items.is_empty() {
+        return Ok(Vec::new());
+    }
+    let kept = plan.clone();
+    shop.record.with(move |store| store.keep_plan(&kept)).await?;
+    shop.executor.apply(plan, &Permission::by_itself()).await
 }
 
 /// The databases that could not be looked at, and why.

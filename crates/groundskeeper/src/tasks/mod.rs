@@ -7,6 +7,7 @@ mod backup_verification;
 pub mod calendar;
 mod daily_health;
 mod database_maintenance;
+pub(crate) mod expired;
 mod performance_review;
 mod retention;
 mod watch;

@@ -284,7 +284,7 @@ async fn weekly_maintenance_leaves_ignored_findings_alone_and_says_what_is_wrong
     let until = Clock::wall().now() + jiff::SignedDuration::from_hours(1);
     app.ignore(worn.finding.fingerprint.0.clone(), "known".into(), until, "ann".into()).await.unwrap();
     let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
-    assert_eq!(run.summary, "no table is past its trigger and no index is invalid");
+    assert_eq!(run.summary, "no table is past its trigger, no index is invalid and no row has expired");
     assert!(!database.is_vacuumed("documents").await);
 }
 
@@ -346,4 +346,40 @@ async fn the_journal_and_the_audit_tell_what_happened_and_a_changed_row_shows() 
     assert!(status.out.contains("! The audit chain is broken: entry 2: its content was changed"), "{status:?}");
     let audit = place.run(&["audit"]).await;
     assert!(audit.code == 1 && audit.out.contains("The chain is broken: entry 2"), "{audit:?}");
+}
+
+#[tokio::test]
+async fn expired_rows_are_deleted_by_their_rule_in_the_window_and_a_dry_run_only_tells() {
+    let database = Database::start(GRANTS).await;
+    let app_owner = database.app("docrag").await;
+    app_owner
+        .batch_execute(
+            "CREATE TABLE user_sessions (id int PRIMARY KEY, expires_at timestamptz);
+             INSERT INTO user_sessions SELECT n, now() - n * interval '1 day' FROM generate_series(1, 90) n;
+             CREATE INDEX ON user_sessions (expires_at)",
+        )
+        .await
+        .unwrap();
+    let left = async || -> i64 { app_owner.query_one("SELECT count(*) FROM user_sessions", &[]).await.unwrap().get(0) };
+    let rule = "[[postgres.main.retention]]\ntable = \"user_sessions\"\ncolumn = \"expires_at\"\nkeep = \"30d\"\n";
+    let place = Place::new(&database.config("autonomy = \"assist\"", &format!("{OPEN}{rule}")));
+    let app = place.app().await;
+    let told = app.task_run("database-maintenance", true, "ann").await.unwrap();
+    let rows =
+        |line: &String| line.starts_with("DELETE FROM \"public\".\"user_sessions\"") && line.contains("would do");
+    assert!(told.details.iter().any(rows), "{told:?}");
+    let due = app.plan().await.unwrap().plan;
+    assert_eq!(due.items.iter().map(|item| item.remedy.as_str()).collect::<Vec<_>>(), ["postgres.delete_expired_rows"]);
+    assert_eq!(left().await, 90);
+
+    let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert!(run.ok && outcomes(&run.actions).contains(&Outcome::Helped), "{run:?}");
+    assert!((29..=30).contains(&left().await), "{}", left().await);
+    let again = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert!(again.ok && !again.summary.contains("1 done"), "{again:?}");
+
+    // A rule that cannot be carried out is told every time.
+    app_owner.batch_execute("DROP INDEX user_sessions_expires_at_idx").await.unwrap();
+    let refused = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert!(!refused.ok && refused.details[0].contains("no index begins with expires_at"), "{refused:?}");
 }

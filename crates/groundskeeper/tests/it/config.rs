@@ -36,7 +36,7 @@ fn problem(text: &str) -> String {
 )]
 #[case::unknown_key_without_a_neighbour(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\nmax_conections = 5",
-    "groundskeeper.toml:3: unknown key `max_conections` in [postgres.main]; known here: deadline, url, password, password_file, disk"
+    "groundskeeper.toml:3: unknown key `max_conections` in [postgres.main]; known here: deadline, url, password, password_file, disk, retention"
 )]
 #[case::unknown_key_at_the_top(
     "autonmy = \"auto\"",
@@ -145,6 +145,14 @@ fn problem(text: &str) -> String {
 #[case::number_out_of_range(
     "[policy]\nroutine_per_hour = 0",
     "groundskeeper.toml:2: `routine_per_hour` in [policy] must be a whole number above zero, not the number 0"
+)]
+#[case::rule_without_a_time(
+    "[postgres.main]\nurl = \"postgres://a@b/c\"\n[[postgres.main.retention]]\ntable = \"t\"\ncolumn = \"c\"",
+    "groundskeeper.toml:3: [postgres.main.retention] needs `keep`, such as keep = \"30d\""
+)]
+#[case::rule_without_a_column(
+    "[postgres.main]\nurl = \"postgres://a@b/c\"\n[[postgres.main.retention]]\ntable = \"t\"\nkeep = \"1d\"",
+    "groundskeeper.toml:3: [postgres.main.retention] needs `column`, such as column = \"expires_at\""
 )]
 #[case::status_that_is_none(
     "[http.api]\nurl = \"http://localhost/\"\nexpect_status = [2000]",
@@ -269,6 +277,20 @@ fn a_file_with_everything_loads() {
     assert_eq!(settings.systems[1].deadline, Duration::from_secs(3));
     let Endpoint::Postgres(reporting) = &settings.systems[1].endpoint else { panic!("{:?}", settings.systems[1]) };
     assert_eq!(reporting.disk(), Some(100 << 30));
+    let rules: Vec<String> = settings
+        .expiry
+        .iter()
+        .map(|(id, rule)| {
+            format!("{id} {} {}.{} {} {}", rule.database, rule.schema, rule.table, rule.column, rule.keep)
+        })
+        .collect();
+    assert_eq!(
+        rules,
+        [
+            "postgres.reporting app public.user_sessions expires_at 2592000",
+            "postgres.reporting audit trail.audit_logs made_at 7776000"
+        ]
+    );
     assert_eq!(settings.systems[2].id, SystemId::new(SystemKind::Redis, "cache"));
     assert_eq!(settings.systems[2].deadline, Duration::from_secs(5));
     assert_eq!(settings.policy.autonomy, Autonomy::Assist);

@@ -41,6 +41,11 @@ const EXAMPLES: [(&str, &str); 4] = [
 # deadline = \"10s\"
 # # The size of its disk, where that cannot be looked at from here: indexes are built anew only where there is room.
 # disk = \"100 GiB\"
+# # Rows that are not kept for ever; the weekly maintenance deletes them in small batches.
+# [[postgres.main.retention]]
+# table = \"user_sessions\"
+# column = \"expires_at\"
+# keep = \"30d\"
 ",
     ),
     ("redis", "# [redis.cache]\n# url = \"${REDIS_URL}\"\n# deadline = \"5s\"\n"),

@@ -3,6 +3,7 @@
 
 mod backup;
 mod checks;
+mod expiry;
 mod keep;
 mod notify;
 mod storage;
@@ -68,6 +69,7 @@ pub(super) fn defaults(environment: &Environment) -> Settings {
         systems: Vec::new(),
         backup: None,
         keep: super::KeepSettings::default(),
+        expiry: Vec::new(),
         policy: Policy { windows: default_windows(), ..Policy::default() },
         tuning: Tuning::default(),
         tasks: std::collections::BTreeMap::default(),
@@ -89,7 +91,7 @@ fn whole(top: Section<'_>, environment: &Environment) -> Settings {
         settings.state_dir = top.source.file.parent().map_or(folder.clone(), |base| base.join(folder));
     }
     settings.policy = policy(&top, settings.zone.clone());
-    settings.systems = systems::all(&top, &settings.policy.never_end);
+    (settings.systems, settings.expiry) = systems::all(&top, &settings.policy.never_end);
     settings.backup = backup::settings(&top, &settings);
     settings.keep = keep::settings(&top, &settings.zone);
     let repository = settings.backup.clone().map(|backup| backup::system(backup, &settings.keep));

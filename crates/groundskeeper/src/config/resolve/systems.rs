@@ -1,11 +1,13 @@
 //! The systems under care: `[postgres.NAME]`, `[redis.NAME]`, `[http.NAME]`, `[host.NAME]`, `[logs.NAME]`.
 
+use super::expiry;
 use super::notify::headers;
 use crate::config::nearest::did_you_mean;
 use crate::config::raw::{Section, integer};
 use crate::config::secrets::plain;
 use crate::config::size;
 use crate::config::{ConfigError, Endpoint, SystemSettings};
+use groundskeeper_core::expiry::Rule;
 use groundskeeper_core::observation::Expected;
 use groundskeeper_core::{SystemId, SystemKind};
 use groundskeeper_systems as systems;
@@ -24,14 +26,23 @@ pub(super) fn default_deadline(kind: SystemKind) -> Duration {
 
 /// In the order of the kinds, then of the names. `never_end` are applications and roles whose sessions are left alone.
 /// The repository of backups has a table of another form, and is added by who reads that.
-pub(super) fn all(top: &Section<'_>, never_end: &[String]) -> Vec<SystemSettings> {
-    let mut found = Vec::new();
+/// With the rules of how long rows are kept.
+pub(super) fn all(top: &Section<'_>, never_end: &[String]) -> (Vec<SystemSettings>, Vec<(SystemId, Rule)>) {
+    let (mut found, mut rules) = (Vec::new(), Vec::new());
     for kind in SystemKind::ALL.into_iter().filter(|kind| *kind != SystemKind::Backup) {
         let example = if kind == SystemKind::Host { "local" } else { "main" };
         for (name, section) in top.named_sections(kind.as_str(), example) {
             let deadline = section.duration("deadline").unwrap_or(default_deadline(kind));
             let endpoint = match kind {
-                SystemKind::Postgres => postgres(&section, never_end),
+                SystemKind::Postgres => {
+                    let endpoint = postgres(&section, never_end);
+                    let database = endpoint.as_ref().and_then(|endpoint| endpoint.database().map(str::to_owned));
+                    let id = SystemId::new(kind, &name);
+                    rules.extend(
+                        expiry::rules(&section, database.as_deref()).into_iter().map(|rule| (id.clone(), rule)),
+                    );
+                    endpoint.map(Endpoint::Postgres)
+                }
                 SystemKind::Redis => redis(&section),
                 SystemKind::Http => http(&section),
                 SystemKind::Host => Some(host(&section)),
@@ -42,16 +53,16 @@ pub(super) fn all(top: &Section<'_>, never_end: &[String]) -> Vec<SystemSettings
             found.extend(endpoint.map(|endpoint| SystemSettings { id: SystemId::new(kind, name), deadline, endpoint }));
         }
     }
-    found
+    (found, rules)
 }
 
-fn postgres(section: &Section<'_>, never_end: &[String]) -> Option<Endpoint> {
+fn postgres(section: &Section<'_>, never_end: &[String]) -> Option<systems::postgres::Endpoint> {
     let url = section.required_secret("url", "postgres://groundskeeper@localhost/app");
     let password = section.password().map(SecretString::from);
     let disk = section.parsed("disk", "an amount in quotes, such as \"100 GiB\"", size::parse);
     let url = url?;
     systems::postgres::Endpoint::parse(&without_driver(&url.value), password)
-        .map(|endpoint| Endpoint::Postgres(endpoint.with_protected(never_end).with_disk(disk)))
+        .map(|endpoint| endpoint.with_protected(never_end).with_disk(disk))
         .map_err(|why| section.problem(url.at, format!("`url`{}: {why}", section.place())))
         .ok()
 }
