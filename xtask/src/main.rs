@@ -6,6 +6,7 @@
 mod cargo;
 mod faults;
 mod lab;
+mod majors;
 mod packages;
 mod python;
 mod setup;

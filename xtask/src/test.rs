@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{Failure, cargo, lab, packages, setup, sizes};
+use crate::{Failure, cargo, lab, majors, packages, setup, sizes};
 
 /// A stage that has ended.
 #[derive(Debug)]
@@ -36,6 +36,7 @@ fn stages(yes: bool, ended: &mut Vec<Ended>) -> Result<(), Failure> {
     stage("build", &mut || cargo::run(&["build", "--workspace"]))?;
     stage("model", &mut || lab::model(&cargo::target_dir().join("debug")))?;
     stage("tests", &mut tests)?;
+    stage("Postgres 18", &mut majors::test)?;
     stage("doc tests", &mut || cargo::run(&["test", "--doc", "--workspace"]))?;
     stage("sizes", &mut sizes::check)?;
     stage("demo", &mut || cargo::check("groundskeeper-lab demo --once", lab::built("demo").arg("--once")))
@@ -60,7 +61,7 @@ fn seconds(took: Duration) -> String {
 fn table(ended: &[Ended]) -> String {
     let total = ended.iter().map(|stage| stage.took).sum();
     let row =
-        |name: &str, took: Duration, end: &str| format!("{name:<10} {:>9}  {end}", seconds(took)).trim_end().to_owned();
+        |name: &str, took: Duration, end: &str| format!("{name:<11} {:>9}  {end}", seconds(took)).trim_end().to_owned();
     let mut rows: Vec<String> = ended.iter().map(|stage| row(stage.name, stage.took, verdict(stage.passed))).collect();
     rows.push(row("total", total, ""));
     rows.join("\n")
@@ -74,6 +75,6 @@ mod tests {
     fn the_table_lines_up() {
         let stage = |name, millis, passed| Ended { name, took: Duration::from_millis(millis), passed };
         let text = table(&[stage("doc tests", 62_340, true), stage("demo", 1_500, false)]);
-        assert_eq!(text, "doc tests     62.3 s  passed\ndemo           1.5 s  FAILED\ntotal         63.8 s");
+        assert_eq!(text, "doc tests      62.3 s  passed\ndemo            1.5 s  FAILED\ntotal          63.8 s");
     }
 }

@@ -191,7 +191,7 @@ async fn a_unix_socket_works() {
 }
 
 #[tokio::test]
-async fn certificates_are_verified_exactly_when_asked_for() {
+async fn tls_certificates_are_verified_exactly_when_asked_for() {
     let server = PostgresServer::start().await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     // The certificate names localhost; 127.0.0.1 is another name.
