@@ -9,6 +9,7 @@ pub static CHECKS: &[&Check] = &[
     &postgres::availability::UNREACHABLE,
     &postgres::availability::SLOW_TO_ANSWER,
     &postgres::connections::CONNECTIONS_NEAR_LIMIT,
+    &postgres::leak::CONNECTION_LEAK,
     &postgres::activity::IDLE_IN_TRANSACTION,
     &postgres::activity::LONG_QUERY,
     &postgres::activity::LONG_TRANSACTION,

@@ -3,9 +3,11 @@
 //! Counters are as the server gives them (since its statistics were reset); rates are made by checks from two readings.
 //! Sizes of tables come from `pg_class.relpages`: that takes no lock, so that a reading never waits behind a migration.
 
+mod groups;
 mod horizon;
 mod structure;
 
+pub use groups::{Opened, SessionGroup};
 pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};
 pub use structure::{ForeignKey, Index, Named, Structure, TableName, Trigger};
 
@@ -84,6 +86,8 @@ pub struct Activity {
     pub sessions: Vec<Session>,
     /// Who has the connections open: (application or user, count), largest first, at most 10.
     pub by_application: Vec<(String, u32)>,
+    /// The same in more detail, by application, user and address: the largest 20 groups.
+    pub groups: Vec<SessionGroup>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

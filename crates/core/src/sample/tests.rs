@@ -20,6 +20,19 @@ fn read<O>(seconds: f64, seen: O) -> Reading<O> {
     Reading { at: after(start(), seconds), latency: 0.004, took: 0.05, outcome: Ok(seen) }
 }
 
+fn activity() -> Activity {
+    Activity {
+        total: 12,
+        active: 1,
+        idle: 10,
+        idle_in_transaction: 1,
+        hidden: 0,
+        sessions: Vec::new(),
+        by_application: Vec::new(),
+        groups: Vec::new(),
+    }
+}
+
 /// A server with these databases: (name, blocks hit, blocks read, commits).
 fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
     let table = |n: u64| Table {
@@ -58,15 +71,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
             checkpoint_timeout: 300.0,
         }),
         access: Access { user: "groundskeeper".into(), superuser: false, monitor: true, signal_backend: false },
-        activity: Ok(Activity {
-            total: 12,
-            active: 1,
-            idle: 10,
-            idle_in_transaction: 1,
-            hidden: 0,
-            sessions: Vec::new(),
-            by_application: Vec::new(),
-        }),
+        activity: Ok(activity()),
         databases: Ok(databases
             .iter()
             .map(|(name, blocks_hit, blocks_read, commits)| Database {

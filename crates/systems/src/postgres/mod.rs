@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`client`], `dsn`, `tls` | where the server is, how to reach it, what an error means |
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
-//! | `horizon`, `structure` | of that reading: who holds clean-up back, and indexes with constraints |
+//! | `groups`, `horizon`, `structure` | of that reading: open connections, who holds clean-up back, indexes with constraints |
 //! | [`act`] | the changes that we can make |
 //! | [`walsender`] | base backups over the replication protocol |
 //! | [`online`] | base backups whose files are read where they lie |
@@ -25,6 +25,7 @@ pub mod tie;
 pub mod walsender;
 
 mod dsn;
+mod groups;
 mod horizon;
 mod mask;
 mod sql;

@@ -6,7 +6,7 @@
 use super::client::{APPLICATION_NAME, Endpoint, reading_settings};
 use super::mask::masked;
 use super::triggers::{Triggers, is_switched_off};
-use super::{horizon, sql, structure};
+use super::{groups, horizon, sql, structure};
 use groundskeeper_core::observation::{
     Access, Activity, Archiver, Checkpoints, Database, Failure, FailureKind, Gap, Part, Postgres, Reading, Replication,
     Server, SlowStatement, Standby, Statements, Table,
@@ -186,13 +186,14 @@ impl Asking<'_> {
     async fn activity(&self, version: u32) -> Part<Activity> {
         let sessions = sql::sessions(version);
         let protected: [(&(dyn ToSql + Sync), Type); 1] = [(&self.protected, Type::TEXT_ARRAY)];
-        let (totals, sessions, by_application) = tokio::join!(
+        let (totals, sessions, by_application, groups) = tokio::join!(
             self.one(sql::ACTIVITY, read_totals),
             self.rows_with(&sessions, &protected),
             self.many(sql::BY_APPLICATION, |row| Ok((get(row, "name")?, count(row, "count")? as u32))),
+            groups::read(self),
         );
         let sessions = sessions?.iter().map(read_session).collect::<Result<_, _>>().map_err(Gap::new)?;
-        Ok(Activity { sessions, by_application: by_application?, ..totals? })
+        Ok(Activity { sessions, by_application: by_application?, groups: groups?, ..totals? })
     }
 
     async fn databases(&self) -> Part<Vec<Database>> {
@@ -285,6 +286,7 @@ fn read_totals(row: &Row) -> Result<Activity, String> {
         hidden: count(row, "hidden")? as u32,
         sessions: Vec::new(),
         by_application: Vec::new(),
+        groups: Vec::new(),
     })
 }
 

@@ -5,6 +5,7 @@ mod blocking;
 mod contents;
 mod expiring;
 mod facts;
+mod leak;
 mod reaching;
 mod reading;
 mod reindexing;

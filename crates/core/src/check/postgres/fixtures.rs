@@ -42,6 +42,7 @@ pub(super) fn healthy() -> Postgres {
             hidden: 0,
             sessions: vec![session(4242)],
             by_application: vec![("docrag-api".into(), 10), ("psql".into(), 1)],
+            groups: Vec::new(),
         }),
         databases: Ok(vec![database("docrag"), database("postgres"), database("template1")]),
         tables: Ok(vec![table("chunks"), table("documents")]),

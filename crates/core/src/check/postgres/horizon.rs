@@ -131,7 +131,7 @@ fn way_out(by: &HeldBy, sessions: &[Session]) -> String {
     }
 }
 
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 

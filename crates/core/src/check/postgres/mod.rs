@@ -13,6 +13,7 @@ pub mod configuration;
 pub mod connections;
 pub mod horizon;
 pub mod indexes;
+pub mod leak;
 pub mod locks;
 pub mod replication;
 pub mod schema;
