@@ -22,6 +22,8 @@ pub static CHECKS: &[&Check] = &[
     &postgres::vacuum::DEAD_ROWS_PAST_TRIGGER,
     &postgres::vacuum::STATISTICS_STALE,
     &postgres::configuration::AUTOVACUUM_OFF,
+    &postgres::vacuuming::AUTOVACUUM_WORKERS_SATURATED,
+    &postgres::vacuuming::AUTOVACUUM_THROTTLED,
     &postgres::cache::CACHE_HIT_LOW,
     &postgres::wal::CHECKPOINTS_REQUESTED,
     &postgres::wal::ARCHIVE_FAILING,

@@ -6,10 +6,12 @@
 mod groups;
 mod horizon;
 mod structure;
+mod vacuuming;
 
 pub use groups::{Opened, SessionGroup};
 pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};
 pub use structure::{ForeignKey, Index, Named, Structure, TableName, Trigger};
+pub use vacuuming::{Vacuuming, Worker};
 
 use super::Part;
 use jiff::Timestamp;
@@ -27,6 +29,7 @@ pub struct Postgres {
     pub archiver: Part<Archiver>,
     pub replication: Part<Replication>,
     pub horizon: Part<Box<Horizon>>,
+    pub vacuuming: Part<Box<Vacuuming>>,
     pub structure: Part<Box<Structure>>,
     pub statements: Statements,
 }

@@ -104,6 +104,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
             receiving: None,
         }),
         horizon: Ok(Box::default()),
+        vacuuming: Ok(Box::default()),
         structure: Ok(Box::default()),
         statements: Statements { preloaded: None, extension: None, available: false, slowest: Vec::new() },
     }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`client`], `dsn`, `tls` | where the server is, how to reach it, what an error means |
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
-//! | `groups`, `horizon`, `structure` | of that reading: open connections, who holds clean-up back, indexes with constraints |
+//! | `groups`, `horizon`, `vacuuming`, `structure` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints |
 //! | [`act`] | the changes that we can make |
 //! | [`walsender`] | base backups over the replication protocol |
 //! | [`online`] | base backups whose files are read where they lie |
@@ -32,6 +32,7 @@ mod sql;
 mod structure;
 mod tls;
 mod triggers;
+mod vacuuming;
 
 pub use client::{Endpoint, EndpointError};
 pub use observe::observe;

@@ -6,7 +6,7 @@
 use super::client::{APPLICATION_NAME, Endpoint, reading_settings};
 use super::mask::masked;
 use super::triggers::{Triggers, is_switched_off};
-use super::{groups, horizon, sql, structure};
+use super::{groups, horizon, sql, structure, vacuuming};
 use groundskeeper_core::observation::{
     Access, Activity, Archiver, Checkpoints, Database, Failure, FailureKind, Gap, Part, Postgres, Reading, Replication,
     Server, SlowStatement, Standby, Statements, Table,
@@ -127,7 +127,19 @@ impl Asking<'_> {
         let Facts { server, access, preloaded, statements_version, statements_schema } = facts;
         let version = server.version_num;
         let schema = statements_schema.filter(|_| preloaded != Some(false));
-        let (activity, databases, tables, checkpoints, archiver, replication, horizon, structure, available, slowest) = tokio::join!(
+        let (
+            activity,
+            databases,
+            tables,
+            checkpoints,
+            archiver,
+            replication,
+            horizon,
+            vacuuming,
+            structure,
+            available,
+            slowest,
+        ) = tokio::join!(
             self.activity(version),
             self.databases(),
             self.tables(version),
@@ -135,6 +147,7 @@ impl Asking<'_> {
             self.one(sql::ARCHIVER, read_archiver),
             self.replication(),
             Box::pin(horizon::read(self, version)),
+            Box::pin(vacuuming::read(self, version, access.monitor)),
             Box::pin(structure::read(self, version)),
             self.one(sql::STATEMENTS_AVAILABLE, |row| get(row, "available")),
             self.slowest(schema.as_deref()),
@@ -156,6 +169,7 @@ impl Asking<'_> {
             archiver,
             replication,
             horizon,
+            vacuuming,
             structure,
             statements,
         }
@@ -177,7 +191,7 @@ impl Asking<'_> {
         self.rows(sql).await?.iter().map(read).collect::<Result<_, _>>().map_err(Gap::new)
     }
 
-    async fn one<T>(&self, sql: &str, read: impl Fn(&Row) -> Result<T, String>) -> Part<T> {
+    pub(super) async fn one<T>(&self, sql: &str, read: impl Fn(&Row) -> Result<T, String>) -> Part<T> {
         let rows = self.rows(sql).await?;
         let row = rows.first().ok_or_else(|| Gap::new("the server gave an empty answer"))?;
         read(row).map_err(Gap::new)

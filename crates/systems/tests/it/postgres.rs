@@ -10,6 +10,7 @@ mod reaching;
 mod reading;
 mod reindexing;
 mod upkeep;
+mod vacuuming;
 mod walsender;
 
 use groundskeeper_core::observation::{Postgres, Reading};

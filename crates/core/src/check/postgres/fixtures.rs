@@ -4,7 +4,7 @@ use crate::check::{Judgement, Status, Tuning, judge_all};
 use crate::finding::Finding;
 use crate::observation::{
     Access, Activity, Archiver, Checkpoints, Database, Index, Observation, Postgres, Reading, Replication, Server,
-    Session, SessionState, Statements, Structure, Table, TableName,
+    Session, SessionState, Statements, Structure, Table, TableName, Vacuuming,
 };
 use crate::quantity::after;
 use crate::system::{SystemId, SystemKind};
@@ -57,6 +57,7 @@ pub(super) fn healthy() -> Postgres {
         }),
         replication: Ok(Replication { standbys: vec![], replay_delay: None, replay_backlog: None, receiving: None }),
         horizon: Ok(Box::default()),
+        vacuuming: Ok(Box::new(Vacuuming { max_workers: 3, cost_delay: 0.002, cost_limit: 200, workers: vec![] })),
         structure: Ok(Box::new(Structure {
             indexes: vec![index("chunks_pkey", &[1]), index("chunks_body", &[2])],
             ..Structure::default()

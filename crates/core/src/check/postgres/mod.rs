@@ -19,6 +19,7 @@ pub mod replication;
 pub mod schema;
 pub mod transactions;
 pub mod vacuum;
+pub mod vacuuming;
 pub mod versions;
 pub mod wal;
 pub mod wraparound;
