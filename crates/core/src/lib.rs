@@ -12,12 +12,14 @@
 //! | [`remedy`], [`plan`], [`policy`], [`window`] | what would be done, why, and who decides |
 //! | [`receipt`] | what is in a backup set, and how far it is proven |
 //! | [`expiry`] | which rows of a database are not kept for ever |
+//! | [`bloat`] | how much of a table or index is air |
 //! | [`retention`] | which backup sets are kept, and why |
 //! | [`sample`] | which numbers are kept over time |
 //! | [`report`] | what happened on one day |
 //!
 //! Nothing here may depend on tokio, on a database driver or on the other crates; an architecture test holds that.
 
+pub mod bloat;
 pub mod check;
 pub mod expiry;
 pub mod finding;

@@ -3,11 +3,13 @@
 //! Counters are as the server gives them (since its statistics were reset); rates are made by checks from two readings.
 //! Sizes of tables come from `pg_class.relpages`: that takes no lock, so that a reading never waits behind a migration.
 
+mod footprint;
 mod groups;
 mod horizon;
 mod structure;
 mod vacuuming;
 
+pub use footprint::{Footprint, Footprints, NoEstimate, suspects};
 pub use groups::{Opened, SessionGroup};
 pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};
 pub use structure::{ForeignKey, Index, Named, Structure, TableName, Trigger};
@@ -22,7 +24,7 @@ pub struct Postgres {
     pub server: Box<Server>,
     /// Who we are and what we may read; always known once connected.
     pub access: Access,
-    pub activity: Part<Activity>,
+    pub activity: Part<Box<Activity>>,
     pub databases: Part<Vec<Database>>,
     pub tables: Part<Vec<Table>>,
     pub checkpoints: Part<Checkpoints>,
@@ -30,6 +32,7 @@ pub struct Postgres {
     pub replication: Part<Replication>,
     pub horizon: Part<Box<Horizon>>,
     pub vacuuming: Part<Box<Vacuuming>>,
+    pub footprints: Part<Box<Footprints>>,
     pub structure: Part<Box<Structure>>,
     pub statements: Statements,
 }

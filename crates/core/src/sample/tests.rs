@@ -71,7 +71,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
             checkpoint_timeout: 300.0,
         }),
         access: Access { user: "groundskeeper".into(), superuser: false, monitor: true, signal_backend: false },
-        activity: Ok(activity()),
+        activity: Ok(Box::new(activity())),
         databases: Ok(databases
             .iter()
             .map(|(name, blocks_hit, blocks_read, commits)| Database {
@@ -105,6 +105,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         }),
         horizon: Ok(Box::default()),
         vacuuming: Ok(Box::default()),
+        footprints: Ok(Box::default()),
         structure: Ok(Box::default()),
         statements: Statements { preloaded: None, extension: None, available: false, slowest: Vec::new() },
     }

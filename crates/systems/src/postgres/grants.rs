@@ -35,7 +35,7 @@ pub fn grants(role: &str, database: &str, wishes: &[Wish]) -> String {
     for wish in wishes {
         script.push('\n');
         match wish {
-            Wish::Watch => watch(&mut script, &name),
+            Wish::Watch => watch(&mut script, &name, &literal(role)),
             Wish::EndSessions => {
                 let _ = write!(
                     script,
@@ -50,14 +50,27 @@ pub fn grants(role: &str, database: &str, wishes: &[Wish]) -> String {
     script
 }
 
-fn watch(script: &mut String, name: &str) {
+fn watch(script: &mut String, name: &str, role: &str) {
     let _ = write!(
         script,
         "-- Read statistics, sessions and settings; no table's content.\n\
          GRANT pg_monitor TO {name};\n\
          -- See which statements take the time. Needs shared_preload_libraries = 'pg_stat_statements' and a restart\n\
          -- first; take the two dashes away once that is done.\n\
-         -- CREATE EXTENSION IF NOT EXISTS pg_stat_statements;\n"
+         -- CREATE EXTENSION IF NOT EXISTS pg_stat_statements;\n\
+         -- See how far sequences have come. SELECT reads the counter and cannot move it. For sequences that are made later,\n\
+         -- run this again.\n\
+         DO $sequences$ DECLARE there name; BEGIN\n  \
+           FOR there IN SELECT DISTINCT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace\n            \
+               WHERE c.relkind = 'S' AND c.relpersistence <> 't' LOOP\n    \
+             EXECUTE format('GRANT SELECT ON ALL SEQUENCES IN SCHEMA %I TO %I', there, {role});\n  \
+           END LOOP;\n\
+         END $sequences$;\n\
+         -- Estimate which tables and indexes are mostly air. The statistics that tell it are shown to whoever may read the\n\
+         -- rows, so this lets the role read the documents too; leave it out where that is too much.\n\
+         -- GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name};\n\
+         -- Confirm it by their pages; that needs no right to read rows.\n\
+         -- CREATE EXTENSION IF NOT EXISTS pgstattuple;\n"
     );
 }
 

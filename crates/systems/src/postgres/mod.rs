@@ -5,6 +5,7 @@
 //! | [`client`], `dsn`, `tls` | where the server is, how to reach it, what an error means |
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
 //! | `groups`, `horizon`, `vacuuming`, `structure` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints |
+//! | [`bloat`] | how much of the largest tables and indexes is air |
 //! | [`act`] | the changes that we can make |
 //! | [`walsender`] | base backups over the replication protocol |
 //! | [`online`] | base backups whose files are read where they lie |
@@ -14,6 +15,7 @@
 //! | [`grants`] | the SQL that gives our role what it needs, and no more |
 
 pub mod act;
+pub mod bloat;
 pub mod client;
 pub mod configuration;
 pub mod contents;

@@ -6,7 +6,7 @@
 use super::client::{APPLICATION_NAME, Endpoint, reading_settings};
 use super::mask::masked;
 use super::triggers::{Triggers, is_switched_off};
-use super::{groups, horizon, sql, structure, vacuuming};
+use super::{bloat, groups, horizon, sql, structure, vacuuming};
 use groundskeeper_core::observation::{
     Access, Activity, Archiver, Checkpoints, Database, Failure, FailureKind, Gap, Part, Postgres, Reading, Replication,
     Server, SlowStatement, Standby, Statements, Table,
@@ -139,6 +139,7 @@ impl Asking<'_> {
             structure,
             available,
             slowest,
+            footprints,
         ) = tokio::join!(
             self.activity(version),
             self.databases(),
@@ -151,6 +152,8 @@ impl Asking<'_> {
             Box::pin(structure::read(self, version)),
             self.one(sql::STATEMENTS_AVAILABLE, |row| get(row, "available")),
             self.slowest(schema.as_deref()),
+            // The dearest of all comes last: where it is cut off, the others have been answered.
+            Box::pin(bloat::read(self)),
         );
         let statements = Statements {
             preloaded,
@@ -170,6 +173,7 @@ impl Asking<'_> {
             replication,
             horizon,
             vacuuming,
+            footprints,
             structure,
             statements,
         }
@@ -197,7 +201,7 @@ impl Asking<'_> {
         read(row).map_err(Gap::new)
     }
 
-    async fn activity(&self, version: u32) -> Part<Activity> {
+    async fn activity(&self, version: u32) -> Part<Box<Activity>> {
         let sessions = sql::sessions(version);
         let protected: [(&(dyn ToSql + Sync), Type); 1] = [(&self.protected, Type::TEXT_ARRAY)];
         let (totals, sessions, by_application, groups) = tokio::join!(
@@ -207,7 +211,7 @@ impl Asking<'_> {
             groups::read(self),
         );
         let sessions = sessions?.iter().map(read_session).collect::<Result<_, _>>().map_err(Gap::new)?;
-        Ok(Activity { sessions, by_application: by_application?, groups: groups?, ..totals? })
+        Ok(Box::new(Activity { sessions, by_application: by_application?, groups: groups?, ..totals? }))
     }
 
     async fn databases(&self) -> Part<Vec<Database>> {
@@ -264,7 +268,7 @@ impl Asking<'_> {
     }
 }
 
-fn gap(error: &tokio_postgres::Error) -> Gap {
+pub(super) fn gap(error: &tokio_postgres::Error) -> Gap {
     let Some(said) = error.as_db_error() else { return Gap::new(error.to_string()) };
     match said.code() {
         &SqlState::INSUFFICIENT_PRIVILEGE => Gap::permission(format!("{}; grant pg_monitor", said.message())),

@@ -2,6 +2,7 @@
 
 mod acting;
 mod blocking;
+mod bloat;
 mod contents;
 mod expiring;
 mod facts;

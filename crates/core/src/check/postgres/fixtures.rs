@@ -34,7 +34,7 @@ pub(super) fn healthy() -> Postgres {
             checkpoint_timeout: 300.0,
         }),
         access: Access { user: "groundskeeper".into(), superuser: false, monitor: true, signal_backend: false },
-        activity: Ok(Activity {
+        activity: Ok(Box::new(Activity {
             total: 12,
             active: 1,
             idle: 10,
@@ -43,7 +43,7 @@ pub(super) fn healthy() -> Postgres {
             sessions: vec![session(4242)],
             by_application: vec![("docrag-api".into(), 10), ("psql".into(), 1)],
             groups: Vec::new(),
-        }),
+        })),
         databases: Ok(vec![database("docrag"), database("postgres"), database("template1")]),
         tables: Ok(vec![table("chunks"), table("documents")]),
         checkpoints: Ok(Checkpoints { timed: 8_640, requested: 100, stats_reset: Some(ago(30.0 * 86_400.0)) }),
@@ -58,6 +58,7 @@ pub(super) fn healthy() -> Postgres {
         replication: Ok(Replication { standbys: vec![], replay_delay: None, replay_backlog: None, receiving: None }),
         horizon: Ok(Box::default()),
         vacuuming: Ok(Box::new(Vacuuming { max_workers: 3, cost_delay: 0.002, cost_limit: 200, workers: vec![] })),
+        footprints: Ok(Box::default()),
         structure: Ok(Box::new(Structure {
             indexes: vec![index("chunks_pkey", &[1]), index("chunks_body", &[2])],
             ..Structure::default()

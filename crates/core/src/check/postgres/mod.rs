@@ -8,6 +8,7 @@
 
 pub mod activity;
 pub mod availability;
+pub mod bloat;
 pub mod cache;
 pub mod configuration;
 pub mod connections;
@@ -17,6 +18,7 @@ pub mod leak;
 pub mod locks;
 pub mod replication;
 pub mod schema;
+pub mod temporary;
 pub mod transactions;
 pub mod vacuum;
 pub mod vacuuming;
