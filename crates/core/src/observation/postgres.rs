@@ -6,12 +6,14 @@
 mod footprint;
 mod groups;
 mod horizon;
+mod keys;
 mod structure;
 mod vacuuming;
 
 pub use footprint::{Footprint, Footprints, NoEstimate, suspects};
 pub use groups::{Opened, SessionGroup};
 pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};
+pub use keys::{IntegerKey, IntegerKeys};
 pub use structure::{ForeignKey, Index, Named, Structure, TableName, Trigger};
 pub use vacuuming::{Vacuuming, Worker};
 
@@ -33,6 +35,7 @@ pub struct Postgres {
     pub horizon: Part<Box<Horizon>>,
     pub vacuuming: Part<Box<Vacuuming>>,
     pub footprints: Part<Box<Footprints>>,
+    pub keys: Part<Box<IntegerKeys>>,
     pub structure: Part<Box<Structure>>,
     pub statements: Statements,
 }

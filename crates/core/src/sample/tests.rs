@@ -106,6 +106,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         horizon: Ok(Box::default()),
         vacuuming: Ok(Box::default()),
         footprints: Ok(Box::default()),
+        keys: Ok(Box::default()),
         structure: Ok(Box::default()),
         statements: Statements { preloaded: None, extension: None, available: false, slowest: Vec::new() },
     }

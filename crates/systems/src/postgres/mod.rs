@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`client`], `dsn`, `tls` | where the server is, how to reach it, what an error means |
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
-//! | `groups`, `horizon`, `vacuuming`, `structure` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints |
+//! | `groups`, `horizon`, `vacuuming`, `structure`, `keys` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys |
 //! | [`bloat`] | how much of the largest tables and indexes is air |
 //! | [`act`] | the changes that we can make |
 //! | [`walsender`] | base backups over the replication protocol |
@@ -29,6 +29,7 @@ pub mod walsender;
 mod dsn;
 mod groups;
 mod horizon;
+mod keys;
 mod mask;
 mod sql;
 mod structure;

@@ -6,7 +6,7 @@
 use super::client::{APPLICATION_NAME, Endpoint, reading_settings};
 use super::mask::masked;
 use super::triggers::{Triggers, is_switched_off};
-use super::{bloat, groups, horizon, sql, structure, vacuuming};
+use super::{bloat, groups, horizon, keys, sql, structure, vacuuming};
 use groundskeeper_core::observation::{
     Access, Activity, Archiver, Checkpoints, Database, Failure, FailureKind, Gap, Part, Postgres, Reading, Replication,
     Server, SlowStatement, Standby, Statements, Table,
@@ -139,6 +139,7 @@ impl Asking<'_> {
             structure,
             available,
             slowest,
+            keys,
             footprints,
         ) = tokio::join!(
             self.activity(version),
@@ -152,6 +153,7 @@ impl Asking<'_> {
             Box::pin(structure::read(self, version)),
             self.one(sql::STATEMENTS_AVAILABLE, |row| get(row, "available")),
             self.slowest(schema.as_deref()),
+            Box::pin(keys::read(self)),
             // The dearest of all comes last: where it is cut off, the others have been answered.
             Box::pin(bloat::read(self)),
         );
@@ -174,6 +176,7 @@ impl Asking<'_> {
             horizon,
             vacuuming,
             footprints,
+            keys,
             structure,
             statements,
         }

@@ -6,6 +6,7 @@ mod bloat;
 mod contents;
 mod expiring;
 mod facts;
+mod keys;
 mod leak;
 mod reaching;
 mod reading;

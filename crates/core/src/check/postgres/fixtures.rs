@@ -59,6 +59,7 @@ pub(super) fn healthy() -> Postgres {
         horizon: Ok(Box::default()),
         vacuuming: Ok(Box::new(Vacuuming { max_workers: 3, cost_delay: 0.002, cost_limit: 200, workers: vec![] })),
         footprints: Ok(Box::default()),
+        keys: Ok(Box::default()),
         structure: Ok(Box::new(Structure {
             indexes: vec![index("chunks_pkey", &[1]), index("chunks_body", &[2])],
             ..Structure::default()

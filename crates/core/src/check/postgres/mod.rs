@@ -14,6 +14,7 @@ pub mod configuration;
 pub mod connections;
 pub mod horizon;
 pub mod indexes;
+pub mod keys;
 pub mod leak;
 pub mod locks;
 pub mod replication;
