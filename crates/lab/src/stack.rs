@@ -51,7 +51,13 @@ impl Stack {
         admin.batch_execute("CREATE DATABASE docrag OWNER app").await?;
         let docrag =
             self.postgres.client_at(&self.postgres.url_for("postgres", self.postgres.password(), "docrag")).await;
-        docrag.batch_execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements").await?;
+        docrag
+            .batch_execute(
+                "CREATE EXTENSION IF NOT EXISTS pg_stat_statements;
+                 GRANT SELECT ON pg_hba_file_rules TO groundskeeper;
+                 GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO groundskeeper;",
+            )
+            .await?;
         Ok(())
     }
 
@@ -128,6 +134,13 @@ url = "{http}"
 
 # This machine's own clock is not part of the stack that is looked after here.
 [checks."host.clock_unsynchronised"]
+enabled = false
+
+# A server that lives for minutes is careless on purpose: fast, and without checksums.
+[checks."postgres.crash_unsafe"]
+enabled = false
+
+[checks."postgres.checksums_off"]
 enabled = false
 "#,
             state = self.folder.path().join("state").display(),

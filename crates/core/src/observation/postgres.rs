@@ -7,6 +7,8 @@ mod footprint;
 mod groups;
 mod horizon;
 mod keys;
+mod security;
+mod settings;
 mod structure;
 mod vacuuming;
 
@@ -14,6 +16,8 @@ pub use footprint::{Footprint, Footprints, NoEstimate, suspects};
 pub use groups::{Opened, SessionGroup};
 pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};
 pub use keys::{IntegerKey, IntegerKeys};
+pub use security::{AccessRule, Extension, OpenRoutine, OpenSchema, PlainClient, Security, Superuser};
+pub use settings::{Owner, Setting, Settings};
 pub use structure::{ForeignKey, Index, Named, Structure, TableName, Trigger};
 pub use vacuuming::{Vacuuming, Worker};
 
@@ -37,6 +41,8 @@ pub struct Postgres {
     pub footprints: Part<Box<Footprints>>,
     pub keys: Part<Box<IntegerKeys>>,
     pub structure: Part<Box<Structure>>,
+    pub settings: Part<Box<Settings>>,
+    pub security: Box<Security>,
     pub statements: Statements,
 }
 

@@ -3,8 +3,8 @@
 use super::*;
 use crate::observation::{
     Access, Activity, Archiver, Checkpoints, Clock, Database, Failure, FailureKind, Gap, Keys, Memory, Mount,
-    Persistence, Reading, RedisClients, RedisMemory, RedisReplication, RedisStats, Replication, Server, Space, Standby,
-    Statements, Table,
+    Persistence, Reading, RedisClients, RedisMemory, RedisReplication, RedisStats, Replication, Security, Server,
+    Space, Standby, Statements, Table,
 };
 use crate::quantity::after;
 use crate::receipt::{Climb, ClimbOutcome, Missing, Part, SetId};
@@ -34,6 +34,32 @@ fn activity() -> Activity {
 }
 
 /// A server with these databases: (name, blocks hit, blocks read, commits).
+fn facts() -> Server {
+    Server {
+        version_num: 150_020,
+        version: "15.20".into(),
+        started: start(),
+        in_recovery: false,
+        database: "docrag".into(),
+        max_connections: 100,
+        reserved_connections: 3,
+        autovacuum: true,
+        autovacuum_freeze_max_age: 200_000_000,
+        checkpoint_timeout: 300.0,
+    }
+}
+
+fn security() -> Security {
+    Security {
+        superusers: Ok(vec![]),
+        open_schemas: Ok(vec![]),
+        rules: Ok(vec![]),
+        plain_clients: Ok(vec![]),
+        extensions: Ok(vec![]),
+        open_routines: Ok(vec![]),
+    }
+}
+
 fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
     let table = |n: u64| Table {
         schema: "public".into(),
@@ -58,18 +84,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         lag_seconds: None,
     };
     Postgres {
-        server: Box::new(Server {
-            version_num: 150_020,
-            version: "15.20".into(),
-            started: start(),
-            in_recovery: false,
-            database: "docrag".into(),
-            max_connections: 100,
-            reserved_connections: 3,
-            autovacuum: true,
-            autovacuum_freeze_max_age: 200_000_000,
-            checkpoint_timeout: 300.0,
-        }),
+        server: Box::new(facts()),
         access: Access { user: "groundskeeper".into(), superuser: false, monitor: true, signal_backend: false },
         activity: Ok(Box::new(activity())),
         databases: Ok(databases
@@ -107,6 +122,8 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         vacuuming: Ok(Box::default()),
         footprints: Ok(Box::default()),
         keys: Ok(Box::default()),
+        settings: Ok(Box::default()),
+        security: Box::new(security()),
         structure: Ok(Box::default()),
         statements: Statements { preloaded: None, extension: None, available: false, slowest: Vec::new() },
     }

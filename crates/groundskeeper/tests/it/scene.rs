@@ -240,6 +240,10 @@ impl Database {
             format!("CREATE ROLE app LOGIN PASSWORD 'app'; CREATE ROLE keeper LOGIN PASSWORD 'keeper'; {grants}");
         admin.batch_execute(&roles).await.unwrap();
         admin.batch_execute("CREATE DATABASE docrag OWNER app").await.unwrap();
+        let docrag = server.client_at(&server.url_for("postgres", server.password(), "docrag")).await;
+        let rules =
+            "GRANT SELECT ON pg_hba_file_rules TO keeper; GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO keeper";
+        docrag.batch_execute(rules).await.unwrap();
         Self { server }
     }
 
@@ -258,6 +262,10 @@ warning = 1
 for = \"0s\"
 clear_after = \"0s\"
 [checks.\"postgres.statistics_stale\"]
+enabled = false
+[checks.\"postgres.crash_unsafe\"]
+enabled = false
+[checks.\"postgres.checksums_off\"]
 enabled = false
 {more}",
             self.server.url_for("keeper", "keeper", "docrag")

@@ -55,6 +55,9 @@ fn watch(script: &mut String, name: &str, role: &str) {
         script,
         "-- Read statistics, sessions and settings; no table's content.\n\
          GRANT pg_monitor TO {name};\n\
+         -- Read the rules of pg_hba.conf, which tell who may come in without a password; no password is in them.\n\
+         GRANT SELECT ON pg_catalog.pg_hba_file_rules TO {name};\n\
+         GRANT EXECUTE ON FUNCTION pg_catalog.pg_hba_file_rules() TO {name};\n\
          -- See which statements take the time. Needs shared_preload_libraries = 'pg_stat_statements' and a restart\n\
          -- first; take the two dashes away once that is done.\n\
          -- CREATE EXTENSION IF NOT EXISTS pg_stat_statements;\n\

@@ -31,6 +31,8 @@ mod groups;
 mod horizon;
 mod keys;
 mod mask;
+mod security;
+mod settings;
 mod sql;
 mod structure;
 mod tls;

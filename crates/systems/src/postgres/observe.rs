@@ -6,7 +6,7 @@
 use super::client::{APPLICATION_NAME, Endpoint, reading_settings};
 use super::mask::masked;
 use super::triggers::{Triggers, is_switched_off};
-use super::{bloat, groups, horizon, keys, sql, structure, vacuuming};
+use super::{bloat, groups, horizon, keys, security, settings, sql, structure, vacuuming};
 use groundskeeper_core::observation::{
     Access, Activity, Archiver, Checkpoints, Database, Failure, FailureKind, Gap, Part, Postgres, Reading, Replication,
     Server, SlowStatement, Standby, Statements, Table,
@@ -137,6 +137,8 @@ impl Asking<'_> {
             horizon,
             vacuuming,
             structure,
+            settings,
+            security,
             available,
             slowest,
             keys,
@@ -151,6 +153,8 @@ impl Asking<'_> {
             Box::pin(horizon::read(self, version)),
             Box::pin(vacuuming::read(self, version, access.monitor)),
             Box::pin(structure::read(self, version)),
+            Box::pin(settings::read(self)),
+            Box::pin(security::read(self, version, &access.user)),
             self.one(sql::STATEMENTS_AVAILABLE, |row| get(row, "available")),
             self.slowest(schema.as_deref()),
             Box::pin(keys::read(self)),
@@ -178,6 +182,8 @@ impl Asking<'_> {
             footprints,
             keys,
             structure,
+            settings,
+            security,
             statements,
         }
     }
@@ -196,6 +202,15 @@ impl Asking<'_> {
 
     pub(super) async fn many<T>(&self, sql: &str, read: impl Fn(&Row) -> Result<T, String>) -> Part<Vec<T>> {
         self.rows(sql).await?.iter().map(read).collect::<Result<_, _>>().map_err(Gap::new)
+    }
+
+    pub(super) async fn many_with<T>(
+        &self,
+        sql: &str,
+        values: &[(&(dyn ToSql + Sync), Type)],
+        read: impl Fn(&Row) -> Result<T, String>,
+    ) -> Part<Vec<T>> {
+        self.rows_with(sql, values).await?.iter().map(read).collect::<Result<_, _>>().map_err(Gap::new)
     }
 
     pub(super) async fn one<T>(&self, sql: &str, read: impl Fn(&Row) -> Result<T, String>) -> Part<T> {

@@ -1,8 +1,8 @@
 //! The postgres adapter against a real server.
 
 mod acting;
-mod blocking;
 mod bloat;
+mod blocking;
 mod contents;
 mod expiring;
 mod facts;
@@ -11,6 +11,7 @@ mod leak;
 mod reaching;
 mod reading;
 mod reindexing;
+mod security;
 mod upkeep;
 mod vacuuming;
 mod walsender;

@@ -170,6 +170,6 @@ mod tests {
             seen.access.monitor = false;
             seen.access.superuser = true;
         });
-        assert_eq!(found_in(seen), []);
+        finding("postgres.grants_excessive", found_in(seen));
     }
 }

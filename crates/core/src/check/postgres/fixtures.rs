@@ -3,8 +3,8 @@
 use crate::check::{Judgement, Status, Tuning, judge_all};
 use crate::finding::Finding;
 use crate::observation::{
-    Access, Activity, Archiver, Checkpoints, Database, Index, Observation, Postgres, Reading, Replication, Server,
-    Session, SessionState, Statements, Structure, Table, TableName, Vacuuming,
+    Access, Activity, Archiver, Checkpoints, Database, Index, Observation, Postgres, Reading, Replication, Security,
+    Server, Session, SessionState, Setting, Settings, Statements, Structure, Superuser, Table, TableName, Vacuuming,
 };
 use crate::quantity::after;
 use crate::system::{SystemId, SystemKind};
@@ -64,12 +64,45 @@ pub(super) fn healthy() -> Postgres {
             indexes: vec![index("chunks_pkey", &[1]), index("chunks_body", &[2])],
             ..Structure::default()
         })),
+        settings: Ok(Box::new(settings())),
+        security: Box::new(security()),
         statements: Statements {
             preloaded: Some(true),
             extension: Some("1.10".into()),
             available: true,
             slowest: Vec::new(),
         },
+    }
+}
+
+/// A setting as a file gave it.
+pub(super) fn setting(name: &str, value: &str, unit: Option<&str>) -> Setting {
+    Setting {
+        name: name.into(),
+        value: value.into(),
+        unit: unit.map(Into::into),
+        source: "configuration file".into(),
+        context: "sighup".into(),
+        boot: None,
+        file: Some("/etc/postgresql/15/main/postgresql.conf".into()),
+        line: Some(12),
+        pending_restart: false,
+    }
+}
+
+fn settings() -> Settings {
+    let on = ["data_checksums", "fsync", "full_page_writes", "ssl"].map(|name| setting(name, "on", None));
+    Settings { list: on.into_iter().chain([setting("listen_addresses", "*", None)]).collect() }
+}
+
+pub(super) fn security() -> Security {
+    Security {
+        superusers: Ok(vec![Superuser { name: "postgres".into(), is_bootstrap: true }]),
+        open_schemas: Ok(Vec::new()),
+        rules: Ok(Vec::new()),
+        plain_clients: Ok(Vec::new()),
+        extensions: Ok(Vec::new()),
+        open_routines: Ok(Vec::new()),
     }
 }
 

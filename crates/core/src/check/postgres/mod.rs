@@ -6,6 +6,7 @@
 
 #![allow(clippy::unnecessary_wraps, reason = "every judging function has the one signature that `Judge` asks for")]
 
+pub mod access;
 pub mod activity;
 pub mod availability;
 pub mod bloat;
@@ -19,6 +20,8 @@ pub mod leak;
 pub mod locks;
 pub mod replication;
 pub mod schema;
+pub mod security;
+pub mod settings;
 pub mod temporary;
 pub mod transactions;
 pub mod vacuum;

@@ -257,11 +257,16 @@ async fn our_session_cannot_write() {
 
 #[tokio::test]
 async fn a_healthy_server_gives_no_finding() {
-    let server = PostgresServer::start().await.unwrap();
-    server.client().await.batch_execute("CREATE EXTENSION pg_stat_statements").await.unwrap();
+    let options = PostgresOptions { initdb: vec!["--data-checksums".to_owned()], ..PostgresOptions::default() };
+    let options = options.set("fsync", "on").set("full_page_writes", "on");
+    let server = PostgresServer::start_with(options).await.unwrap();
+    let admin = server.client().await;
+    admin.batch_execute("CREATE EXTENSION pg_stat_statements").await.unwrap();
+    admin.batch_execute(&grants("keeper", "postgres", &[Wish::Watch]).replace("CHANGE-ME", "right")).await.unwrap();
+    let url = server.url_for("keeper", "right", "postgres");
     let system = SystemId::new(SystemKind::Postgres, "main");
-    let before = Observation::Postgres(read(&server.url()).await);
-    let reading = observe(&endpoint(&server.url()), now(), DEADLINE).await;
+    let before = Observation::Postgres(read(&url).await);
+    let reading = observe(&endpoint(&url), now(), DEADLINE).await;
     let current = Observation::Postgres(reading);
     for judgement in judge_all(&system, &current, Some(&before), &Tuning::default(), current.at()) {
         assert_eq!(judgement.status, Status::Ok, "{}", judgement.check);

@@ -1,0 +1,83 @@
+//! Reads what the server runs with. What may hold a secret leaves the server as a hash only.
+
+use super::observe::{Asking, get};
+use groundskeeper_core::observation::{Part, Setting, Settings};
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+/// Besides those that are not at their default: what checks and the advice ask for.
+const ASKED_FOR: &[&str] = &[
+    "autovacuum_max_workers",
+    "autovacuum_naptime",
+    "autovacuum_vacuum_cost_delay",
+    "autovacuum_vacuum_cost_limit",
+    "autovacuum_vacuum_insert_scale_factor",
+    "autovacuum_vacuum_scale_factor",
+    "autovacuum_analyze_scale_factor",
+    "autovacuum_work_mem",
+    "checkpoint_completion_target",
+    "checkpoint_timeout",
+    "data_checksums",
+    "effective_cache_size",
+    "effective_io_concurrency",
+    "fsync",
+    "full_page_writes",
+    "hash_mem_multiplier",
+    "huge_pages",
+    "idle_in_transaction_session_timeout",
+    "listen_addresses",
+    "log_autovacuum_min_duration",
+    "log_lock_waits",
+    "log_min_duration_statement",
+    "log_temp_files",
+    "maintenance_work_mem",
+    "max_connections",
+    "max_parallel_workers",
+    "max_parallel_workers_per_gather",
+    "max_slot_wal_keep_size",
+    "max_wal_size",
+    "max_worker_processes",
+    "min_wal_size",
+    "random_page_cost",
+    "shared_buffers",
+    "ssl",
+    "synchronous_commit",
+    "track_io_timing",
+    "vacuum_cost_limit",
+    "wal_buffers",
+    "wal_compression",
+    "wal_level",
+    "work_mem",
+];
+
+/// Commands and connection strings may have a password in them, and so may what somebody made up a name for.
+const SECRET: &str = "(name ~* '(conninfo|passphrase|passwd|password|secret|token|credential|api_?key|_command$)'
+                       AND name <> 'password_encryption' AND setting <> '')";
+
+pub(super) async fn read(asking: &Asking<'_>) -> Part<Box<Settings>> {
+    let sql = format!(
+        "SELECT name,
+       CASE WHEN {SECRET} THEN 'sha256:' || left(encode(sha256(convert_to(setting, 'UTF8')), 'hex'), 16)
+            ELSE coalesce(setting, '') END AS value,
+       unit, source, context, boot_val AS boot, sourcefile AS file, sourceline::int8 AS line, pending_restart AS pending
+  FROM pg_settings
+ WHERE (source NOT IN ('default', 'client', 'session') OR pending_restart OR name = ANY ($1::text[]))
+ ORDER BY name"
+    );
+    let list = asking.many_with(&sql, &[(&ASKED_FOR, Type::TEXT_ARRAY)], setting).await?;
+    Ok(Box::new(Settings { list }))
+}
+
+fn setting(row: &Row) -> Result<Setting, String> {
+    Ok(Setting {
+        name: get(row, "name")?,
+        value: get(row, "value")?,
+        unit: get(row, "unit")?,
+        source: get(row, "source")?,
+        context: get(row, "context")?,
+        boot: get(row, "boot")?,
+        file: get(row, "file")?,
+        line: get::<Option<i64>>(row, "line")?.and_then(|line| u32::try_from(line).ok()),
+        pending_restart: get(row, "pending")?,
+    })
+}
