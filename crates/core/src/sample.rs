@@ -2,6 +2,8 @@
 //!
 //! A sample is a fact, not a judgement. Names are stable; a unit never changes under a name.
 
+mod statements;
+
 use crate::observation::{Backup, Database, Host, Http, Logs, Observation, Postgres, Redis, WalStream, last_proven};
 use crate::quantity::{Unit, seconds_between};
 use crate::receipt::{Receipt, Rung};
@@ -37,6 +39,7 @@ pub fn samples(system: &SystemId, current: &Observation, before: Option<&Observa
             let earlier = before.and_then(Observation::as_postgres).and_then(|r| r.outcome.as_ref().ok());
             if let Ok(seen) = &reading.outcome {
                 postgres(&mut taken, seen, earlier, elapsed);
+                statements::statements(&mut taken, seen, earlier, elapsed);
             }
         }
         Observation::Redis(reading) => {

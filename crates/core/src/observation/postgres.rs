@@ -7,8 +7,10 @@ mod footprint;
 mod groups;
 mod horizon;
 mod keys;
+mod past;
 mod security;
 mod settings;
+mod statements;
 mod structure;
 mod vacuuming;
 
@@ -16,8 +18,10 @@ pub use footprint::{Footprint, Footprints, NoEstimate, suspects};
 pub use groups::{Opened, SessionGroup};
 pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};
 pub use keys::{IntegerKey, IntegerKeys};
+pub use past::{Pace, Past};
 pub use security::{AccessRule, Extension, OpenRoutine, OpenSchema, PlainClient, Security, Superuser};
 pub use settings::{Owner, Setting, Settings};
+pub use statements::{Leaders, Statement, Statements, Totals};
 pub use structure::{ForeignKey, Index, Named, Structure, TableName, Trigger};
 pub use vacuuming::{Vacuuming, Worker};
 
@@ -226,29 +230,4 @@ pub struct Standby {
     pub lag_bytes: Option<u64>,
     /// `replay_lag`, seconds.
     pub lag_seconds: Option<f64>,
-}
-
-/// Whether `pg_stat_statements` can be used.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Statements {
-    /// Its library is in `shared_preload_libraries`; none when that setting is hidden from us.
-    pub preloaded: Option<bool>,
-    /// The version of the extension in the connected database.
-    pub extension: Option<String>,
-    /// `pg_available_extensions` has it.
-    pub available: bool,
-    /// Statements by mean time, slowest first, at most 20; empty when unreadable.
-    pub slowest: Vec<SlowStatement>,
-}
-
-/// A row of `pg_stat_statements`, made by `total_exec_time` (13 on). Totals since its last reset, which is never ours.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct SlowStatement {
-    pub query_id: i64,
-    pub query: String,
-    pub calls: u64,
-    /// Seconds.
-    pub mean: f64,
-    pub total: f64,
-    pub rows: u64,
 }

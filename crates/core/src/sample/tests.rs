@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::observation::{
-    Access, Activity, Archiver, Checkpoints, Clock, Database, Failure, FailureKind, Gap, Keys, Memory, Mount,
+    Access, Activity, Archiver, Checkpoints, Clock, Database, Failure, FailureKind, Gap, Keys, Leaders, Memory, Mount,
     Persistence, Reading, RedisClients, RedisMemory, RedisReplication, RedisStats, Replication, Security, Server,
-    Space, Standby, Statements, Table,
+    Space, Standby, Statement, Statements, Table,
 };
 use crate::quantity::after;
 use crate::receipt::{Climb, ClimbOutcome, Missing, Part, SetId};
@@ -125,7 +125,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         settings: Ok(Box::default()),
         security: Box::new(security()),
         structure: Ok(Box::default()),
-        statements: Statements { preloaded: None, extension: None, available: false, slowest: Vec::new() },
+        statements: Statements { preloaded: None, extension: None, available: false, leaders: None, past: Vec::new() },
     }
 }
 
@@ -351,4 +351,38 @@ fn backups_tell_their_ages_sizes_and_the_measured_recovery() {
     }
     let silent = Backup { receipts: Err(Gap::new("no key")), space: Err(Gap::new("no answer")), ..backups() };
     assert_eq!(taken(&Observation::Backup(read(0.0, silent)), None).len(), 2, "up and latency alone");
+}
+
+#[test]
+fn the_pace_of_the_ten_heaviest_statements_is_kept() {
+    let statement = |query_id: i64, calls: u64| Statement {
+        query_id,
+        query: String::new(),
+        calls,
+        rows: calls * 3,
+        time: calls as f64 * 0.01 * query_id as f64,
+        deviation: 0.0,
+        fastest: 0.0,
+        slowest: 0.0,
+        blocks_hit: 0,
+        blocks_read: 0,
+        read_time: 0.0,
+        temporary_bytes: 0,
+        since: None,
+    };
+    let at = |seconds: f64, calls: u64| {
+        let mut seen = server(NORMAL);
+        let statements = (1..=12).map(|id| statement(id, calls)).chain([statement(99, 99)]).collect();
+        seen.statements.leaders = Some(Ok(Box::new(Leaders { statements, ..Leaders::default() })));
+        Observation::Postgres(read(seconds, seen))
+    };
+    let samples = taken(&at(60.0, 720), Some(&at(0.0, 120)));
+    let of = |metric: &str, id: &str| {
+        samples.iter().find(|sample| sample.metric == metric && sample.subject == id).map(|sample| sample.value)
+    };
+    assert_eq!(samples.iter().filter(|sample| sample.metric.starts_with("statement_")).count(), 30);
+    assert_eq!((of("statement_calls", "12"), of("statement_rows", "12")), (Some(10.0), Some(30.0)));
+    assert!((of("statement_load", "12").unwrap() - 1.2).abs() < 1e-9);
+    assert_eq!((of("statement_calls", "2"), of("statement_calls", "99")), (None, None), "it is not among the heaviest");
+    assert!(taken(&at(60.0, 100), Some(&at(0.0, 120))).iter().all(|sample| sample.metric != "statement_calls"));
 }

@@ -113,16 +113,18 @@ fn systems(shop: &Shop, facts: &Facts) -> Vec<SystemReport> {
         let (answered, readings) = facts.readings.get(system).copied().unwrap_or_default();
         let mut figures: Vec<Figure> = facts.figures.get(system).cloned().unwrap_or_default();
         figures.retain(|figure| {
-            !matches!(
-                figure.metric.as_str(),
-                "up" | "status"
-                    | "disk_total"
-                    | "memory_total"
-                    | "memory_max"
-                    | "table_dead_rows"
-                    | "table_rows"
-                    | "load_1m"
-            )
+            let is_of_statement = figure.metric.starts_with("statement_");
+            !is_of_statement
+                && !matches!(
+                    figure.metric.as_str(),
+                    "up" | "status"
+                        | "disk_total"
+                        | "memory_total"
+                        | "memory_max"
+                        | "table_dead_rows"
+                        | "table_rows"
+                        | "load_1m"
+                )
         });
         let mut tables: Vec<f64> =
             figures.iter().filter(|figure| figure.metric == "table_size").map(|figure| figure.last).collect();

@@ -21,6 +21,7 @@ mod outbox;
 mod points;
 mod runs;
 mod samples;
+mod statements;
 
 pub use audit::{AuditRow, Broken};
 pub use control::{Approval, Ignored, Pause};
@@ -30,6 +31,7 @@ pub use outbox::{Heard, Message, MessageCounts};
 pub use points::{Point, Points};
 pub use runs::Run;
 pub use samples::Resolution;
+pub use statements::Paces;
 
 use jiff::Timestamp;
 use rusqlite::Connection;

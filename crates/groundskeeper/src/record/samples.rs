@@ -54,7 +54,7 @@ impl Store {
         })
     }
 
-    /// Drops what is past its keeping time: points, runs of the watch after a week, other runs, messages and ended
+    /// Drops what is past its keeping time: points (of statements after 60 days), runs of the watch after a week, other runs, messages and ended
     /// findings after 400 days. The journal and the audit stay.
     pub fn thin(&mut self, now: Timestamp) -> Result<usize> {
         self.atomically(|db| {
@@ -65,6 +65,7 @@ impl Store {
                     params![resolution.seconds(), now.as_second() - resolution.kept_seconds()],
                 )?;
             }
+            dropped += super::statements::thin(db, now)?;
             let (week, year) = (millis(now) - 7 * 86_400_000, millis(now) - Resolution::Hour.kept_seconds() * 1000);
             dropped += db.execute(
                 "DELETE FROM run WHERE ended IS NOT NULL AND (started < ?2 OR (task = 'watch' AND started < ?1))",

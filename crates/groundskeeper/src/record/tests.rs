@@ -276,3 +276,41 @@ fn an_uncut_wal_has_everything_that_was_committed() {
     }
     assert_eq!(Store::open(copy.path(), at(100)).unwrap().audit_entries(100).unwrap().len(), 20);
 }
+
+#[test]
+fn the_pace_of_statements_is_kept_by_the_hour_and_leaves_nothing_behind() {
+    const HOUR: i64 = 3_600;
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(folder.path(), at(0)).unwrap();
+    let main = SystemId::new(SystemKind::Postgres, "main");
+    let sample = |metric: &str, subject: &str, value| Sample {
+        system: main.clone(),
+        metric: metric.into(),
+        subject: subject.into(),
+        value,
+        unit: Unit::PerSecond,
+    };
+    for (second, calls) in [(10, 4.0), (40, 6.0), (HOUR, 1.0)] {
+        let all = [
+            sample("statement_load", "-7", calls / 100.0),
+            sample("statement_calls", "-7", calls),
+            sample("statement_rows", "-7", calls * 2.0),
+            sample("table_size", "-7", 9.0),
+        ];
+        store.keep_samples(&all, at(second)).unwrap();
+    }
+    let paces = store.paces(&main, at(-HOUR), at(2 * HOUR)).unwrap();
+    let hours: Vec<_> = paces[&-7].iter().map(|(at, hour)| (at.as_second() % HOUR, hour.calls, hour.rows)).collect();
+    assert_eq!(hours, [(0, 5.0, 10.0), (0, 1.0, 2.0)]);
+    assert!((paces[&-7][0].1.mean() - 0.01).abs() < 1e-9);
+    assert_eq!(store.paces(&main, at(HOUR), at(2 * HOUR)).unwrap()[&-7].len(), 1);
+    assert!(store.paces(&system(), at(-HOUR), at(2 * HOUR)).unwrap().is_empty());
+
+    let series = |store: &Store| -> i64 {
+        store.connection.query_row("SELECT count(*) FROM series", [], |row| row.get(0)).unwrap()
+    };
+    store.thin(at(59 * 86_400)).unwrap();
+    assert_eq!(series(&store), 4);
+    store.thin(at(61 * 86_400)).unwrap();
+    assert_eq!((series(&store), store.paces(&main, at(-HOUR), at(2 * HOUR)).unwrap().len()), (1, 0));
+}

@@ -8,6 +8,7 @@ pub mod calendar;
 mod daily_health;
 mod database_maintenance;
 pub(crate) mod expired;
+mod history;
 mod performance_review;
 mod retention;
 mod watch;

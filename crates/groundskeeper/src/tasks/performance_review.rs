@@ -1,21 +1,22 @@
-//! The weekly performance review, first version: the slowest statements, cache hit rates, latencies and growth.
+//! The weekly performance review, first version: the statements that take the most, cache hit rates, latencies and growth.
 //!
 //! It reads and reports; it changes nothing. Figures come from the record's hourly points of the last seven days,
-//! statements from `pg_stat_statements` as they stand (totals since its last reset, which is never ours).
+//! statements from `pg_stat_statements` as they stand (totals since its last reset, which is never ours), and compared
+//! with their own past of five weeks.
+
+mod leaders;
+mod regressed;
 
 use super::{Found, Shop};
 use crate::record::{self, Resolution};
 use crate::scheduler::{BoxFuture, End, Job, Mode};
 use groundskeeper_core::SystemKind;
-use groundskeeper_core::observation::{Observation, SlowStatement};
-use groundskeeper_core::quantity::{after, format_count, format_number, format_seconds};
+use groundskeeper_core::observation::Observation;
+use groundskeeper_core::quantity::{after, format_number};
 use groundskeeper_core::report::Figure;
 use std::sync::Arc;
 
 const DAYS: f64 = 7.0;
-/// The guide's own limits for a statement worth reading: more than 100 calls, the top ten.
-const MINIMUM_CALLS: u64 = 100;
-const STATEMENTS: usize = 10;
 /// The figures that tell of performance; the rest is in the daily report.
 const FIGURES: [&str; 8] =
     ["latency", "response_time", "cache_hit", "hit_rate", "connections", "oldest_transaction", "evictions", "commits"];
@@ -50,24 +51,19 @@ async fn review(shop: &Shop) -> record::Result<End<Found>> {
         details.extend(figures.iter().filter_map(growth_line));
     }
     let mut readings = shop.stack.observe(now, |system| system.kind == SystemKind::Postgres);
-    let mut slow = 0;
+    let mut named = 0;
     let mut unread = 0;
     while let Some(read) = readings.join_next().await {
         let Ok((system, Observation::Postgres(reading))) = read else { continue };
         match reading.outcome {
-            Ok(seen) if seen.statements.extension.is_some() => {
-                let statements: Vec<&SlowStatement> = seen
-                    .statements
-                    .slowest
-                    .iter()
-                    .filter(|statement| statement.calls > MINIMUM_CALLS)
-                    .take(STATEMENTS)
-                    .collect();
-                slow += statements.len();
-                details.push(format!("{system}, slowest statements with more than {MINIMUM_CALLS} calls"));
-                details.extend(statements.into_iter().map(statement_line));
+            Ok(seen) => {
+                let (lines, count) = leaders::lines(&system, &seen.statements);
+                named += count;
+                details.extend(lines);
+                if let Some(Ok(leaders)) = &seen.statements.leaders {
+                    details.extend(regressed::lines(shop, &system, leaders).await?);
+                }
             }
-            Ok(_) => details.push(format!("{system}: pg_stat_statements is not there, so no statement can be named")),
             Err(failure) => {
                 unread += 1;
                 details.push(format!("{system}: not read: {}", failure.message));
@@ -75,7 +71,7 @@ async fn review(shop: &Shop) -> record::Result<End<Found>> {
         }
     }
     let summary = if unread == 0 {
-        format!("figures of {} systems; slow statements named: {slow}", figures.len())
+        format!("figures of {} systems; statements named: {named}", figures.len())
     } else {
         format!("{unread} databases could not be read")
     };
@@ -105,15 +101,4 @@ fn growth_line(figure: &Figure) -> Option<String> {
             format_number(grown, figure.unit)
         )
     })
-}
-
-fn statement_line(statement: &SlowStatement) -> String {
-    format!(
-        "  mean {:>8}, {} calls, {} in all, {} rows: {}",
-        format_seconds(statement.mean),
-        format_count(statement.calls as f64),
-        format_seconds(statement.total),
-        format_count(statement.rows as f64),
-        statement.query
-    )
 }

@@ -12,6 +12,7 @@ mod config;
 mod init;
 mod keeper;
 mod notify;
+mod performance;
 mod scene;
 mod trouble;
 mod web;

@@ -6,6 +6,7 @@
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
 //! | `groups`, `horizon`, `vacuuming`, `structure`, `keys` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys |
 //! | [`bloat`] | how much of the largest tables and indexes is air |
+//! | `horizon`, `structure`, `statements` | of that reading: who holds clean-up back, indexes with constraints, which statements take the most |
 //! | [`act`] | the changes that we can make |
 //! | [`walsender`] | base backups over the replication protocol |
 //! | [`online`] | base backups whose files are read where they lie |
@@ -34,6 +35,7 @@ mod mask;
 mod security;
 mod settings;
 mod sql;
+mod statements;
 mod structure;
 mod tls;
 mod triggers;

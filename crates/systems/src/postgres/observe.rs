@@ -6,10 +6,10 @@
 use super::client::{APPLICATION_NAME, Endpoint, reading_settings};
 use super::mask::masked;
 use super::triggers::{Triggers, is_switched_off};
-use super::{bloat, groups, horizon, keys, security, settings, sql, structure, vacuuming};
+use super::{bloat, groups, horizon, keys, security, settings, sql, statements, structure, vacuuming};
 use groundskeeper_core::observation::{
     Access, Activity, Archiver, Checkpoints, Database, Failure, FailureKind, Gap, Part, Postgres, Reading, Replication,
-    Server, SlowStatement, Standby, Statements, Table,
+    Server, Standby, Statements, Table,
 };
 use groundskeeper_core::observation::{Session as Observed, SessionState};
 use jiff::Timestamp;
@@ -19,7 +19,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
 use tokio_postgres::{Client, Row};
 
-const QUERY_SHOWN: usize = 200;
+pub(super) const QUERY_SHOWN: usize = 200;
 
 /// Reads the server within `deadline`, whatever it does. `now` is when the reading counts as taken.
 pub async fn observe(endpoint: &Endpoint, now: Timestamp, deadline: Duration) -> Reading<Postgres> {
@@ -140,7 +140,7 @@ impl Asking<'_> {
             settings,
             security,
             available,
-            slowest,
+            leaders,
             keys,
             footprints,
         ) = tokio::join!(
@@ -156,7 +156,7 @@ impl Asking<'_> {
             Box::pin(settings::read(self)),
             Box::pin(security::read(self, version, &access.user)),
             self.one(sql::STATEMENTS_AVAILABLE, |row| get(row, "available")),
-            self.slowest(schema.as_deref()),
+            Box::pin(statements::read(self, schema.as_deref(), statements_version.as_deref())),
             Box::pin(keys::read(self)),
             // The dearest of all comes last: where it is cut off, the others have been answered.
             Box::pin(bloat::read(self)),
@@ -166,7 +166,8 @@ impl Asking<'_> {
             // A library that is there can be created, also when the list of extensions could not be read.
             available: available.unwrap_or(statements_version.is_some() || preloaded == Some(true)),
             extension: statements_version,
-            slowest: slowest.unwrap_or_default(),
+            leaders,
+            past: Vec::new(),
         };
         Postgres {
             server: Box::new(server),
@@ -268,21 +269,6 @@ impl Asking<'_> {
             read_replay(row, &mut replication).map_err(Gap::new)?;
         }
         Ok(replication)
-    }
-
-    async fn slowest(&self, schema: Option<&str>) -> Part<Vec<SlowStatement>> {
-        let Some(schema) = schema else { return Ok(Vec::new()) };
-        self.many(&sql::slowest_statements(schema), |row| {
-            Ok(SlowStatement {
-                query_id: get(row, "queryid")?,
-                query: masked(&get::<Option<String>>(row, "query")?.unwrap_or_default(), QUERY_SHOWN),
-                calls: count(row, "calls")?,
-                mean: get(row, "mean")?,
-                total: get(row, "total")?,
-                rows: count(row, "rows")?,
-            })
-        })
-        .await
     }
 }
 

@@ -234,14 +234,3 @@ SELECT extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::
 
 pub(super) const STATEMENTS_AVAILABLE: &str =
     "SELECT EXISTS (SELECT 1 FROM pg_available_extensions WHERE name = 'pg_stat_statements') AS available";
-
-pub(super) fn slowest_statements(schema: &str) -> String {
-    let schema = groundskeeper_core::remedy::quoted(schema);
-    format!(
-        "SELECT queryid, left(query, 4000) AS query, calls::int8 AS calls, mean_exec_time / 1000 AS mean,
-       total_exec_time / 1000 AS total, rows::int8 AS rows
-  FROM {schema}.pg_stat_statements
- WHERE queryid IS NOT NULL AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
- ORDER BY mean_exec_time DESC LIMIT 20"
-    )
-}

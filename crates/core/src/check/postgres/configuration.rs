@@ -141,12 +141,13 @@ mod tests {
             (Some(true), None, true, "In database docrag: CREATE EXTENSION"),
             (None, None, true, "In database docrag: CREATE EXTENSION"),
         ] {
-            let statements = Statements { preloaded, extension, available, slowest: Vec::new() };
+            let statements = Statements { preloaded, extension, available, leaders: None, past: Vec::new() };
             let finding = finding("postgres.statements_missing", found_in(change(|seen| seen.statements = statements)));
             assert_eq!(finding.severity, Severity::Info);
             assert!(finding.fix.contains(word), "{}", finding.fix);
         }
-        let hidden = Statements { preloaded: None, extension: version, available: true, slowest: Vec::new() };
+        let hidden =
+            Statements { preloaded: None, extension: version, available: true, leaders: None, past: Vec::new() };
         assert_eq!(found_in(change(|seen| seen.statements = hidden)), []);
     }
 

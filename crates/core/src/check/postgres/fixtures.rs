@@ -3,8 +3,9 @@
 use crate::check::{Judgement, Status, Tuning, judge_all};
 use crate::finding::Finding;
 use crate::observation::{
-    Access, Activity, Archiver, Checkpoints, Database, Index, Observation, Postgres, Reading, Replication, Security,
-    Server, Session, SessionState, Setting, Settings, Statements, Structure, Superuser, Table, TableName, Vacuuming,
+    Access, Activity, Archiver, Checkpoints, Database, Index, Leaders, Observation, Pace, Past, Postgres, Reading,
+    Replication, Security, Server, Session, SessionState, Setting, Settings, Statement, Statements, Structure,
+    Superuser, Table, TableName, Totals, Vacuuming,
 };
 use crate::quantity::after;
 use crate::system::{SystemId, SystemKind};
@@ -70,7 +71,8 @@ pub(super) fn healthy() -> Postgres {
             preloaded: Some(true),
             extension: Some("1.10".into()),
             available: true,
-            slowest: Vec::new(),
+            leaders: Some(Ok(Box::new(leaders()))),
+            past: vec![past(7, 0.001_5)],
         },
     }
 }
@@ -104,6 +106,42 @@ pub(super) fn security() -> Security {
         extensions: Ok(Vec::new()),
         open_routines: Ok(Vec::new()),
     }
+}
+
+/// Two statements of a database on which little happens.
+fn leaders() -> Leaders {
+    Leaders {
+        statements: vec![statement(7, 2_000_000, 3_000.0), statement(8, 9_000, 1_800.0)],
+        all: Totals { statements: 40, calls: 4_000_000, time: 9_000.0 },
+        stats_reset: Some(ago(30.0 * 86_400.0)),
+        evictions: Some(0),
+        hidden: 0,
+    }
+}
+
+/// A statement that returned a row a call, and found all in the cache.
+pub(super) fn statement(query_id: i64, calls: u64, time: f64) -> Statement {
+    Statement {
+        query_id,
+        query: format!("SELECT body FROM chunks WHERE id = $1 /* {query_id} */"),
+        calls,
+        rows: calls,
+        time,
+        deviation: 0.001,
+        fastest: 0.000_1,
+        slowest: 0.5,
+        blocks_hit: calls * 4,
+        blocks_read: 0,
+        read_time: 0.0,
+        temporary_bytes: 0,
+        since: None,
+    }
+}
+
+/// A statement that usually takes 1.5 ms, and takes this many seconds lately.
+pub(super) fn past(query_id: i64, mean: f64) -> Past {
+    let latest = Pace { load: mean * 2.0, calls: 2.0, rows: 2.0 };
+    Past { query_id, latest, hours: 160, usual: 0.001_5, high: 0.003, rows_per_call: 1.0, calls: 2.0 }
 }
 
 /// An ordinary session that has just begun a query.

@@ -18,6 +18,8 @@ pub mod indexes;
 pub mod keys;
 pub mod leak;
 pub mod locks;
+pub mod queries;
+pub mod regressions;
 pub mod replication;
 pub mod schema;
 pub mod security;

@@ -70,7 +70,7 @@ async fn a_superuser_sees_everything() {
     let replication = seen.replication.unwrap();
     assert!(replication.standbys.is_empty() && replication.receiving.is_none());
     assert_eq!((seen.statements.preloaded, seen.statements.available), (Some(true), true));
-    assert!(seen.statements.extension.is_some() && !seen.statements.slowest.is_empty());
+    assert!(!seen.statements.leaders.unwrap().unwrap().statements.is_empty());
 }
 
 #[tokio::test]
@@ -102,7 +102,8 @@ async fn a_member_of_pg_monitor_sees_every_session_but_may_maintain_nothing() {
     assert!(seen.tables.unwrap().iter().all(|table| !table.maintainable));
     assert!(seen.replication.is_ok() && seen.checkpoints.is_ok() && seen.archiver.is_ok());
     assert_eq!(seen.statements.preloaded, Some(true));
-    assert!(seen.statements.slowest.iter().any(|statement| statement.query.contains("chunks")));
+    let leaders = seen.statements.leaders.unwrap().unwrap();
+    assert!(leaders.statements.iter().any(|statement| statement.query.contains("chunks")) && leaders.hidden == 0);
 }
 
 #[tokio::test]
@@ -269,6 +270,11 @@ async fn a_healthy_server_gives_no_finding() {
     let reading = observe(&endpoint(&url), now(), DEADLINE).await;
     let current = Observation::Postgres(reading);
     for judgement in judge_all(&system, &current, Some(&before), &Tuning::default(), current.at()) {
-        assert_eq!(judgement.status, Status::Ok, "{}", judgement.check);
+        // What needs days of the keeper's record is all that two readings leave open.
+        if judgement.check == "postgres.query_regressed" {
+            assert!(matches!(&judgement.status, Status::Unknown(unknown) if !unknown.kind.is_trouble()));
+        } else {
+            assert_eq!(judgement.status, Status::Ok, "{}", judgement.check);
+        }
     }
 }

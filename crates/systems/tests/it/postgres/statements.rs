@@ -1,0 +1,100 @@
+//! What a reading sees of `pg_stat_statements`, in each version of it and with which rights.
+
+use super::{role, seen};
+use groundskeeper_core::observation::{Leaders, Postgres, Statement};
+use groundskeeper_testing::{PostgresOptions, PostgresServer};
+use tokio_postgres::Client;
+
+/// A table of 40 MB: more than the test's shared buffers.
+const SCHEMA: &str = "
+CREATE TABLE chunks AS SELECT g AS id, g % 100 AS tenant, repeat('x', 300) AS body FROM generate_series(1, 120000) g;
+ALTER TABLE chunks ADD PRIMARY KEY (id);
+VACUUM ANALYZE chunks;
+CREATE EXTENSION pg_stat_statements";
+
+pub(super) async fn server() -> (PostgresServer, Client) {
+    let options = PostgresOptions::default().set("autovacuum", "off").set("max_parallel_workers_per_gather", "0");
+    let server = PostgresServer::start_with(options.set("jit", "off")).await.unwrap();
+    let client = server.client().await;
+    for statement in SCHEMA.split(";\n") {
+        client.batch_execute(statement).await.unwrap();
+    }
+    (server, client)
+}
+
+fn leaders(seen: Postgres) -> Leaders {
+    *seen.statements.leaders.expect("the extension is there").unwrap()
+}
+
+fn find<'a>(leaders: &'a Leaders, part: &str) -> &'a Statement {
+    let found = leaders.statements.iter().find(|statement| statement.query.contains(part));
+    found.unwrap_or_else(|| panic!("{part} is missing: {leaders:#?}"))
+}
+
+#[tokio::test]
+async fn who_leads_by_time_by_mean_by_temporary_files_and_by_reads_is_seen() {
+    let (server, client) = server().await;
+    for _ in 0..40 {
+        client.query("SELECT 'secret', pg_sleep(0.002)", &[]).await.unwrap();
+    }
+    client.batch_execute("SET work_mem = '64kB'").await.unwrap();
+    client.query("SELECT count(*) FROM (SELECT body, id FROM chunks ORDER BY id % 7, body) s", &[]).await.unwrap();
+    client.batch_execute("RESET work_mem; SELECT sum(length(body)) FROM chunks").await.unwrap();
+    // Many others, so that the lists have to choose.
+    for columns in 1..=80 {
+        client.batch_execute(&format!("SELECT {}", vec!["1"; columns].join(", "))).await.unwrap();
+    }
+    let seen = leaders(seen(&server.url()).await);
+    assert!(seen.statements.len() <= 60 && seen.all.statements > 80, "{}", seen.statements.len());
+    let slept = find(&seen, "pg_sleep");
+    assert_eq!((slept.calls, slept.rows, slept.query.contains("secret")), (40, 40, false));
+    assert!(slept.mean() >= 0.002 && slept.slowest >= slept.fastest && slept.fastest >= 0.002, "{slept:?}");
+    assert!(slept.time <= seen.all.time && seen.all.calls >= 120, "{seen:?}");
+    assert!(find(&seen, "ORDER BY id %").temporary_bytes > 10_000_000);
+    assert!(find(&seen, "sum(length").blocks_read > 1_000);
+    assert!(seen.hidden == 0 && seen.evictions == Some(0) && seen.stats_reset.is_some());
+}
+
+#[tokio::test]
+async fn a_reset_by_somebody_else_is_noticed() {
+    let (server, client) = server().await;
+    let before = leaders(seen(&server.url()).await);
+    assert!(leaders(seen(&server.url()).await).since(&before).is_some());
+    client.batch_execute("SELECT pg_stat_statements_reset()").await.unwrap();
+    let after = leaders(seen(&server.url()).await);
+    assert!(after.since(&before).is_none() && after.time_since(&before).is_none());
+}
+
+#[tokio::test]
+async fn an_extension_that_an_upgrade_left_behind_is_read_by_its_own_columns() {
+    let (server, client) = server().await;
+    let newest = if seen(&server.url()).await.server.version_num >= 170_000 { "1.11" } else { "1.10" };
+    client.batch_execute("CREATE ROLE other; SELECT pg_sleep(0.05)").await.unwrap();
+    for version in ["1.4", "1.7", "1.8", "1.9", newest] {
+        let again =
+            format!("DROP EXTENSION pg_stat_statements; CREATE EXTENSION pg_stat_statements VERSION '{version}'");
+        client.batch_execute(&again).await.unwrap();
+        // The same statement of another role: one for us.
+        client.batch_execute("SET ROLE other; SELECT pg_sleep(0.05); RESET ROLE").await.unwrap();
+        let reading = seen(&server.url()).await;
+        assert_eq!(reading.statements.extension.as_deref(), Some(version));
+        let leaders = leaders(reading);
+        let same = leaders.statements.iter().filter(|statement| statement.query.contains("pg_sleep")).count();
+        assert_eq!(same, 1, "{version}: {leaders:#?}");
+        assert_eq!(leaders.evictions.is_some(), !["1.4", "1.7", "1.8"].contains(&version), "{version}");
+        assert_eq!(find(&leaders, "pg_sleep").since.is_some(), version == "1.11");
+    }
+}
+
+#[tokio::test]
+async fn what_is_hidden_or_refused_is_said_and_is_no_empty_list() {
+    let (server, client) = server().await;
+    let url = role(&server, "bare", "").await;
+    let hidden = leaders(seen(&url).await);
+    assert!(hidden.hidden > 0 && hidden.all.statements >= hidden.hidden, "{hidden:?}");
+    client.batch_execute("REVOKE ALL ON pg_stat_statements FROM PUBLIC").await.unwrap();
+    let gap = seen(&url).await.statements.leaders.unwrap().unwrap_err();
+    assert!(gap.permission && gap.reason.contains("pg_stat_statements"), "{gap:?}");
+    client.batch_execute("DROP EXTENSION pg_stat_statements").await.unwrap();
+    assert_eq!(seen(&url).await.statements.leaders, None);
+}
