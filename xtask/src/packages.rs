@@ -36,6 +36,10 @@ pub(crate) fn missing(purpose: For) -> Vec<&'static str> {
     if purpose != For::Demo && !has_program("restic") {
         packages.push("restic");
     }
+    // With it the planner tells which index it would use.
+    if purpose == For::Tests && !has_hypopg() {
+        packages.push("postgresql-15-hypopg");
+    }
     for program in ["age", "zstd"] {
         if purpose == For::Tests && !has_program(program) {
             packages.push(program);
@@ -47,6 +51,13 @@ pub(crate) fn missing(purpose: For) -> Vec<&'static str> {
     }
     packages.extend(python_packages());
     packages
+}
+
+/// hypopg for the Postgres of the tests. It is installed for Debian 12's only; the tests say so of any other.
+fn has_hypopg() -> bool {
+    let is_other = env::var_os("GROUNDSKEEPER_TEST_PG_BIN").is_some()
+        || postgres_package(&fs::read_to_string("/etc/os-release").unwrap_or_default()) != "postgresql-15";
+    is_other || Path::new("/usr/share/postgresql/15/extension/hypopg.control").is_file()
 }
 
 /// The manual in HTML: what the demo's Doc-RAG reads.

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`observation`] | what was read from a system at one moment |
 //! | [`check`] | is what was read right? (the catalogue, the thresholds, the runbooks) |
+//! | [`advice`] | which indexes could a statement use |
 //! | [`finding`] | what was judged wrong, on what evidence |
 //! | [`lifecycle`] | when does a finding open, change, resolve |
 //! | [`remedy`], [`plan`], [`policy`], [`window`] | what would be done, why, and who decides |
@@ -20,6 +21,7 @@
 //! Nothing here may depend on tokio, on a database driver or on the other crates; an architecture test holds that.
 
 pub mod bloat;
+pub mod advice;
 pub mod check;
 pub mod expiry;
 pub mod finding;

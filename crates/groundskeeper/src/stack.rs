@@ -5,7 +5,8 @@
 
 use crate::config::{Endpoint, SystemSettings};
 use groundskeeper_backup::{self as backup, Lookout};
-use groundskeeper_core::observation::{Failure, FailureKind, Observation, Reading};
+use groundskeeper_core::advice::Advice;
+use groundskeeper_core::observation::{Failure, FailureKind, Observation, Reading, TableName};
 use groundskeeper_core::{SystemId, SystemKind};
 use groundskeeper_systems as systems;
 use jiff::Timestamp;
@@ -53,6 +54,18 @@ impl Stack {
     /// Where a system is, without credentials.
     pub fn address(&self, id: &SystemId) -> String {
         self.get(id).map_or_else(String::new, |system| address(&system.endpoint))
+    }
+
+    /// Indexes that statements on these tables of a Postgres could use, verified by its planner.
+    pub async fn advise(&self, id: &SystemId, tables: &[TableName], within: Duration) -> Result<Advice, Failure> {
+        match self.get(id).map(|system| &system.endpoint) {
+            Some(Endpoint::Postgres(endpoint)) => systems::postgres::advise::advise(endpoint, tables, within).await,
+            _ => Err(Failure {
+                kind: FailureKind::Missing,
+                message: format!("{id} is no Postgres of the configuration"),
+                address: self.address(id),
+            }),
+        }
     }
 
     /// Starts reading the chosen systems; take the readings from the set as they arrive.

@@ -178,6 +178,9 @@ pub struct Table {
     /// Heap, TOAST and index pages in bytes, estimated from `relpages`.
     pub size: u64,
     pub live_rows: u64,
+    /// How often it was read from its beginning (`seq_scan`), and the live rows that were read so (`seq_tup_read`).
+    pub whole_scans: u64,
+    pub rows_scanned: u64,
     pub dead_rows: u64,
     pub modified_since_analyze: u64,
     /// The numbers at which autovacuum itself would start, after the table's own settings.

@@ -33,7 +33,6 @@ fn activity() -> Activity {
     }
 }
 
-/// A server with these databases: (name, blocks hit, blocks read, commits).
 fn facts() -> Server {
     Server {
         version_num: 150_020,
@@ -60,13 +59,15 @@ fn security() -> Security {
     }
 }
 
-fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
-    let table = |n: u64| Table {
+fn table(n: u64) -> Table {
+    Table {
         schema: "public".into(),
         name: format!("t{n}"),
         rows_estimated: (n > 0).then_some(100.0),
         size: n << 20,
         live_rows: 100,
+        whole_scans: 0,
+        rows_scanned: 0,
         dead_rows: 5,
         modified_since_analyze: 2,
         vacuum_trigger: 70.0,
@@ -75,7 +76,11 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         last_analyze: None,
         autovacuum: true,
         maintainable: true,
-    };
+    }
+}
+
+/// A server with these databases: (name, blocks hit, blocks read, commits).
+fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
     let standby = |lag: u64| Standby {
         name: "walreceiver".into(),
         client: "10.0.0.7".into(),

@@ -4,6 +4,7 @@
 //! statements from `pg_stat_statements` as they stand (totals since its last reset, which is never ours), and compared
 //! with their own past of five weeks.
 
+mod indexes;
 mod leaders;
 mod regressed;
 
@@ -63,6 +64,7 @@ async fn review(shop: &Shop) -> record::Result<End<Found>> {
                 if let Some(Ok(leaders)) = &seen.statements.leaders {
                     details.extend(regressed::lines(shop, &system, leaders).await?);
                 }
+                details.extend(indexes::lines(shop, &system, &seen).await);
             }
             Err(failure) => {
                 unread += 1;

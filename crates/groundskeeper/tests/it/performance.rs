@@ -1,6 +1,6 @@
 //! Statements of a real Postgres beside their own past: the weekly review, and the check that opens at once.
 
-use crate::scene::{Database, GRANTS, Place};
+use crate::scene::{Database, GRANTS, Place, eventually};
 use groundskeeper::app::api::TaskRunView;
 use groundskeeper::clock::Clock;
 
@@ -67,4 +67,41 @@ async fn the_review_names_the_statements_that_lead_and_those_that_became_slower(
     drop(keeper);
     let shown: TaskRunView = place.json(&["task", "run", "performance-review"]).await;
     assert!(shown.ok && shown.details.iter().any(|line| line.contains("by time in all")), "{shown:#?}");
+}
+
+#[tokio::test]
+async fn the_review_tells_which_index_the_planner_would_use() {
+    let database = Database::start(&format!("{GRANTS}; GRANT pg_read_all_data TO keeper")).await;
+    let server = &database.server;
+    let admin = server.client_at(&server.url_for("postgres", server.password(), "docrag")).await;
+    admin.batch_execute("CREATE EXTENSION pg_stat_statements").await.unwrap();
+    let app = database.app("docrag-api").await;
+    for statement in [
+        "CREATE TABLE chunks AS SELECT g AS id, g % 500 AS tenant, repeat('x', 300) AS body FROM generate_series(1, 50000) g",
+        "ANALYZE chunks",
+        "SELECT body FROM chunks WHERE tenant = 7",
+    ] {
+        app.batch_execute(statement).await.unwrap();
+    }
+    drop(app);
+    let place = Place::new(&database.config("", ""));
+    let keeper = place.app().await;
+    let review = async || keeper.task_run("performance-review", false, "ann").await.unwrap().details.join("\n");
+    let text = eventually("the scan is in the statistics", async || {
+        let text = review().await;
+        text.contains("public.chunks: ").then_some(text)
+    })
+    .await;
+    assert!(text.contains("scans of 50,000 rows") && text.contains("CREATE EXTENSION hypopg"), "{text}");
+    if admin.batch_execute("CREATE EXTENSION hypopg").await.is_err() {
+        // It is packaged for the server that the tests install, and for no other.
+        assert!(std::env::var_os("GROUNDSKEEPER_TEST_PG_BIN").is_some(), "hypopg is missing; run `cargo xtask setup`");
+        return;
+    }
+    let text = review().await;
+    let proposed =
+        text.split_once("CREATE INDEX CONCURRENTLY ON \"public\".\"chunks\" (\"tenant\"); about ").unwrap().1;
+    assert!(proposed.lines().nth(1).unwrap().contains(": SELECT body FROM chunks WHERE tenant = $1 ["), "{text}");
+    let indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = 'chunks'";
+    assert_eq!(admin.query_one(indexes, &[]).await.unwrap().get::<_, i64>(0), 0);
 }

@@ -7,6 +7,7 @@
 //! | `groups`, `horizon`, `vacuuming`, `structure`, `keys` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys |
 //! | [`bloat`] | how much of the largest tables and indexes is air |
 //! | `horizon`, `structure`, `statements` | of that reading: who holds clean-up back, indexes with constraints, which statements take the most |
+//! | [`advise`] | indexes that are missing, verified by the planner |
 //! | [`act`] | the changes that we can make |
 //! | [`walsender`] | base backups over the replication protocol |
 //! | [`online`] | base backups whose files are read where they lie |
@@ -17,6 +18,7 @@
 
 pub mod act;
 pub mod bloat;
+pub mod advise;
 pub mod client;
 pub mod configuration;
 pub mod contents;

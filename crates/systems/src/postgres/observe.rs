@@ -361,6 +361,8 @@ fn read_table(row: &Row, triggers: &Triggers) -> Result<Table, String> {
         rows_estimated,
         size: count(row, "size")?,
         live_rows: count(row, "live_rows")?,
+        whole_scans: count(row, "whole_scans")?,
+        rows_scanned: count(row, "rows_scanned")?,
         dead_rows: count(row, "dead_rows")?,
         modified_since_analyze: count(row, "modified")?,
         vacuum_trigger: triggers.vacuum_at(rows),

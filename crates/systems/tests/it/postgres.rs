@@ -13,6 +13,7 @@ mod reaching;
 mod reading;
 mod reindexing;
 mod security;
+mod scans;
 mod statements;
 mod upkeep;
 mod vacuuming;

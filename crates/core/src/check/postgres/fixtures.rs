@@ -188,6 +188,8 @@ pub(super) fn table(name: &str) -> Table {
         rows_estimated: Some(100_000.0),
         size: 100 << 20,
         live_rows: 100_000,
+        whole_scans: 40,
+        rows_scanned: 4_000_000,
         dead_rows: 5_000,
         modified_since_analyze: 2_000,
         vacuum_trigger: 20_050.0,

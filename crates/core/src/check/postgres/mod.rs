@@ -21,6 +21,7 @@ pub mod locks;
 pub mod queries;
 pub mod regressions;
 pub mod replication;
+pub mod scans;
 pub mod schema;
 pub mod security;
 pub mod settings;

@@ -8,7 +8,7 @@ use groundskeeper_core::{Finding, SystemId, SystemKind};
 use groundskeeper_testing::PostgresServer;
 
 /// The findings of a check about two readings, with these limits.
-fn found(check: &str, before: &Observation, after: &Observation, limits: &[(&str, f64)]) -> Vec<Finding> {
+pub(super) fn found(check: &str, before: &Observation, after: &Observation, limits: &[(&str, f64)]) -> Vec<Finding> {
     let tuning =
         limits.iter().fold(Tuning::default(), |tuning, (name, value)| tuning.with_threshold(check, name, *value));
     let system = SystemId::new(SystemKind::Postgres, "main");
@@ -20,7 +20,7 @@ fn found(check: &str, before: &Observation, after: &Observation, limits: &[(&str
     }
 }
 
-async fn reading(server: &PostgresServer) -> Observation {
+pub(super) async fn reading(server: &PostgresServer) -> Observation {
     Observation::Postgres(read(&server.url()).await)
 }
 
