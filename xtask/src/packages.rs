@@ -33,7 +33,7 @@ pub(crate) fn missing(purpose: For) -> Vec<&'static str> {
         packages.push("chromium");
     }
     // Whoever has no Groundskeeper any more must be able to read its backups.
-    if purpose != For::Demo && !has_program("restic") {
+    if matches!(purpose, For::Tests | For::BackupBench) && !has_program("restic") {
         packages.push("restic");
     }
     // With it the planner tells which index it would use.
@@ -48,6 +48,15 @@ pub(crate) fn missing(purpose: For) -> Vec<&'static str> {
     // What backups are measured beside.
     if purpose == For::BackupBench {
         packages.extend(["pgbackrest", "barman"].into_iter().filter(|name| !has_program(name)));
+    }
+    if purpose == For::PostgresBench {
+        if !has_program("check_postgres") {
+            packages.push("check-postgres");
+        }
+        // Its program and its extension are of one major version.
+        if !postgres_bin().is_some_and(|bin| bin.join("pg_repack").is_file()) {
+            packages.push("postgresql-15-repack");
+        }
     }
     packages.extend(python_packages());
     packages

@@ -8,12 +8,14 @@ use std::process::Command;
 use crate::unattended::{NoMainCluster, NoServiceStarts};
 use crate::{Failure, cargo, packages, python};
 
-/// What is about to be done: the demo needs no test runner, and only the bench of backups needs other backup tools.
+/// What is about to be done: the demo needs no test runner, and only the benches need the tools
+/// that they measure beside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum For {
     Demo,
     Tests,
     BackupBench,
+    PostgresBench,
 }
 
 pub(crate) fn run(purpose: For, yes: bool) -> Result<(), Failure> {

@@ -5,26 +5,28 @@ mod backup;
 mod docrag;
 mod idle;
 mod keeper;
+mod postgres;
 mod process;
 mod sweep;
+mod table;
 
 use crate::bar::Bar;
-use anyhow::{Result, bail};
-use std::path::PathBuf;
+use anyhow::{Context, Result, bail, ensure};
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
-    /// `sweep`, `idle`, `docrag`, `backup`; without one, all of them.
+    /// `sweep`, `idle`, `docrag`, `backup`, `postgres`; without one, all of them.
     area: Option<String>,
     /// Names every bench, what it needs and how long it takes.
     #[arg(long)]
     list: bool,
-    /// For `docrag`, a folder of judged collections in BEIR's layout, by default `../shared/data`; for `backup`, the folder
-    /// on whose disk everything is done, by default the one for temporary files.
+    /// For `docrag`, a folder of judged collections in BEIR's layout, by default `../shared/data`; for `backup` and `postgres`, the
+    /// folder on whose disk everything is done, by default the one for temporary files.
     #[arg(long)]
     data: Option<PathBuf>,
     /// Only this part: of `docrag` quality, search, embedding, ingest, and `cargo xtask` knows `crash` as well; of `backup`
-    /// first, second, restore, memory, wal.
+    /// first, second, restore, memory, wal; of `postgres` sweep, maintenance.
     #[arg(long)]
     part: Option<String>,
     /// How often `docrag` is killed in the part `crash`, which `cargo xtask` runs.
@@ -36,21 +38,24 @@ pub struct Options {
     /// Seconds of watching for `idle`.
     #[arg(long, default_value_t = 300)]
     seconds: u64,
-    /// Rounds: 7 for `sweep`, 5 for `backup`.
+    /// Rounds: 7 for `sweep`, 5 for `backup`; of `postgres` 7 of its sweep and 5 pairs of its maintenance.
     #[arg(long)]
     rounds: Option<u32>,
     /// The scale of pgbench's tables for `backup`, by default 100.
     #[arg(long)]
     scale: Option<u32>,
-    /// Small and once, to see that `backup` works: no measurement.
+    /// Rows of the table that `postgres` maintains, by default 5,000,000.
+    #[arg(long)]
+    rows: Option<u64>,
+    /// Small and once, to see that `backup` or `postgres` works: no measurement.
     #[arg(long)]
     quick: bool,
-    /// Writes the tables of `backup` into `docs/benchmarks.md`.
+    /// Writes the tables of `backup` or `postgres` into `docs/benchmarks.md`.
     #[arg(long)]
     record: bool,
 }
 
-const AREAS: [(&str, &str); 4] = [
+const AREAS: [(&str, &str); 5] = [
     ("sweep", "one `check` over Postgres, Redis, HTTP and host, against psql, redis-cli, curl and df; 1 minute"),
     ("idle", "memory and CPU of the keeper watching four systems every 30 s; 5 minutes"),
     (
@@ -63,6 +68,12 @@ const AREAS: [(&str, &str); 4] = [
         "a first and a second backup, restore, memory and what a crash takes, beside pgBackRest, Barman, restic, pg_dump \
          and pg_basebackup (Debian packages, installed first), on a Postgres of its own; best as root; an hour, parts by \
          --part",
+    ),
+    (
+        "postgres",
+        "every check of a Postgres with 500 tables beside check_postgres, and the weekly maintenance of 5 million rows under \
+         pgbench beside pg_repack and a plain script (Debian packages, installed first), on a Postgres of its own; an hour \
+         and a half, parts by --part",
     ),
 ];
 
@@ -96,11 +107,50 @@ pub async fn run(options: Options) -> Result<u8> {
     if wanted("backup") && (options.area.is_some() || options.part.is_none()) {
         bars.extend(backup::measure(&options).await?);
     }
+    if wanted("postgres") && (options.area.is_some() || options.part.is_none()) {
+        bars.extend(postgres::measure(&options).await?);
+    }
     println!();
     for bar in bars {
         println!("{bar}");
     }
     Ok(0)
+}
+
+/// Temporary folders are on the disk that was asked for.
+fn works_on(options: &Options) -> Result<()> {
+    if let (Some(area), Some(data)) = (&options.area, &options.data) {
+        let used = std::env::temp_dir();
+        ensure!(
+            used == *data,
+            "`{area}` works in {}; run it through `cargo xtask bench`, or set TMPDIR",
+            used.display()
+        );
+    }
+    Ok(())
+}
+
+/// An error when a folder's disk has fewer bytes free.
+fn has_room(folder: &Path, wanted: u64) -> Result<()> {
+    let disk = rustix::fs::statvfs(folder).with_context(|| format!("cannot look at {}", folder.display()))?;
+    let free = disk.f_bavail * disk.f_frsize;
+    ensure!(
+        free >= wanted,
+        "{} has {} GB free and this needs {}; choose another disk with --data, or a smaller --scale",
+        folder.display(),
+        free / 1_000_000_000,
+        wanted / 1_000_000_000
+    );
+    Ok(())
+}
+
+/// A folder with everything in it, owners included. `to` is not there yet.
+async fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    let mut copy = tokio::process::Command::new("cp");
+    copy.args(["--archive", "--reflink=auto", "--no-target-directory"]).arg(from).arg(to).kill_on_drop(true);
+    let status = copy.status().await.context("cannot start cp")?;
+    ensure!(status.success(), "cannot copy {} to {}: cp ended with {status}", from.display(), to.display());
+    Ok(())
 }
 
 /// The middle of the values; the lower of the two middles for an even number.

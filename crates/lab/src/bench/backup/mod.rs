@@ -11,18 +11,16 @@ mod meter;
 mod pages;
 mod restore;
 mod rounds;
-mod table;
 mod tools;
 mod wal;
 
 use super::Options;
 use crate::bar::Bar;
-use anyhow::{Context, Result, bail, ensure};
-use std::path::Path;
+use anyhow::{Result, bail, ensure};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Parts that can be asked for alone with `--part`.
-const PARTS: [&str; 5] = ["first", "second", "restore", "memory", "wal"];
+pub(super) const PARTS: [&str; 5] = ["first", "second", "restore", "memory", "wal"];
 const SCALE: u32 = 100;
 const ROUNDS: u32 = 5;
 const QUICK_SCALE: u32 = 5;
@@ -80,15 +78,8 @@ impl Plan {
 /// Servers and tools end, and folders go, when this ends: also by Ctrl-C, which only makes it end early.
 pub(super) async fn measure(options: &Options) -> Result<Vec<Bar>> {
     let plan = Plan::new(options)?;
-    if let (Some(area), Some(data)) = (&options.area, &options.data) {
-        let used = std::env::temp_dir();
-        ensure!(
-            used == *data,
-            "`{area}` works in {}; run it through `cargo xtask bench`, or set TMPDIR",
-            used.display()
-        );
-    }
-    has_room(&std::env::temp_dir(), plan.room())?;
+    super::works_on(options)?;
+    super::has_room(&std::env::temp_dir(), plan.room())?;
     let mut ended = signal(SignalKind::terminate())?;
     let (bars, tables) = tokio::select! {
         done = run(&plan) => done?,
@@ -98,7 +89,7 @@ pub(super) async fn measure(options: &Options) -> Result<Vec<Bar>> {
     for (name, text) in &tables {
         println!("\n{name}\n\n{text}");
         if options.record {
-            table::record(name, text)?;
+            super::table::record("backup", name, text)?;
         }
     }
     if plan.quick {
@@ -132,19 +123,6 @@ async fn run(plan: &Plan) -> Result<(Vec<Bar>, Vec<(&'static str, String)>)> {
         tables.push(("wal", table));
     }
     Ok((bars, tables))
-}
-
-fn has_room(folder: &Path, wanted: u64) -> Result<()> {
-    let disk = rustix::fs::statvfs(folder).with_context(|| format!("cannot look at {}", folder.display()))?;
-    let free = disk.f_bavail * disk.f_frsize;
-    ensure!(
-        free >= wanted,
-        "{} has {} GB free and this needs {}; choose another disk with --data, or a smaller --scale",
-        folder.display(),
-        free / 1_000_000_000,
-        wanted / 1_000_000_000
-    );
-    Ok(())
 }
 
 #[cfg(test)]
