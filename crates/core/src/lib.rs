@@ -16,12 +16,13 @@
 //! | [`bloat`] | how much of a table or index is air |
 //! | [`retention`] | which backup sets are kept, and why |
 //! | [`sample`] | which numbers are kept over time |
+//! | [`tuning`] | which settings would suit the machine and the work better, and why |
 //! | [`report`] | what happened on one day |
 //!
 //! Nothing here may depend on tokio, on a database driver or on the other crates; an architecture test holds that.
 
-pub mod bloat;
 pub mod advice;
+pub mod bloat;
 pub mod check;
 pub mod expiry;
 pub mod finding;
@@ -37,6 +38,7 @@ pub mod retention;
 pub mod sample;
 pub mod severity;
 pub mod system;
+pub mod tuning;
 pub mod window;
 
 pub use check::{Check, Judgement, Status, Tuning, Unknown, UnknownKind};

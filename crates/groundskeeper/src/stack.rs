@@ -6,7 +6,7 @@
 use crate::config::{Endpoint, SystemSettings};
 use groundskeeper_backup::{self as backup, Lookout};
 use groundskeeper_core::advice::Advice;
-use groundskeeper_core::observation::{Failure, FailureKind, Observation, Reading, TableName};
+use groundskeeper_core::observation::{Failure, FailureKind, Machine, Observation, Reading, TableName};
 use groundskeeper_core::{SystemId, SystemKind};
 use groundskeeper_systems as systems;
 use jiff::Timestamp;
@@ -119,7 +119,11 @@ async fn observe(system: &SystemSettings, now: Timestamp) -> Observation {
     let deadline = system.deadline;
     match &system.endpoint {
         Endpoint::Postgres(endpoint) => {
-            Observation::Postgres(systems::postgres::observe(endpoint, now, deadline).await)
+            let mut reading = systems::postgres::observe(endpoint, now, deadline).await;
+            if let Ok(seen) = &mut reading.outcome {
+                seen.machine = machine(system, endpoint).map(Box::new);
+            }
+            Observation::Postgres(reading)
         }
         Endpoint::Redis(endpoint) => Observation::Redis(systems::redis::observe(endpoint, now, deadline).await),
         Endpoint::Http(endpoint) => Observation::Http(systems::http::observe(endpoint, now, deadline).await),
@@ -127,6 +131,28 @@ async fn observe(system: &SystemSettings, now: Timestamp) -> Observation {
         Endpoint::Logs(folder) => Observation::Logs(systems::logs::observe(folder, now, deadline).await),
         Endpoint::Backup(lookout) => Observation::Backup(backup::observe(lookout, now, deadline).await),
     }
+}
+
+/// What the configuration says of the server's machine; the rest is ours where the server is on this one.
+fn machine(system: &SystemSettings, endpoint: &systems::postgres::Endpoint) -> Option<Machine> {
+    let told = system.machine.clone();
+    let own = if endpoint.is_local() { systems::host::capacity() } else { None };
+    let Some(own) = own else { return told };
+    let Some(told) = told else {
+        let told_by = "this machine, which the server's address is on (if it is elsewhere, put machine = { … } into the configuration)".to_owned();
+        return Some(Machine { memory: Some(own.memory), cores: Some(own.cores), storage: None, told_by });
+    };
+    let told_by = if told.memory.is_some() && told.cores.is_some() {
+        told.told_by
+    } else {
+        format!("{}, and this machine for what it leaves out", told.told_by)
+    };
+    Some(Machine {
+        memory: told.memory.or(Some(own.memory)),
+        cores: told.cores.or(Some(own.cores)),
+        storage: told.storage,
+        told_by,
+    })
 }
 
 /// An adapter that did not keep its deadline, or broke. That is our bug, and still only this system's reading.

@@ -136,11 +136,14 @@ url = "{http}"
 [checks."host.clock_unsynchronised"]
 enabled = false
 
-# A server that lives for minutes is careless on purpose: fast, and without checksums.
+# A server that lives for minutes is careless on purpose: small, fast, and without checksums.
 [checks."postgres.crash_unsafe"]
 enabled = false
 
 [checks."postgres.checksums_off"]
+enabled = false
+
+[checks."postgres.settings_unsuited"]
 enabled = false
 "#,
             state = self.folder.path().join("state").display(),

@@ -7,6 +7,7 @@ mod footprint;
 mod groups;
 mod horizon;
 mod keys;
+mod machine;
 mod past;
 mod security;
 mod settings;
@@ -18,9 +19,10 @@ pub use footprint::{Footprint, Footprints, NoEstimate, suspects};
 pub use groups::{Opened, SessionGroup};
 pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};
 pub use keys::{IntegerKey, IntegerKeys};
+pub use machine::{Machine, Storage};
 pub use past::{Pace, Past};
 pub use security::{AccessRule, Extension, OpenRoutine, OpenSchema, PlainClient, Security, Superuser};
-pub use settings::{Owner, Setting, Settings};
+pub use settings::{Owner, Setting, Settings, bytes_written, seconds_written};
 pub use statements::{Leaders, Statement, Statements, Totals};
 pub use structure::{ForeignKey, Index, Named, Structure, TableName, Trigger};
 pub use vacuuming::{Vacuuming, Worker};
@@ -45,6 +47,8 @@ pub struct Postgres {
     pub footprints: Part<Box<Footprints>>,
     pub keys: Part<Box<IntegerKeys>>,
     pub structure: Part<Box<Structure>>,
+    /// None where nobody says what it runs on.
+    pub machine: Option<Box<Machine>>,
     pub settings: Part<Box<Settings>>,
     pub security: Box<Security>,
     pub statements: Statements,

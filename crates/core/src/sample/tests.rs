@@ -127,6 +127,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         vacuuming: Ok(Box::default()),
         footprints: Ok(Box::default()),
         keys: Ok(Box::default()),
+        machine: None,
         settings: Ok(Box::default()),
         security: Box::new(security()),
         structure: Ok(Box::default()),

@@ -17,6 +17,7 @@ use groundskeeper_core::plan::{Plan, PlanItem};
 use groundskeeper_core::policy::{Autonomy, Outcome};
 use groundskeeper_core::receipt::Receipt;
 use groundskeeper_core::remedy::{RiskClass, Undo};
+use groundskeeper_core::tuning::postgres::Advised;
 use groundskeeper_core::{Severity, SystemId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -151,6 +152,17 @@ pub struct CheckedSystem {
     pub version: Option<String>,
     pub judgements: Vec<Judgement>,
     pub facts: Vec<(String, String)>,
+}
+
+/// Advice for the settings of one Postgres.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TuneView {
+    pub at: Timestamp,
+    pub system: SystemId,
+    pub address: String,
+    pub version: String,
+    #[serde(flatten)]
+    pub advised: Advised,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@
 //! | `socket` | the daemon's side: one line of JSON in, one out |
 //! | [`backup`] | the backups: through the keeper, and without any |
 //! | `measured` | how long recovery takes, and how much would be lost, over months |
+//! | `tune` | advice for settings |
 //! | `view`, `report` | from the record and the present to what is shown |
 
 pub mod api;
@@ -20,12 +21,14 @@ pub(crate) mod report;
 mod session;
 mod socket;
 mod status;
+mod tune;
 pub(crate) mod view;
 
 pub use backup::Backups;
 pub use check::check_now;
 pub use daemon::{Daemon, run, start};
 pub use session::{Session, Watcher};
+pub use tune::tune_postgres;
 
 use crate::clock::Clock;
 use crate::config::Settings;

@@ -101,6 +101,8 @@ pub enum Command {
     Backup(BackupArgs),
     /// What a check looks at, what it means when it fails, and what to do
     Explain(ExplainArgs),
+    /// Which settings would suit a server better, and why; changes nothing
+    Tune(TuneArgs),
     /// The report of a day
     Report {
         /// The day [default: today]
@@ -248,6 +250,34 @@ pub struct ExplainArgs {
     /// List every check, by system
     #[arg(long, conflicts_with = "check")]
     pub all: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct TuneArgs {
+    #[command(subcommand)]
+    pub verb: TuneVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TuneVerb {
+    /// Settings and pools of a Postgres: the reasons, and the statements to copy
+    #[command(
+        after_help = "The advice follows from the machine and from what the server counted. A server on this machine is \
+taken to have all of it; of another one the configuration says what it has:
+
+  [postgres.main]
+  machine = { memory = \"8 GiB\", cores = 4, storage = \"ssd\" }
+
+Examples:
+  groundskeeper tune postgres                                  the only one that is configured
+  groundskeeper tune postgres main --output json
+  groundskeeper tune postgres postgres://me@localhost/app      one without any configuration"
+    )]
+    Postgres {
+        /// A Postgres of the configuration, or an address [default: the only one]
+        #[arg(value_name = "NAME|URL")]
+        system: Option<String>,
+    },
 }
 
 #[derive(Debug, Args)]

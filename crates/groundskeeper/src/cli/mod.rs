@@ -23,6 +23,7 @@ mod run;
 mod status;
 mod table;
 mod task;
+mod tune;
 
 pub use args::{Cli, Color, Command, Output, OutputForm};
 
@@ -102,6 +103,7 @@ async fn dispatch(desk: &mut Desk, command: Command) -> Outcome {
         Command::Unignore { fingerprint } => findings::unignore(desk, fingerprint).await,
         Command::Backup(args) => backup::run(desk, args).await,
         Command::Explain(args) => explain::run(desk, &args),
+        Command::Tune(args) => tune::run(desk, &args).await,
         Command::Report { day } => report::run(desk, day).await,
         Command::Plan => plan::plan(desk).await,
         Command::Approve { hash, any_time } => plan::approve(desk, hash, any_time).await,

@@ -3,6 +3,7 @@
 use groundskeeper_backup as backup;
 use groundskeeper_core::check::Tuning;
 use groundskeeper_core::expiry::Rule;
+use groundskeeper_core::observation::Machine;
 use groundskeeper_core::policy::Policy;
 use groundskeeper_core::{Severity, SystemId};
 use groundskeeper_systems as systems;
@@ -43,6 +44,8 @@ pub struct SystemSettings {
     /// For one whole reading.
     pub deadline: Duration,
     pub endpoint: Endpoint,
+    /// What a Postgres runs on, where the configuration says so.
+    pub machine: Option<Machine>,
 }
 
 /// Where a system is and how to reach it.

@@ -7,6 +7,7 @@ use groundskeeper_backup::proof::Probe;
 use groundskeeper_backup::proof::probe::{Question, Wanted};
 use groundskeeper_backup::vault::KeySource;
 use groundskeeper_core::check::catalogue;
+use groundskeeper_core::observation::Storage;
 use groundskeeper_core::policy::Autonomy;
 use groundskeeper_core::{Severity, SystemId, SystemKind, Unit};
 use rstest::rstest;
@@ -36,7 +37,7 @@ fn problem(text: &str) -> String {
 )]
 #[case::unknown_key_without_a_neighbour(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\nmax_conections = 5",
-    "groundskeeper.toml:3: unknown key `max_conections` in [postgres.main]; known here: deadline, url, password, password_file, disk, retention"
+    "groundskeeper.toml:3: unknown key `max_conections` in [postgres.main]; known here: deadline, url, password, password_file, disk, retention, machine"
 )]
 #[case::unknown_key_at_the_top(
     "autonmy = \"auto\"",
@@ -291,6 +292,9 @@ fn a_file_with_everything_loads() {
             "postgres.reporting audit trail.audit_logs made_at 7776000"
         ]
     );
+    let machine = settings.systems[1].machine.as_ref().unwrap();
+    assert_eq!((machine.memory, machine.cores, machine.storage), (Some(8 << 30), Some(4), Some(Storage::Ssd)));
+    assert_eq!(settings.systems[0].machine, None);
     assert_eq!(settings.systems[2].id, SystemId::new(SystemKind::Redis, "cache"));
     assert_eq!(settings.systems[2].deadline, Duration::from_secs(5));
     assert_eq!(settings.policy.autonomy, Autonomy::Assist);

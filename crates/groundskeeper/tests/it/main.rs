@@ -15,4 +15,5 @@ mod notify;
 mod performance;
 mod scene;
 mod trouble;
+mod tune;
 mod web;

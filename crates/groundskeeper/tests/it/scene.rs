@@ -267,6 +267,8 @@ enabled = false
 enabled = false
 [checks.\"postgres.checksums_off\"]
 enabled = false
+[checks.\"postgres.settings_unsuited\"]
+enabled = false
 {more}",
             self.server.url_for("keeper", "keeper", "docrag")
         )

@@ -127,6 +127,22 @@ impl Endpoint {
         &self.address
     }
 
+    /// Whether every address of it is one of this machine: a Unix socket or the loopback interface.
+    pub fn is_local(&self) -> bool {
+        let is_loopback = |name: &str| {
+            name == "localhost" || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+        };
+        // An address that is given apart is the one that is used.
+        let apart = self.config.get_hostaddrs();
+        if !apart.is_empty() {
+            return apart.iter().all(std::net::IpAddr::is_loopback);
+        }
+        self.config.get_hosts().iter().all(|host| match host {
+            Host::Unix(_) => true,
+            Host::Tcp(name) => is_loopback(name),
+        })
+    }
+
     /// The database that is entered. Without one the server takes that which is named like the user.
     pub fn database(&self) -> Option<&str> {
         database(&self.config)

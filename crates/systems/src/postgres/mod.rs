@@ -17,8 +17,8 @@
 //! | [`grants`] | the SQL that gives our role what it needs, and no more |
 
 pub mod act;
-pub mod bloat;
 pub mod advise;
+pub mod bloat;
 pub mod client;
 pub mod configuration;
 pub mod contents;

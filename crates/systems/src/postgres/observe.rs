@@ -183,6 +183,7 @@ impl Asking<'_> {
             footprints,
             keys,
             structure,
+            machine: None,
             settings,
             security,
             statements,

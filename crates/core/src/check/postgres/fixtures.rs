@@ -3,9 +3,9 @@
 use crate::check::{Judgement, Status, Tuning, judge_all};
 use crate::finding::Finding;
 use crate::observation::{
-    Access, Activity, Archiver, Checkpoints, Database, Index, Leaders, Observation, Pace, Past, Postgres, Reading,
-    Replication, Security, Server, Session, SessionState, Setting, Settings, Statement, Statements, Structure,
-    Superuser, Table, TableName, Totals, Vacuuming,
+    Access, Activity, Archiver, Checkpoints, Database, Index, Leaders, Machine, Observation, Pace, Past, Postgres,
+    Reading, Replication, Security, Server, Session, SessionState, Setting, Settings, Statement, Statements, Storage,
+    Structure, Superuser, Table, TableName, Totals, Vacuuming,
 };
 use crate::quantity::after;
 use crate::system::{SystemId, SystemKind};
@@ -20,7 +20,7 @@ pub(super) fn ago(seconds: f64) -> Timestamp {
 }
 
 /// A small, busy and well-kept server: nothing may be found here.
-pub(super) fn healthy() -> Postgres {
+pub(crate) fn healthy() -> Postgres {
     Postgres {
         server: Box::new(Server {
             version_num: 150_020,
@@ -65,6 +65,7 @@ pub(super) fn healthy() -> Postgres {
             indexes: vec![index("chunks_pkey", &[1]), index("chunks_body", &[2])],
             ..Structure::default()
         })),
+        machine: Some(Box::new(machine())),
         settings: Ok(Box::new(settings())),
         security: Box::new(security()),
         statements: Statements {
@@ -78,7 +79,7 @@ pub(super) fn healthy() -> Postgres {
 }
 
 /// A setting as a file gave it.
-pub(super) fn setting(name: &str, value: &str, unit: Option<&str>) -> Setting {
+pub(crate) fn setting(name: &str, value: &str, unit: Option<&str>) -> Setting {
     Setting {
         name: name.into(),
         value: value.into(),
@@ -92,9 +93,46 @@ pub(super) fn setting(name: &str, value: &str, unit: Option<&str>) -> Setting {
     }
 }
 
+/// 16 GiB, 8 cores, flash.
+pub(crate) fn machine() -> Machine {
+    let told_by = "the configuration".into();
+    Machine { memory: Some(16 << 30), cores: Some(8), storage: Some(Storage::Ssd), told_by }
+}
+
+/// What suits that machine.
+const SUITED: &[(&str, &str, Option<&str>)] = &[
+    ("autovacuum_max_workers", "3", None),
+    ("autovacuum_vacuum_cost_limit", "-1", None),
+    ("autovacuum_vacuum_scale_factor", "0.2", None),
+    ("autovacuum_work_mem", "-1", Some("kB")),
+    ("checkpoint_completion_target", "0.9", None),
+    ("checkpoint_timeout", "300", Some("s")),
+    ("data_checksums", "on", None),
+    ("effective_cache_size", "1572864", Some("8kB")),
+    ("effective_io_concurrency", "200", None),
+    ("fsync", "on", None),
+    ("full_page_writes", "on", None),
+    ("idle_in_transaction_session_timeout", "3600000", Some("ms")),
+    ("listen_addresses", "*", None),
+    ("log_autovacuum_min_duration", "600000", Some("ms")),
+    ("log_lock_waits", "on", None),
+    ("log_min_duration_statement", "1000", Some("ms")),
+    ("log_temp_files", "10240", Some("kB")),
+    ("maintenance_work_mem", "1048576", Some("kB")),
+    ("max_slot_wal_keep_size", "16384", Some("MB")),
+    ("max_wal_size", "1024", Some("MB")),
+    ("min_wal_size", "80", Some("MB")),
+    ("random_page_cost", "1.1", None),
+    ("shared_buffers", "524288", Some("8kB")),
+    ("ssl", "on", None),
+    ("track_io_timing", "on", None),
+    ("vacuum_cost_limit", "200", None),
+    ("wal_compression", "on", None),
+    ("work_mem", "32768", Some("kB")),
+];
+
 fn settings() -> Settings {
-    let on = ["data_checksums", "fsync", "full_page_writes", "ssl"].map(|name| setting(name, "on", None));
-    Settings { list: on.into_iter().chain([setting("listen_addresses", "*", None)]).collect() }
+    Settings { list: SUITED.iter().map(|(name, value, unit)| setting(name, value, *unit)).collect() }
 }
 
 pub(super) fn security() -> Security {
@@ -145,7 +183,7 @@ pub(super) fn past(query_id: i64, mean: f64) -> Past {
 }
 
 /// An ordinary session that has just begun a query.
-pub(super) fn session(pid: i32) -> Session {
+pub(crate) fn session(pid: i32) -> Session {
     Session {
         pid,
         backend_start: ago(7_200.0),
@@ -166,7 +204,7 @@ pub(super) fn session(pid: i32) -> Session {
     }
 }
 
-pub(super) fn database(name: &str) -> Database {
+pub(crate) fn database(name: &str) -> Database {
     Database {
         name: name.into(),
         size: Some(1 << 30),
@@ -181,7 +219,7 @@ pub(super) fn database(name: &str) -> Database {
     }
 }
 
-pub(super) fn table(name: &str) -> Table {
+pub(crate) fn table(name: &str) -> Table {
     Table {
         schema: "public".into(),
         name: name.into(),

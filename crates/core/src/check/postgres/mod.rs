@@ -18,6 +18,7 @@ pub mod indexes;
 pub mod keys;
 pub mod leak;
 pub mod locks;
+pub mod pools;
 pub mod queries;
 pub mod regressions;
 pub mod replication;
@@ -25,6 +26,7 @@ pub mod scans;
 pub mod schema;
 pub mod security;
 pub mod settings;
+pub mod suitability;
 pub mod temporary;
 pub mod transactions;
 pub mod vacuum;
@@ -34,4 +36,4 @@ pub mod wal;
 pub mod wraparound;
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;

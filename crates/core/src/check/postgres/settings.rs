@@ -94,12 +94,7 @@ fn restart_pending(sight: &Sight<'_, Postgres>) -> Judged {
     let mut draft =
         Draft::new(Severity::Info, format!("{count} of {} {verb} for a restart of the server", names.join(", ")));
     for setting in pending.iter().take(20) {
-        let unit = setting.unit.as_deref().map_or_else(String::new, |unit| format!(" × {unit}"));
-        draft = draft.saw(
-            format!("{} still runs as", setting.name),
-            Value::text(format!("{}{unit}", setting.value)),
-            "pg_settings",
-        );
+        draft = draft.saw(format!("{} still runs as", setting.name), Value::text(setting.shown()), "pg_settings");
     }
     Ok(vec![draft.fix(format!(
         "As a superuser: SELECT name, setting, sourcefile, error FROM pg_file_settings WHERE name IN ({list}); then \

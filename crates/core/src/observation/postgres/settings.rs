@@ -51,6 +51,16 @@ impl Settings {
 }
 
 impl Setting {
+    /// As one writes it in a configuration: `128MB`, `15min`, `on`.
+    pub fn shown(&self) -> String {
+        let Some(unit) = self.unit.as_deref() else { return self.value.clone() };
+        match self.value.parse::<f64>() {
+            Ok(number) if number > 0.0 && unit.ends_with('B') => bytes_written(number * self.scale()),
+            Ok(number) if number > 0.0 => seconds_written(number * self.scale()),
+            _ => self.value.clone(),
+        }
+    }
+
     /// Not of our session, our role or our database only.
     pub fn is_of_server(&self) -> bool {
         !matches!(self.source.as_str(), "client" | "session" | "interactive" | "user" | "database" | "database user")
@@ -92,6 +102,26 @@ impl Setting {
             _ => Owner::Session,
         }
     }
+}
+
+/// `128MB`: in the largest of Postgres's units that gives a whole number.
+pub fn bytes_written(bytes: f64) -> String {
+    let units = [("TB", 4), ("GB", 3), ("MB", 2), ("kB", 1)];
+    written(bytes, units.map(|(name, power)| (name, 1024_f64.powi(power))).as_slice())
+        .unwrap_or_else(|| format!("{bytes:.0}B"))
+}
+
+/// `15min`: the same for times.
+pub fn seconds_written(seconds: f64) -> String {
+    let units = [("d", 86_400.0), ("h", 3_600.0), ("min", 60.0), ("s", 1.0), ("ms", 0.001)];
+    written(seconds, &units).unwrap_or_else(|| format!("{:.0}us", seconds * 1e6))
+}
+
+fn written(amount: f64, units: &[(&str, f64)]) -> Option<String> {
+    units.iter().find_map(|(name, size)| {
+        let number = amount / size;
+        (number >= 0.999 && (number - number.round()).abs() < 1e-6).then(|| format!("{number:.0}{name}"))
+    })
 }
 
 /// Each setting has one owner; who else changes it is overruled, or overrules.
@@ -166,6 +196,23 @@ mod tests {
             assert!((read - expected).abs() < 1e-9, "{value} {unit}: {read}");
         }
         assert_eq!(setting("on", "").number("x"), None);
+    }
+
+    #[test]
+    fn values_are_written_as_in_a_configuration() {
+        for (value, unit, expected) in [
+            ("16384", "8kB", "128MB"),
+            ("4100", "kB", "4100kB"),
+            ("2048", "MB", "2GB"),
+            ("900", "s", "15min"),
+            ("250", "ms", "250ms"),
+            ("1000", "ms", "1s"),
+            ("-1", "kB", "-1"),
+            ("0", "ms", "0"),
+            ("1.1", "", "1.1"),
+        ] {
+            assert_eq!(setting(value, unit).list[0].shown(), expected);
+        }
     }
 
     #[test]

@@ -33,6 +33,7 @@ pub(super) fn system(settings: backup::Settings, keep: &KeepSettings) -> SystemS
         id: SystemId::new(SystemKind::Backup, "main"),
         deadline: default_deadline(SystemKind::Backup),
         endpoint: Endpoint::Backup(Lookout::new(Vault::new(settings).keeping(keep.retention.clone()))),
+        machine: None,
     }
 }
 

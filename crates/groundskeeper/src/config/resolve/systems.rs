@@ -8,7 +8,7 @@ use crate::config::secrets::plain;
 use crate::config::size;
 use crate::config::{ConfigError, Endpoint, SystemSettings};
 use groundskeeper_core::expiry::Rule;
-use groundskeeper_core::observation::Expected;
+use groundskeeper_core::observation::{Expected, Machine, Storage};
 use groundskeeper_core::{SystemId, SystemKind};
 use groundskeeper_systems as systems;
 use groundskeeper_systems::http::Options;
@@ -49,8 +49,10 @@ pub(super) fn all(top: &Section<'_>, never_end: &[String]) -> (Vec<SystemSetting
                 SystemKind::Logs => logs(&section),
                 SystemKind::Backup => None,
             };
+            let machine = if kind == SystemKind::Postgres { machine(&section) } else { None };
             section.finish();
-            found.extend(endpoint.map(|endpoint| SystemSettings { id: SystemId::new(kind, name), deadline, endpoint }));
+            let id = SystemId::new(kind, name);
+            found.extend(endpoint.map(|endpoint| SystemSettings { id, deadline, endpoint, machine }));
         }
     }
     (found, rules)
@@ -65,6 +67,23 @@ fn postgres(section: &Section<'_>, never_end: &[String]) -> Option<systems::post
         .map(|endpoint| endpoint.with_protected(never_end).with_disk(disk))
         .map_err(|why| section.problem(url.at, format!("`url`{}: {why}", section.place())))
         .ok()
+}
+
+/// `machine = { memory = "8 GiB", cores = 4, storage = "ssd" }`: what the server runs on, for the advice.
+fn machine(section: &Section<'_>) -> Option<Machine> {
+    let table = section.section("machine")?;
+    let machine = Machine {
+        memory: table.parsed("memory", "an amount of memory such as \"8 GiB\"", size::parse),
+        cores: table.count("cores"),
+        storage: table.parsed("storage", "\"ssd\" or \"hdd\"", |word| match word {
+            "ssd" => Ok(Storage::Ssd),
+            "hdd" => Ok(Storage::Hdd),
+            other => Err(format!("`{other}` is no kind of storage; write \"ssd\" or \"hdd\"")),
+        }),
+        told_by: "the configuration".to_owned(),
+    };
+    table.finish();
+    Some(machine)
 }
 
 /// `SQLAlchemy` puts its driver into the scheme: `postgresql+asyncpg://` means a plain `postgresql://` to everyone else.
@@ -176,7 +195,7 @@ pub(in crate::config) fn for_url(url: &str) -> Result<SystemSettings, ConfigErro
     };
     // The whole command is promised within ten seconds, so one reading gets a little less.
     let deadline = default_deadline(kind).min(Duration::from_secs(9));
-    Ok(SystemSettings { id: SystemId::new(kind, "url"), deadline, endpoint })
+    Ok(SystemSettings { id: SystemId::new(kind, "url"), deadline, endpoint, machine: None })
 }
 
 fn scheme(url: &str) -> Option<&str> {

@@ -1,0 +1,3 @@
+//! Advice: which settings would suit the machine and the work better. Nothing here changes anything.
+
+pub mod postgres;

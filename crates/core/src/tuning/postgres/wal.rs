@@ -1,0 +1,94 @@
+//! Checkpoints and what the WAL costs.
+
+use super::{Amount, Desk, GIB, matters, rounded, useful};
+use crate::quantity::format_bytes;
+
+const MANUAL: &str = "https://www.postgresql.org/docs/current/wal-configuration.html";
+const WAL: &str = "https://www.postgresql.org/docs/current/runtime-config-wal.html";
+const REPLICATION: &str = "https://www.postgresql.org/docs/current/runtime-config-replication.html";
+/// As many checkpoints say something about a server.
+const ENOUGH: u64 = 20;
+
+pub(super) fn look(desk: &mut Desk<'_>) {
+    checkpoints(desk);
+    if let Some(current) = desk.number("checkpoint_completion_target") {
+        if current < 0.85 {
+            let reason = "a checkpoint that is spread over most of the time until the next one disturbs queries less; 0.9 is \
+                          the default from 14 on";
+            desk.advise("checkpoint_completion_target", &Amount::Number(0.9), matters(reason.to_owned(), WAL));
+        } else {
+            desk.suits("checkpoint_completion_target");
+        }
+    }
+    compression(desk);
+    slots(desk);
+}
+
+/// Judged by what happened: with room for the WAL, checkpoints come by the clock.
+fn checkpoints(desk: &mut Desk<'_>) {
+    let (Some(most), Some(least), Some(pause)) =
+        (desk.number("max_wal_size"), desk.number("min_wal_size"), desk.number("checkpoint_timeout"))
+    else {
+        return;
+    };
+    let Ok(seen) = &desk.seen.checkpoints else {
+        return desk.cannot("max_wal_size", "how often checkpoints were asked for could not be read");
+    };
+    let (requested, all) = (seen.requested, seen.requested + seen.timed);
+    // Up to a third: backups, bulk loads and shutdowns ask for some.
+    if all < ENOUGH || requested * 3 < all {
+        desk.suits("max_wal_size");
+        desk.suits("min_wal_size");
+        return desk.suits("checkpoint_timeout");
+    }
+    let share = requested as f64 * 100.0 / all as f64;
+    let target = rounded((most * 2.0).max(2.0 * GIB));
+    let reason = format!(
+        "{share:.0} % of {all} checkpoints came because this much WAL was full, not by the clock, and after each one whole \
+         pages are written again. Needs so much room in pg_wal, and recovery after a crash takes longer"
+    );
+    desk.advise("max_wal_size", &Amount::Bytes(target), matters(reason, MANUAL));
+    if least * 8.0 < target {
+        let reason =
+            format!("files that are used again are cheaper than new ones; a quarter of {}", format_bytes(target));
+        desk.advise("min_wal_size", &Amount::Bytes(rounded(target / 4.0)), useful(&reason, MANUAL));
+    }
+    if pause < 600.0 {
+        let reason = "the same: fewer checkpoints write fewer whole pages. Recovery after a crash takes longer";
+        desk.advise("checkpoint_timeout", &Amount::Seconds(900.0), useful(reason, MANUAL));
+    }
+}
+
+/// Where the WAL goes somewhere, it costs more than the disk it is written to.
+fn compression(desk: &mut Desk<'_>) {
+    let is_sent = desk.seen.archiver.as_ref().is_ok_and(|archiver| archiver.enabled)
+        || desk.seen.replication.as_ref().is_ok_and(|replication| !replication.standbys.is_empty())
+        || desk.seen.horizon.as_ref().is_ok_and(|horizon| !horizon.slots.is_empty());
+    match desk.settings.value("wal_compression") {
+        Some("off") if is_sent => {
+            let reason = "WAL is archived or streamed from here: whole pages in it shrink to about half, for a little work of \
+                          the processor. On 15 and later lz4 is cheaper still, where the server was built with it";
+            desk.advise("wal_compression", &Amount::Word("on"), useful(reason, WAL));
+        }
+        Some(_) => desk.suits("wal_compression"),
+        None => {}
+    }
+}
+
+fn slots(desk: &mut Desk<'_>) {
+    let Ok(horizon) = &desk.seen.horizon else { return };
+    if horizon.slots.is_empty() {
+        return;
+    }
+    match desk.settings.number("max_slot_wal_keep_size") {
+        Some(kept) if kept < 0.0 => {
+            let most = desk.settings.number("max_wal_size").unwrap_or(GIB);
+            let target = rounded((most * 4.0).max(16.0 * GIB));
+            let reason = "a slot whose consumer is gone keeps WAL until the disk is full and the server stops. With a bound the \
+                          slot is lost instead, and its consumer made anew. Choose it by the room in pg_wal";
+            desk.advise("max_slot_wal_keep_size", &Amount::Bytes(target), matters(reason.to_owned(), REPLICATION));
+        }
+        Some(_) => desk.suits("max_slot_wal_keep_size"),
+        None => {}
+    }
+}
