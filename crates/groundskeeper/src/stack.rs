@@ -1,14 +1,15 @@
 //! The configured systems, read side by side.
 //!
 //! Each system is read in a task of its own under its own deadline, and its reading is handed on the moment it is
-//! there: a system that hangs delays nobody.
+//! there: a system that hangs delays nobody but the primary whose standbys could be meant: which indexes those use is
+//! counted there alone, and belongs beside what the primary has counted.
 
 use crate::config::{Endpoint, SystemSettings};
 use groundskeeper_backup::{self as backup, Lookout};
 use groundskeeper_core::advice::Advice;
 use groundskeeper_core::observation::{Failure, FailureKind, Machine, Observation, Reading, TableName};
 use groundskeeper_core::{SystemId, SystemKind};
-use groundskeeper_systems as systems;
+use groundskeeper_systems::{self as systems, postgres::Round};
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,7 +72,11 @@ impl Stack {
     /// Starts reading the chosen systems; take the readings from the set as they arrive.
     pub fn observe(&self, now: Timestamp, chosen: impl Fn(&SystemId) -> bool) -> JoinSet<(SystemId, Observation)> {
         let mut readings = JoinSet::new();
-        for system in self.systems.iter().filter(|system| chosen(&system.id)).cloned() {
+        let is_asked = |system: &&SystemSettings| chosen(&system.id);
+        let databases = self.systems.iter().filter(is_asked).filter(|system| system.id.kind == SystemKind::Postgres);
+        let round = Round::of(databases.count());
+        for system in self.systems.iter().filter(is_asked).cloned() {
+            let round = round.clone();
             readings.spawn(async move {
                 let limit = system.deadline + GRACE;
                 let ours = system.clone();
@@ -96,6 +101,12 @@ impl Stack {
                             now,
                         )
                     }
+                };
+                let observation = match observation {
+                    Observation::Postgres(reading) => {
+                        Observation::Postgres(round.completed(&system.id.name, reading).await)
+                    }
+                    other => other,
                 };
                 (system.id, observation)
             });

@@ -41,6 +41,7 @@ pub static CHECKS: &[&Check] = &[
     &postgres::indexes::INDEX_INVALID,
     &postgres::indexes::INDEX_DUPLICATE,
     &postgres::indexes::INDEX_OVERLAPPING,
+    &postgres::usage::INDEX_UNUSED,
     &postgres::indexes::FOREIGN_KEY_WITHOUT_INDEX,
     &postgres::keys::INTEGER_KEY_RUNNING_OUT,
     &postgres::scans::INDEX_MISSING,

@@ -13,6 +13,7 @@ mod security;
 mod settings;
 mod statements;
 mod structure;
+mod usage;
 mod vacuuming;
 
 pub use footprint::{Footprint, Footprints, NoEstimate, suspects};
@@ -25,6 +26,7 @@ pub use security::{AccessRule, Extension, OpenRoutine, OpenSchema, PlainClient, 
 pub use settings::{Owner, Setting, Settings, bytes_written, seconds_written};
 pub use statements::{Leaders, Statement, Statements, Totals};
 pub use structure::{ForeignKey, Index, Named, Structure, TableName, Trigger};
+pub use usage::{IndexUsage, IndexUse, StandbyUsage};
 pub use vacuuming::{Vacuuming, Worker};
 
 use super::Part;
@@ -40,12 +42,13 @@ pub struct Postgres {
     pub databases: Part<Vec<Database>>,
     pub tables: Part<Vec<Table>>,
     pub checkpoints: Part<Checkpoints>,
-    pub archiver: Part<Archiver>,
+    pub archiver: Part<Box<Archiver>>,
     pub replication: Part<Replication>,
     pub horizon: Part<Box<Horizon>>,
     pub vacuuming: Part<Box<Vacuuming>>,
     pub footprints: Part<Box<Footprints>>,
     pub keys: Part<Box<IntegerKeys>>,
+    pub usage: Part<Box<IndexUsage>>,
     pub structure: Part<Box<Structure>>,
     /// None where nobody says what it runs on.
     pub machine: Option<Box<Machine>>,
@@ -237,4 +240,18 @@ pub struct Standby {
     pub lag_bytes: Option<u64>,
     /// `replay_lag`, seconds.
     pub lag_seconds: Option<f64>,
+    pub parts: LagParts,
+}
+
+/// Where a standby's lag is. The three in bytes make up the whole.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LagParts {
+    /// Bytes that the primary has not sent yet.
+    pub unsent: Option<u64>,
+    /// Bytes that are on their way, or that the standby has not written to its disk.
+    pub unflushed: Option<u64>,
+    /// Bytes that the standby has and has not replayed.
+    pub unreplayed: Option<u64>,
+    /// `flush_lag`, seconds: until the standby had it on its disk.
+    pub flush_seconds: Option<f64>,
 }

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::observation::{
-    Access, Activity, Archiver, Checkpoints, Clock, Database, Failure, FailureKind, Gap, Keys, Leaders, Memory, Mount,
-    Persistence, Reading, RedisClients, RedisMemory, RedisReplication, RedisStats, Replication, Security, Server,
-    Space, Standby, Statement, Statements, Table,
+    Access, Activity, Archiver, Checkpoints, Clock, Database, Failure, FailureKind, Gap, Keys, LagParts, Leaders,
+    Memory, Mount, Persistence, Reading, RedisClients, RedisMemory, RedisReplication, RedisStats, Replication,
+    Security, Server, Space, Standby, Statement, Statements, Table,
 };
 use crate::quantity::after;
 use crate::receipt::{Climb, ClimbOutcome, Missing, Part, SetId};
@@ -87,6 +87,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         state: "streaming".into(),
         lag_bytes: Some(lag),
         lag_seconds: None,
+        parts: LagParts::default(),
     };
     Postgres {
         server: Box::new(facts()),
@@ -109,14 +110,14 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
             .collect()),
         tables: Ok((0..30).map(table).collect()),
         checkpoints: Ok(Checkpoints { timed: 1, requested: 1, stats_reset: None }),
-        archiver: Ok(Archiver {
+        archiver: Ok(Box::new(Archiver {
             enabled: false,
             archived: 0,
             failed: 0,
             last_archived: None,
             last_failed: None,
             last_failed_segment: None,
-        }),
+        })),
         replication: Ok(Replication {
             standbys: vec![standby(10), standby(5_000), standby(20)],
             replay_delay: None,
@@ -130,6 +131,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         machine: None,
         settings: Ok(Box::default()),
         security: Box::new(security()),
+        usage: Ok(Box::default()),
         structure: Ok(Box::default()),
         statements: Statements { preloaded: None, extension: None, available: false, leaders: None, past: Vec::new() },
     }

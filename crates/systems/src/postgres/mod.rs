@@ -4,10 +4,11 @@
 //! |---|---|
 //! | [`client`], `dsn`, `tls` | where the server is, how to reach it, what an error means |
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
-//! | `groups`, `horizon`, `vacuuming`, `structure`, `keys` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys |
+//! | `groups`, `horizon`, `vacuuming`, `structure`, `usage`, `keys` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys |
 //! | [`bloat`] | how much of the largest tables and indexes is air |
 //! | `horizon`, `structure`, `statements` | of that reading: who holds clean-up back, indexes with constraints, which statements take the most |
 //! | [`advise`] | indexes that are missing, verified by the planner |
+//! | [`round`] | readings at the same time: what standbys counted goes to their primary |
 //! | [`act`] | the changes that we can make |
 //! | [`walsender`] | base backups over the replication protocol |
 //! | [`online`] | base backups whose files are read where they lie |
@@ -26,6 +27,7 @@ pub mod facts;
 pub mod grants;
 pub mod observe;
 pub mod online;
+pub mod round;
 pub mod tie;
 pub mod walsender;
 
@@ -41,7 +43,9 @@ mod statements;
 mod structure;
 mod tls;
 mod triggers;
+mod usage;
 mod vacuuming;
 
 pub use client::{Endpoint, EndpointError};
 pub use observe::observe;
+pub use round::Round;

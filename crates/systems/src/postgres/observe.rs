@@ -6,10 +6,10 @@
 use super::client::{APPLICATION_NAME, Endpoint, reading_settings};
 use super::mask::masked;
 use super::triggers::{Triggers, is_switched_off};
-use super::{bloat, groups, horizon, keys, security, settings, sql, statements, structure, vacuuming};
+use super::{bloat, groups, horizon, keys, security, settings, sql, statements, structure, usage, vacuuming};
 use groundskeeper_core::observation::{
-    Access, Activity, Archiver, Checkpoints, Database, Failure, FailureKind, Gap, Part, Postgres, Reading, Replication,
-    Server, Standby, Statements, Table,
+    Access, Activity, Archiver, Checkpoints, Database, Failure, FailureKind, Gap, LagParts, Part, Postgres, Reading,
+    Replication, Server, Standby, Statements, Table,
 };
 use groundskeeper_core::observation::{Session as Observed, SessionState};
 use jiff::Timestamp;
@@ -141,6 +141,7 @@ impl Asking<'_> {
             security,
             available,
             leaders,
+            usage,
             keys,
             footprints,
         ) = tokio::join!(
@@ -157,6 +158,7 @@ impl Asking<'_> {
             Box::pin(security::read(self, version, &access.user)),
             self.one(sql::STATEMENTS_AVAILABLE, |row| get(row, "available")),
             Box::pin(statements::read(self, schema.as_deref(), statements_version.as_deref())),
+            Box::pin(usage::read(self)),
             Box::pin(keys::read(self)),
             // The dearest of all comes last: where it is cut off, the others have been answered.
             Box::pin(bloat::read(self)),
@@ -182,6 +184,7 @@ impl Asking<'_> {
             vacuuming,
             footprints,
             keys,
+            usage,
             structure,
             machine: None,
             settings,
@@ -383,26 +386,33 @@ fn read_checkpoints(row: &Row) -> Result<Checkpoints, String> {
     })
 }
 
-fn read_archiver(row: &Row) -> Result<Archiver, String> {
-    Ok(Archiver {
+fn read_archiver(row: &Row) -> Result<Box<Archiver>, String> {
+    Ok(Box::new(Archiver {
         enabled: get(row, "enabled")?,
         archived: count(row, "archived")?,
         failed: count(row, "failed")?,
         last_archived: get(row, "last_archived")?,
         last_failed: get(row, "last_failed")?,
         last_failed_segment: get(row, "last_failed_segment")?,
-    })
+    }))
 }
 
 /// None for a row whose content is hidden from us.
 fn read_standby(row: &Row) -> Result<Option<Standby>, String> {
     let Some(state) = get::<Option<String>>(row, "state")? else { return Ok(None) };
+    let bytes = |column: &str| Ok::<_, String>(get::<Option<i64>>(row, column)?.map(unsigned));
     Ok(Some(Standby {
         name: get(row, "name")?,
         client: get(row, "client")?,
         state,
-        lag_bytes: get::<Option<i64>>(row, "lag_bytes")?.map(unsigned),
+        lag_bytes: bytes("lag_bytes")?,
         lag_seconds: age(row, "lag_seconds")?,
+        parts: LagParts {
+            unsent: bytes("unsent")?,
+            unflushed: bytes("unflushed")?,
+            unreplayed: bytes("unreplayed")?,
+            flush_seconds: age(row, "flush_seconds")?,
+        },
     }))
 }
 

@@ -222,7 +222,12 @@ pub(super) const STANDBYS: &str = "
 SELECT coalesce(application_name, '') AS name, coalesce(host(client_addr), '') AS client, state,
        pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()
                             ELSE pg_current_wal_lsn() END, replay_lsn)::int8 AS lag_bytes,
-       extract(epoch FROM replay_lag)::float8 AS lag_seconds
+       extract(epoch FROM replay_lag)::float8 AS lag_seconds,
+       pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn()
+                            ELSE pg_current_wal_lsn() END, sent_lsn)::int8 AS unsent,
+       pg_wal_lsn_diff(sent_lsn, flush_lsn)::int8 AS unflushed,
+       pg_wal_lsn_diff(flush_lsn, replay_lsn)::int8 AS unreplayed,
+       extract(epoch FROM flush_lag)::float8 AS flush_seconds
   FROM pg_stat_replication ORDER BY 1, 2";
 
 /// Nulls on a primary. A standby that only replays an archive has no `primary_conninfo`, and so nothing to receive.

@@ -7,6 +7,7 @@ mod contents;
 mod expiring;
 mod facts;
 mod keys;
+mod lag;
 mod leak;
 mod queries;
 mod reaching;
@@ -16,6 +17,7 @@ mod scans;
 mod security;
 mod statements;
 mod upkeep;
+mod usage;
 mod vacuuming;
 mod walsender;
 

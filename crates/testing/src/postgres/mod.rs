@@ -95,6 +95,28 @@ impl PostgresServer {
         Self { process: None, reservation: None, install, password, port: 0, folder }.on_a_free_port().await
     }
 
+    /// A standby of this server that streams from it as `name`, with a copy of everything that it has now.
+    pub async fn standby(&self, name: &str) -> Result<Self> {
+        let folder = Scratch::new("pg-standby")?;
+        let copy = folder.path().join("copy");
+        fs::create_dir(&copy)?;
+        fs::set_permissions(&copy, fs::Permissions::from_mode(0o700))?;
+        self.install.give(&copy)?;
+        let source = format!(
+            "host=127.0.0.1 port={} user=postgres password={} application_name={name}",
+            self.port, self.password
+        );
+        let arguments = [
+            format!("--dbname={source}"),
+            format!("--pgdata={}", copy.display()),
+            "--checkpoint=fast".to_owned(),
+            "--write-recovery-conf".to_owned(),
+            "--no-sync".to_owned(),
+        ];
+        self.install.run("pg_basebackup", &arguments, folder.path())?;
+        self.bring_up(&copy).await
+    }
+
     async fn on_a_free_port(mut self) -> Result<Self> {
         for _ in 0..ATTEMPTS {
             self.port = port::free()?;

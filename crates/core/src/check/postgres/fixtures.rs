@@ -48,19 +48,20 @@ pub(crate) fn healthy() -> Postgres {
         databases: Ok(vec![database("docrag"), database("postgres"), database("template1")]),
         tables: Ok(vec![table("chunks"), table("documents")]),
         checkpoints: Ok(Checkpoints { timed: 8_640, requested: 100, stats_reset: Some(ago(30.0 * 86_400.0)) }),
-        archiver: Ok(Archiver {
+        archiver: Ok(Box::new(Archiver {
             enabled: true,
             archived: 5_000,
             failed: 2,
             last_archived: Some(ago(120.0)),
             last_failed: Some(ago(86_400.0)),
             last_failed_segment: Some("000000010000000000000042".into()),
-        }),
+        })),
         replication: Ok(Replication { standbys: vec![], replay_delay: None, replay_backlog: None, receiving: None }),
         horizon: Ok(Box::default()),
         vacuuming: Ok(Box::new(Vacuuming { max_workers: 3, cost_delay: 0.002, cost_limit: 200, workers: vec![] })),
         footprints: Ok(Box::default()),
         keys: Ok(Box::default()),
+        usage: Ok(Box::default()),
         structure: Ok(Box::new(Structure {
             indexes: vec![index("chunks_pkey", &[1]), index("chunks_body", &[2])],
             ..Structure::default()

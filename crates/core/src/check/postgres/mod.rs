@@ -29,6 +29,7 @@ pub mod settings;
 pub mod suitability;
 pub mod temporary;
 pub mod transactions;
+pub mod usage;
 pub mod vacuum;
 pub mod vacuuming;
 pub mod versions;

@@ -2,12 +2,13 @@
 
 use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Threshold};
 use crate::finding::{Draft, Offender, Target};
-use crate::observation::{Postgres, Replication, Standby};
+use crate::observation::{LagParts, Postgres, Replication, Standby};
 use crate::quantity::{Unit, Value, format_number};
 use crate::severity::Severity;
 use std::cmp::Reverse;
 
 const STANDBYS: &str = "pg_stat_replication: pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) and replay_lag";
+const PARTS: &str = "sent_lsn, flush_lsn and replay_lsn of pg_stat_replication";
 const REPLAY: &str = "now() - pg_last_xact_replay_timestamp(), pg_last_wal_receive_lsn() - pg_last_wal_replay_lsn()";
 const MIB: f64 = 1024.0 * 1024.0;
 
@@ -20,8 +21,8 @@ pub static REPLICATION_LAG: Check = Check {
         confirm: "On the primary: SELECT application_name, state, replay_lag, \
                   pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) FROM pg_stat_replication; on the standby: SELECT \
                   pg_last_xact_replay_timestamp(), status FROM pg_stat_wal_receiver;",
-        act: "Compare sent_lsn with replay_lsn: a gap before sent means the network or the primary, a gap before replay \
-              means the standby's disk, or a long query there that holds replay up (max_standby_streaming_delay). If the \
+        act: "Compare sent_lsn, flush_lsn and replay_lsn: a gap before sent means the network or the primary, one before \
+              flush the way or the standby's disk, one before replay the standby's disk, or a long query there that holds replay up (max_standby_streaming_delay). If the \
               receiver does not run, the standby's log says why: the password, pg_hba.conf, or a segment that the primary \
               already removed; the last needs a new base backup.",
     },
@@ -108,15 +109,75 @@ fn primary(sight: &Sight<'_, Postgres>, replication: &Replication) -> Option<Dra
         note: format!("{}, state {}, {}", label(standby), standby.state, behind(standby, past)),
     });
     let more = if late.len() > 1 { format!(", and {} more", late.len() - 1) } else { String::new() };
-    let draft = Draft::new(past.severity, format!("standby {} is {}{more}", label(first), behind(first, past)))
-        .against("lag of the worst standby", past.value.clone(), past.limit.clone(), STANDBYS)
-        .saw("its state", Value::text(first.state.clone()), "pg_stat_replication.state")
-        .offenders(offenders.collect())
-        .fix(
-            "See where it is held up: SELECT application_name, sent_lsn, write_lsn, flush_lsn, replay_lsn FROM \
-             pg_stat_replication; sent behind: network; replay behind: the standby's disk, or a long query there.",
-        );
-    Some(draft)
+    let where_it_is =
+        slowest(&first.parts).map_or_else(String::new, |part| format!(", most of which {}", part.named()));
+    let draft =
+        Draft::new(past.severity, format!("standby {} is {}{where_it_is}{more}", label(first), behind(first, past)))
+            .against("lag of the worst standby", past.value.clone(), past.limit.clone(), STANDBYS)
+            .saw("its state", Value::text(first.state.clone()), "pg_stat_replication.state")
+            .offenders(offenders.collect())
+            .saw("where", Value::text(divided(&first.parts)), PARTS);
+    Some(draft.fix(slowest(&first.parts).map_or(
+        "See where it is held up: SELECT application_name, sent_lsn, flush_lsn, replay_lsn FROM pg_stat_replication;",
+        Slow::way_out,
+    )))
+}
+
+/// The part of the way that most of the lag is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Slow {
+    Sending,
+    Shipping,
+    Replaying,
+}
+
+impl Slow {
+    fn named(self) -> &'static str {
+        match self {
+            Self::Sending => "is not sent yet",
+            Self::Shipping => "is on its way or not on the standby's disk yet",
+            Self::Replaying => "has arrived and is not replayed yet",
+        }
+    }
+
+    fn way_out(self) -> &'static str {
+        match self {
+            Self::Sending => {
+                "The primary does not get rid of it: look at the network between the two, at the CPU of its walsender, and, \
+                 in the state catchup, at the primary's disk, from which old segments are read."
+            }
+            Self::Shipping => {
+                "Look at the network's round trip, and at the standby's disk, which must write each piece before it answers: \
+                 there SELECT * FROM pg_stat_wal_receiver; and the load of the disk under pg_wal."
+            }
+            Self::Replaying => {
+                "On the standby look for a query that holds replay up: SELECT pid, now() - xact_start, query FROM \
+                 pg_stat_activity WHERE state <> 'idle' ORDER BY xact_start; then SELECT pg_is_wal_replay_paused(); and SHOW \
+                 recovery_min_apply_delay; then at its disk: one process replays what many have written."
+            }
+        }
+    }
+}
+
+fn slowest(parts: &LagParts) -> Option<Slow> {
+    let parts = [(parts.unsent, Slow::Sending), (parts.unflushed, Slow::Shipping), (parts.unreplayed, Slow::Replaying)];
+    let known = parts.into_iter().filter_map(|(bytes, part)| Some((bytes?, part)));
+    known.filter(|(bytes, _)| *bytes > 0).max_by_key(|(bytes, _)| *bytes).map(|(_, part)| part)
+}
+
+fn divided(parts: &LagParts) -> String {
+    let bytes = |bytes: Option<u64>| {
+        bytes.map_or_else(|| "an unknown part".to_owned(), |bytes| format_number(bytes as f64, Unit::Bytes))
+    };
+    let after = parts.flush_seconds.map_or_else(String::new, |seconds| {
+        format!(" (it is on the standby's disk after {})", format_number(seconds, Unit::Seconds))
+    });
+    format!(
+        "{} not sent, {} on the way, {} not replayed{after}",
+        bytes(parts.unsent),
+        bytes(parts.unflushed),
+        bytes(parts.unreplayed)
+    )
 }
 
 fn standby(sight: &Sight<'_, Postgres>, replication: &Replication) -> Option<Draft> {
@@ -181,7 +242,14 @@ mod tests {
     use crate::observation::Gap;
 
     fn standby_with(lag_bytes: Option<u64>, lag_seconds: Option<f64>) -> Standby {
-        Standby { name: "b".into(), client: "10.0.0.6".into(), state: "streaming".into(), lag_bytes, lag_seconds }
+        Standby {
+            name: "b".into(),
+            client: "10.0.0.6".into(),
+            state: "streaming".into(),
+            lag_bytes,
+            lag_seconds,
+            parts: LagParts::default(),
+        }
     }
 
     fn primary_of(standbys: Vec<Standby>) -> Postgres {
@@ -210,6 +278,30 @@ mod tests {
             assert_eq!(finding.severity, severity, "{}", finding.summary);
             assert_eq!(finding.offenders.len(), 1);
         }
+    }
+
+    #[test]
+    fn the_part_that_is_slow_is_named_with_what_to_look_at() {
+        let at = |unsent: u64, unflushed: u64, unreplayed: u64| {
+            let [unsent, unflushed, unreplayed] = [unsent, unflushed, unreplayed].map(|mib| Some(mib << 20));
+            let parts = LagParts { unsent, unflushed, unreplayed, flush_seconds: Some(2.0) };
+            let late = Standby { parts, ..standby_with(Some(300 << 20), None) };
+            finding("postgres.replication_lag", found_in(primary_of(vec![late])))
+        };
+        for (finding, part, place) in [
+            (at(290, 0, 10), "most of which is not sent yet", "walsender"),
+            (at(0, 290, 10), "most of which is on its way", "pg_stat_wal_receiver"),
+            (at(5, 5, 290), "most of which has arrived and is not replayed yet", "pg_is_wal_replay_paused"),
+        ] {
+            assert!(finding.summary.contains(part) && finding.fix.contains(place), "{finding:#?}");
+        }
+        let whole = at(5, 6, 290).evidence.iter().any(|one| {
+            one.value
+                == Value::text(
+                    "5 MiB not sent, 6 MiB on the way, 290 MiB not replayed (it is on the standby's disk after 2 s)",
+                )
+        });
+        assert!(whole);
     }
 
     #[test]

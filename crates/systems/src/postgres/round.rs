@@ -1,0 +1,47 @@
+//! Servers that are read at the same time, so that a primary's reading can have its standbys' counts beside its own.
+
+use groundskeeper_core::observation::{Postgres, Reading};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// One round of readings. Clones are the same round.
+#[derive(Debug, Clone)]
+pub struct Round {
+    servers: usize,
+    done: watch::Sender<Done>,
+}
+
+/// The readings that have ended.
+#[derive(Debug, Default)]
+struct Done {
+    count: usize,
+    standbys: Vec<(String, Arc<Postgres>)>,
+}
+
+impl Round {
+    /// Of so many servers; [`Self::completed`] must be called for each of them, also for those that did not answer.
+    pub fn of(servers: usize) -> Self {
+        Self { servers, done: watch::Sender::default() }
+    }
+
+    /// Gives the reading back. A primary that standbys stream from waits for all the others, each of which has its deadline,
+    /// and has its standbys counted in; everybody else is given back at once.
+    pub async fn completed(&self, name: &str, mut reading: Reading<Postgres>) -> Reading<Postgres> {
+        let standby = reading.outcome.as_ref().ok().filter(|seen| seen.server.in_recovery).cloned();
+        self.done.send_modify(|done| {
+            done.count += 1;
+            done.standbys.extend(standby.map(|seen| (name.to_owned(), Arc::new(seen))));
+        });
+        let Ok(seen) = &mut reading.outcome else { return reading };
+        let has_standbys = seen.usage.as_ref().is_ok_and(|usage| usage.attached > 0);
+        if has_standbys && !seen.server.in_recovery {
+            let mut others = self.done.subscribe();
+            if let Ok(done) = others.wait_for(|done| done.count >= self.servers).await {
+                for (name, standby) in &done.standbys {
+                    seen.count_in(name, standby);
+                }
+            }
+        }
+        reading
+    }
+}
