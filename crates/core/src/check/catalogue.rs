@@ -53,6 +53,7 @@ pub static CHECKS: &[&Check] = &[
     &postgres::settings::RESTART_PENDING,
     &postgres::settings::CHECKSUMS_OFF,
     &postgres::settings::EXTENSION_OUTDATED,
+    &postgres::drift::SETTINGS_DRIFTED,
     &postgres::suitability::SETTINGS_UNSUITED,
     &postgres::access::HBA_TRUST,
     &postgres::access::HBA_INVALID,

@@ -3,6 +3,7 @@
 //! Counters are as the server gives them (since its statistics were reset); rates are made by checks from two readings.
 //! Sizes of tables come from `pg_class.relpages`: that takes no lock, so that a reading never waits behind a migration.
 
+mod accepted;
 mod footprint;
 mod groups;
 mod horizon;
@@ -16,6 +17,7 @@ mod structure;
 mod usage;
 mod vacuuming;
 
+pub use accepted::{Accepted, AcceptedSetting, Drift};
 pub use footprint::{Footprint, Footprints, NoEstimate, suspects};
 pub use groups::{Opened, SessionGroup};
 pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};
@@ -53,6 +55,8 @@ pub struct Postgres {
     /// None where nobody says what it runs on.
     pub machine: Option<Box<Machine>>,
     pub settings: Part<Box<Settings>>,
+    /// What somebody accepted, out of the record; none where there is none.
+    pub accepted: Option<Box<Accepted>>,
     pub security: Box<Security>,
     pub statements: Statements,
 }
@@ -96,6 +100,13 @@ pub struct Access {
     pub monitor: bool,
     /// Member of `pg_signal_backend`.
     pub signal_backend: bool,
+}
+
+impl Access {
+    /// Nothing that is watched is hidden from us.
+    pub fn sees_all(&self) -> bool {
+        self.superuser || self.monitor
+    }
 }
 
 /// `pg_stat_activity`, client backends only, our own session left out.

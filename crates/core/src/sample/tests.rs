@@ -129,6 +129,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         footprints: Ok(Box::default()),
         keys: Ok(Box::default()),
         machine: None,
+        accepted: None,
         settings: Ok(Box::default()),
         security: Box::new(security()),
         usage: Ok(Box::default()),

@@ -13,6 +13,7 @@ pub use backup::{
 
 use groundskeeper_core::check::Judgement;
 use groundskeeper_core::finding::{Finding, Fingerprint};
+use groundskeeper_core::observation::Drift;
 use groundskeeper_core::plan::{Plan, PlanItem};
 use groundskeeper_core::policy::{Autonomy, Outcome};
 use groundskeeper_core::receipt::Receipt;
@@ -54,6 +55,8 @@ pub enum Request {
     Ignore { fingerprint: String, reason: String, until: Timestamp, by: String },
     /// -> `bool`: whether it was ignored
     Unignore { fingerprint: String, by: String },
+    /// Makes the present configuration of a system the accepted one. -> [`AcceptView`]
+    Accept { system: String, by: String },
     /// Today without a day (`2026-11-21`). -> [`groundskeeper_core::report::DayReport`]
     Report { day: Option<String> },
     /// Sends a test message through every channel, or the named one. -> `Vec<DeliveryView>`
@@ -152,6 +155,17 @@ pub struct CheckedSystem {
     pub version: Option<String>,
     pub judgements: Vec<Judgement>,
     pub facts: Vec<(String, String)>,
+}
+
+/// What is the accepted configuration of a system from now on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AcceptView {
+    pub system: SystemId,
+    pub at: Timestamp,
+    /// Settings that are not at their default.
+    pub settings: usize,
+    /// How they differ from what was accepted before; none when nothing was.
+    pub changes: Option<Vec<Drift>>,
 }
 
 /// Advice for the settings of one Postgres.

@@ -11,6 +11,7 @@
 //! | `tune` | advice for settings |
 //! | `view`, `report` | from the record and the present to what is shown |
 
+mod accept;
 pub mod api;
 pub mod backup;
 mod check;
@@ -174,6 +175,7 @@ impl App {
                 pack(self.ignore(fingerprint, reason, until, by).await)
             }
             Request::Unignore { fingerprint, by } => pack(self.unignore(fingerprint, by).await),
+            Request::Accept { system, by } => pack(self.accept(&system, &by).await),
             Request::Report { day } => pack(self.report(day).await),
             Request::NotifyTest { channel } => pack(self.notify_test(channel.as_deref()).await),
             Request::Audit { limit } => pack(self.audit(limit).await),

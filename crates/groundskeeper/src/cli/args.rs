@@ -97,6 +97,14 @@ pub enum Command {
         /// The fingerprint, or the first digits of it
         fingerprint: String,
     },
+    /// Take the present configuration of a Postgres for the right one; later changes of it are found
+    #[command(
+        after_help = "The first reading of the keeper accepts what it sees. Example: groundskeeper accept postgres.main"
+    )]
+    Accept {
+        /// A Postgres of the configuration
+        system: String,
+    },
     /// Backups that prove themselves: make, list, prove and restore them
     Backup(BackupArgs),
     /// What a check looks at, what it means when it fails, and what to do

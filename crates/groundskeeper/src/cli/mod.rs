@@ -1,5 +1,6 @@
 //! The command line: it asks [`crate::app`], renders, and gives the exit code. One file a verb or group of verbs.
 
+mod accept;
 mod args;
 mod audit;
 mod backup;
@@ -101,6 +102,7 @@ async fn dispatch(desk: &mut Desk, command: Command) -> Outcome {
         Command::Findings { all } => findings::list(desk, all).await,
         Command::Ignore(args) => findings::ignore(desk, args).await,
         Command::Unignore { fingerprint } => findings::unignore(desk, fingerprint).await,
+        Command::Accept { system } => accept::run(desk, system).await,
         Command::Backup(args) => backup::run(desk, args).await,
         Command::Explain(args) => explain::run(desk, &args),
         Command::Tune(args) => tune::run(desk, &args).await,

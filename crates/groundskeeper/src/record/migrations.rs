@@ -69,6 +69,8 @@ CREATE TABLE audit (
     seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, what TEXT NOT NULL, detail TEXT NOT NULL,
     previous TEXT NOT NULL, hash TEXT NOT NULL
 );
+", "
+CREATE TABLE accepted (system TEXT PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, body TEXT NOT NULL);
 "];
 
 /// Brings the file to this version's schema, each step in its own transaction.

@@ -11,6 +11,7 @@
 //!
 //! All calls are short and blocking; async callers go through [`Record`], which runs them on the blocking pool.
 
+mod accepted;
 mod audit;
 mod control;
 mod copy;

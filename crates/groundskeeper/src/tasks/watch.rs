@@ -4,7 +4,7 @@
 //! Each system is judged and recorded the moment its reading arrives, so that one that hangs delays no other; and an
 //! action that takes long goes on beside the watch.
 
-use super::{Found, Shop, calendar, history};
+use super::{Found, Shop, acceptance, calendar, history};
 use crate::app::view;
 use crate::record;
 use crate::remediation::{Applied, Permission};
@@ -130,7 +130,8 @@ impl Round {
                     continue;
                 }
             };
-            let observation = history::with_past(shop, &system, observation).await?;
+            let mut observation = history::with_past(shop, &system, observation).await?;
+            acceptance::compare(shop, &system, &mut observation, mode).await?;
             round.take(shop, &system, Arc::new(observation), mode).await?;
         }
         Ok(round)

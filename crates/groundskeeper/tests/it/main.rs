@@ -9,6 +9,7 @@ mod backup_pruned;
 mod backup_wal;
 mod cli;
 mod config;
+mod drift;
 mod init;
 mod keeper;
 mod notify;

@@ -187,6 +187,7 @@ impl Asking<'_> {
             usage,
             structure,
             machine: None,
+            accepted: None,
             settings,
             security,
             statements,

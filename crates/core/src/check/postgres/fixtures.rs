@@ -3,9 +3,9 @@
 use crate::check::{Judgement, Status, Tuning, judge_all};
 use crate::finding::Finding;
 use crate::observation::{
-    Access, Activity, Archiver, Checkpoints, Database, Index, Leaders, Machine, Observation, Pace, Past, Postgres,
-    Reading, Replication, Security, Server, Session, SessionState, Setting, Settings, Statement, Statements, Storage,
-    Structure, Superuser, Table, TableName, Totals, Vacuuming,
+    Accepted, Access, Activity, Archiver, Checkpoints, Database, Index, Leaders, Machine, Observation, Pace, Past,
+    Postgres, Reading, Replication, Security, Server, Session, SessionState, Setting, Settings, Statement, Statements,
+    Storage, Structure, Superuser, Table, TableName, Totals, Vacuuming,
 };
 use crate::quantity::after;
 use crate::system::{SystemId, SystemKind};
@@ -67,6 +67,7 @@ pub(crate) fn healthy() -> Postgres {
             ..Structure::default()
         })),
         machine: Some(Box::new(machine())),
+        accepted: Some(Box::new(Accepted::of(&settings(), true, now(), "ann"))),
         settings: Ok(Box::new(settings())),
         security: Box::new(security()),
         statements: Statements {
@@ -269,6 +270,10 @@ pub(super) fn table_name(name: &str) -> TableName {
 pub(super) fn change(what: impl FnOnce(&mut Postgres)) -> Postgres {
     let mut seen = healthy();
     what(&mut seen);
+    // That something changed has a check of its own.
+    if let Ok(settings) = &seen.settings {
+        seen.accepted = Some(Box::new(Accepted::of(settings, seen.access.sees_all(), now(), "ann")));
+    }
     seen
 }
 

@@ -1,8 +1,8 @@
 //! What a reading sees of settings, access rules and rights, and what is found about them: each caused for real.
 
 use super::{now, read, role, seen};
-use groundskeeper_core::check::{Status, Tuning, judge_all};
-use groundskeeper_core::observation::{Observation, Owner};
+use groundskeeper_core::check::{Status, Tuning, catalogue, judge, judge_all};
+use groundskeeper_core::observation::{Accepted, Observation, Owner};
 use groundskeeper_core::{Finding, Severity, SystemId, SystemKind};
 use groundskeeper_systems::postgres::grants::{Wish, grants};
 use groundskeeper_testing::{PostgresOptions, PostgresServer};
@@ -230,4 +230,48 @@ async fn an_extension_behind_its_files_is_found_and_the_fix_updates_it() {
     assert!(found.summary.starts_with("extension pg_stat_statements is 1.8 and its files are 1."), "{}", found.summary);
     run(&server, found.fix.split_once("In database postgres: ").unwrap().1).await;
     assert_eq!(status(&url, "postgres.extension_outdated").await, Status::Ok);
+}
+
+/// The record is not here: what the first reading saw stands for what was accepted.
+#[tokio::test]
+async fn a_setting_that_was_changed_is_told_with_both_values_and_where_it_came_from() {
+    let server = PostgresServer::start().await.unwrap();
+    let url = keeper(&server).await;
+    let first = seen(&url).await;
+    let accepted = Accepted::of(first.settings.as_ref().unwrap(), first.access.sees_all(), now(), "ann");
+    let judged = async || {
+        let mut reading = read(&url).await;
+        reading.outcome.as_mut().unwrap().accepted = Some(Box::new(accepted.clone()));
+        let system = SystemId::new(SystemKind::Postgres, "main");
+        let check = catalogue::find("postgres.settings_drifted").unwrap();
+        match judge(check, &system, &Observation::Postgres(reading), None, &Tuning::default(), now()).status {
+            Status::Failing { mut findings } => Some(findings.remove(0)),
+            Status::Ok => None,
+            Status::Unknown(unknown) => panic!("{unknown:?}"),
+        }
+    };
+    assert_eq!(judged().await, None);
+    run(&server, "ALTER SYSTEM SET work_mem = '7MB'; SELECT pg_reload_conf()").await;
+    let given_up = Instant::now() + Duration::from_secs(20);
+    let found = loop {
+        if let Some(found) = judged().await {
+            break found;
+        }
+        assert!(Instant::now() < given_up, "the reload does not arrive");
+    };
+    assert_eq!(found.summary, "work_mem is 7MB and was accepted as its default: set by ALTER SYSTEM");
+    let path = server.data_dir().join("postgresql.conf");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{text}\nmax_wal_size = '2GB'\n")).unwrap();
+    run(&server, "ALTER SYSTEM RESET work_mem; SELECT pg_reload_conf()").await;
+    let line = text.lines().count() + 2;
+    let wanted = format!("max_wal_size is 2GB and was accepted as 1GB: set by {}:{line}", path.display());
+    let given_up = Instant::now() + Duration::from_secs(20);
+    loop {
+        let told = judged().await.map(|found| found.summary);
+        if told.as_ref() == Some(&wanted) {
+            break;
+        }
+        assert!(Instant::now() < given_up, "{told:?} and not {wanted}");
+    }
 }

@@ -1,0 +1,138 @@
+//! Is the configuration still the one that somebody accepted?
+
+use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Unknown, UnknownKind};
+use crate::finding::Draft;
+use crate::observation::{Drift, Postgres};
+use crate::quantity::Value;
+use crate::severity::Severity;
+
+pub static SETTINGS_DRIFTED: Check = Check {
+    id: "postgres.settings_drifted",
+    title: "Settings are not those that were accepted",
+    runbook: Runbook {
+        means: "Somebody or something changed how the server runs. If it was meant, it should be known; if it was not, the \
+                next trouble may come from it.",
+        confirm: "SELECT name, setting, unit, source, sourcefile, sourceline FROM pg_settings WHERE source NOT IN \
+                  ('default', 'override', 'client', 'session') ORDER BY name;",
+        act: "Find out who changed it and why: the file or ALTER SYSTEM is named. If it is right, `groundskeeper accept \
+              postgres.NAME` makes the present configuration the accepted one. If not, take it back where it was changed: \
+              ALTER SYSTEM RESET name; or the line in the file; then SELECT pg_reload_conf().",
+    },
+    source: "pg_settings against the accepted configuration in the record; the first reading of the keeper accepts what it sees",
+    thresholds: &[],
+    hold: Hold::NONE,
+    judge: Judge::Postgres(settings_drifted),
+};
+
+fn settings_drifted(sight: &Sight<'_, Postgres>) -> Judged {
+    let settings = sight.seen.settings.as_ref()?;
+    let Some(accepted) = &sight.seen.accepted else {
+        return Err(Unknown {
+            kind: UnknownKind::NeedsHistory,
+            reason: "settings are compared with those that were accepted, which the keeper remembers".to_owned(),
+        });
+    };
+    if accepted.sees_all != sight.seen.access.sees_all() {
+        return Err(Unknown {
+            kind: UnknownKind::NotRead,
+            reason:
+                "the configuration was accepted when we had other rights, and saw other settings; accept it again: \
+                     groundskeeper accept"
+                    .to_owned(),
+        });
+    }
+    let drift = accepted.drift(settings);
+    let Some(first) = drift.first() else { return Ok(Vec::new()) };
+    let day = accepted.at.strftime("%Y-%m-%d");
+    let summary = if drift.len() == 1 {
+        format!("{} {}", first.setting, change(first))
+    } else {
+        let names: Vec<&str> = drift.iter().take(5).map(|one| one.setting.as_str()).collect();
+        let more = if drift.len() > 5 { " …" } else { "" };
+        format!("{} settings are not those accepted on {day}: {}{more}", drift.len(), names.join(", "))
+    };
+    let mut draft = Draft::new(Severity::Warning, summary);
+    for one in drift.iter().take(30) {
+        draft = draft.saw(one.setting.clone(), Value::text(change(one)), "pg_settings");
+    }
+    let draft = draft.saw("accepted", Value::text(format!("{day} by {}", accepted.by)), "the record").fix(format!(
+        "If this is wanted: groundskeeper accept NAME, with the name of this system. If not, take it back where it was \
+         changed, such as ALTER SYSTEM RESET {}; SELECT pg_reload_conf();",
+        first.setting
+    ));
+    Ok(vec![draft])
+}
+
+fn change(one: &Drift) -> String {
+    let or_default = |value: &Option<String>| value.clone().unwrap_or_else(|| "its default".to_owned());
+    format!("is {} and was accepted as {}: set by {}", or_default(&one.now), or_default(&one.accepted), one.owner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::Status;
+    use crate::check::postgres::fixtures::{finding, found_in, healthy, setting, status};
+
+    fn changed(what: impl FnOnce(&mut Postgres)) -> Postgres {
+        let mut seen = healthy();
+        what(&mut seen);
+        seen
+    }
+
+    fn settings(what: impl FnOnce(&mut Vec<crate::observation::Setting>)) -> Postgres {
+        changed(|seen| what(&mut seen.settings.as_mut().unwrap().list))
+    }
+
+    #[test]
+    fn a_changed_a_new_and_a_vanished_setting_are_told_with_both_values() {
+        let seen = settings(|list| {
+            let one = list.iter_mut().find(|one| one.name == "work_mem").unwrap();
+            one.value = "65536".into();
+            one.file = Some("/pg/postgresql.auto.conf".into());
+        });
+        let found = finding("postgres.settings_drifted", found_in(seen));
+        assert_eq!(found.severity, Severity::Warning);
+        assert_eq!(found.summary, "work_mem is 64MB and was accepted as 32MB: set by ALTER SYSTEM");
+
+        let seen = settings(|list| {
+            list.retain(|one| one.name != "log_temp_files");
+            list.push(setting("geqo", "off", None));
+        });
+        let found = finding("postgres.settings_drifted", found_in(seen));
+        assert_eq!(found.summary, "2 settings are not those accepted on 2026-11-21: geqo, log_temp_files");
+        let told: Vec<String> = found.evidence.iter().map(|one| one.value.to_string()).collect();
+        assert!(told[0].starts_with("is off and was accepted as its default"), "{told:?}");
+        assert!(told[1].starts_with("is its default and was accepted as 10MB"), "{told:?}");
+    }
+
+    #[test]
+    fn what_the_server_or_our_session_works_out_is_no_drift() {
+        for source in ["override", "client", "user", "dynamic default"] {
+            let seen = settings(|list| {
+                let mut own = setting("geqo", "off", None);
+                own.source = source.into();
+                list.push(own);
+            });
+            assert_eq!(found_in(seen), [], "{source}");
+        }
+        let seen = settings(|list| {
+            let mut written = setting("geqo", "on", None);
+            written.boot = Some("on".into());
+            list.push(written);
+        });
+        assert_eq!(found_in(seen), [], "a default that was written down");
+    }
+
+    #[test]
+    fn without_a_record_it_is_unknown_and_no_trouble_and_with_other_rights_it_is() {
+        let Status::Unknown(unknown) = status("postgres.settings_drifted", changed(|seen| seen.accepted = None), None)
+        else {
+            panic!()
+        };
+        assert!(!unknown.kind.is_trouble());
+        let seen = changed(|seen| seen.accepted.as_mut().unwrap().sees_all = false);
+        let Status::Unknown(unknown) = status("postgres.settings_drifted", seen, None) else { panic!() };
+        assert!(unknown.kind.is_trouble());
+    }
+}

@@ -1,0 +1,32 @@
+//! Readings are compared with the configuration that somebody accepted; the first one of a system accepts what it sees.
+
+use super::Shop;
+use crate::record;
+use crate::scheduler::Mode;
+use groundskeeper_core::SystemId;
+use groundskeeper_core::observation::{Accepted, Observation, Reading};
+
+const FIRST: &str = "the first reading";
+
+/// Puts what was accepted beside what was seen.
+pub(crate) async fn compare(
+    shop: &Shop,
+    system: &SystemId,
+    observation: &mut Observation,
+    mode: Mode,
+) -> record::Result<()> {
+    let Observation::Postgres(Reading { at, outcome: Ok(seen), .. }) = observation else { return Ok(()) };
+    let Ok(settings) = &seen.settings else { return Ok(()) };
+    let now = Accepted::of(settings, seen.access.sees_all(), *at, FIRST);
+    let id = system.clone();
+    let accepted = shop
+        .record
+        .with(move |store| match store.accepted(&id)? {
+            Some(accepted) => Ok(accepted),
+            None if mode == Mode::Real => store.accept(&id, &now).map(|()| now),
+            None => Ok(now),
+        })
+        .await?;
+    seen.accepted = Some(Box::new(accepted));
+    Ok(())
+}
