@@ -97,7 +97,7 @@ fn index_duplicate(sight: &Sight<'_, Postgres>) -> Judged {
         spare.extend(others.iter().filter(is_spare).map(|index| (*index, *kept)));
     }
     let told = |index: &Index, kept: &Index| format!("{} is the same as {}, {}", index.name, kept.name, bytes(index));
-    Ok(superfluous(sight, &spare, Severity::Warning, &INDEX_DUPLICATE, &told))
+    all_listed(sight, superfluous(sight, &spare, Severity::Warning, &INDEX_DUPLICATE, &told))
 }
 
 pub static INDEX_OVERLAPPING: Check = Check {
@@ -133,7 +133,7 @@ fn index_overlapping(sight: &Sight<'_, Postgres>) -> Judged {
     }
     let told =
         |index: &Index, long: &Index| format!("{} is the beginning of {}, {}", index.name, long.name, bytes(index));
-    Ok(superfluous(sight, &spare, Severity::Info, &INDEX_OVERLAPPING, &told))
+    all_listed(sight, superfluous(sight, &spare, Severity::Info, &INDEX_OVERLAPPING, &told))
 }
 
 /// Whether a query that uses `short` could use `long`. Only B-trees are ordered by their first columns.
@@ -151,6 +151,16 @@ fn begins(short: &Index, long: &Index) -> bool {
         && short.keys.len() < long.keys.len()
         && long.keys.starts_with(&short.keys)
         && short.included.iter().all(has_column)
+}
+
+/// Both readings of indexes end at the largest 5,000; finding nothing among those proves nothing about the others.
+fn all_listed(sight: &Sight<'_, Postgres>, drafts: Vec<Draft>) -> Judged {
+    match &sight.seen.usage {
+        Ok(usage) if drafts.is_empty() && !sight.seen.server.in_recovery => {
+            super::usage::all_listed(usage, sight.limit("minimum_size"))
+        }
+        _ => Ok(drafts),
+    }
 }
 
 /// What two indexes have in common that do the same.
@@ -386,6 +396,24 @@ mod tests {
         let stricter = Index { is_unique: true, rule: "t t t".into(), ..index("b", &[1]) };
         assert_eq!(found_in(with_indexes(vec![kept.clone(), stricter])), []);
         assert_eq!(found_in(with_indexes(vec![kept, index("plain", &[1])])).len(), 1);
+    }
+
+    #[test]
+    fn nothing_found_among_a_part_of_the_indexes_is_unknown() {
+        let mut seen = with_indexes(vec![index("a", &[1])]);
+        seen.usage.as_mut().unwrap().is_cut_off = true;
+        assert_eq!(status("postgres.index_duplicate", seen.clone(), None), Status::Ok, "the others are small");
+        seen.usage.as_mut().unwrap().indexes = vec![crate::observation::IndexUse {
+            table: table_name("chunks"),
+            name: "a".into(),
+            size: 2 << 20,
+            scans: 1,
+            age: 1,
+            is_spare: true,
+        }];
+        for check in ["postgres.index_duplicate", "postgres.index_overlapping"] {
+            assert!(matches!(status(check, seen.clone(), None), Status::Unknown(_)), "{check}");
+        }
     }
 
     #[test]

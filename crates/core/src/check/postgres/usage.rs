@@ -112,7 +112,7 @@ fn counted_days(sight: &Sight<'_, Postgres>, usage: &IndexUsage) -> Result<f64, 
     Ok(least)
 }
 
-fn all_listed(usage: &IndexUsage, size: f64) -> Judged {
+pub(super) fn all_listed(usage: &IndexUsage, size: f64) -> Judged {
     let smallest = usage.indexes.last().map_or(0, |index| index.size);
     if usage.is_cut_off && smallest as f64 >= size {
         return Err(Unknown {
