@@ -338,7 +338,7 @@ async fn the_journal_and_the_audit_tell_what_happened_and_a_changed_row_shows() 
     let audit: AuditView = place.json(&["audit"]).await;
     assert_eq!(audit.broken, None);
     let what: Vec<&str> = audit.entries.iter().rev().map(|entry| entry.what.as_str()).collect();
-    assert_eq!(what, ["task run", "intent", "outcome", "intent", "outcome"]);
+    assert_eq!(what, ["task run", "accept configuration", "intent", "outcome", "intent", "outcome"]);
 
     let changed = "UPDATE audit SET who = 'nobody' WHERE seq = 2";
     assert_eq!(place.store().execute(changed, []).unwrap(), 1);

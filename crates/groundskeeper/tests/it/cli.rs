@@ -1,6 +1,6 @@
 //! The command line as its users meet it: the built program, its words and its exit codes.
 
-use groundskeeper_testing::{BlackHole, HttpTarget, PostgresServer, RedisServer};
+use groundskeeper_testing::{BlackHole, HttpTarget, PostgresOptions, PostgresServer, RedisServer};
 use std::io::Read as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -167,7 +167,9 @@ fn a_selector_that_is_unknown_names_the_nearest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_of_an_address_needs_no_configuration() {
-    let (postgres, redis) = (PostgresServer::start().await.unwrap(), RedisServer::start().await.unwrap());
+    // A careless server would be a critical finding.
+    let careful = PostgresOptions::default().set("fsync", "on");
+    let (postgres, redis) = (PostgresServer::start_with(careful).await.unwrap(), RedisServer::start().await.unwrap());
     let http = HttpTarget::start().await.unwrap();
     for url in [postgres.url(), redis.url(), http.url(), "host:".to_owned()] {
         let said = tokio::task::spawn_blocking(move || {
