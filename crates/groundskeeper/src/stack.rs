@@ -7,7 +7,9 @@
 use crate::config::{Endpoint, SystemSettings};
 use groundskeeper_backup::{self as backup, Lookout};
 use groundskeeper_core::advice::Advice;
-use groundskeeper_core::observation::{Failure, FailureKind, Machine, Observation, Reading, TableName};
+use groundskeeper_core::observation::{
+    Failure, FailureKind, Footprints, Gap, Machine, Observation, Reading, TableName,
+};
 use groundskeeper_core::{SystemId, SystemKind};
 use groundskeeper_systems::{self as systems, postgres::Round};
 use jiff::Timestamp;
@@ -66,6 +68,23 @@ impl Stack {
                 message: format!("{id} is no Postgres of the configuration"),
                 address: self.address(id),
             }),
+        }
+    }
+
+    /// Puts what the pages say beside what the statistics call bloated in a Postgres. Gives what could not be read, and why.
+    pub async fn confirm_bloat(
+        &self,
+        id: &SystemId,
+        spaces: &mut Footprints,
+        ratio: f64,
+        wasted: f64,
+        within: Duration,
+    ) -> Result<Vec<(String, Gap)>, Failure> {
+        match self.get(id).map(|system| &system.endpoint) {
+            Some(Endpoint::Postgres(endpoint)) => {
+                systems::postgres::bloat::confirm(endpoint, spaces, ratio, wasted, within).await
+            }
+            _ => Ok(Vec::new()),
         }
     }
 

@@ -58,7 +58,7 @@ pub struct Postgres {
     /// What somebody accepted, out of the record; none where there is none.
     pub accepted: Option<Box<Accepted>>,
     pub security: Box<Security>,
-    pub statements: Statements,
+    pub statements: Box<Statements>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

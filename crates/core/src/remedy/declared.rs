@@ -1,10 +1,10 @@
 //! Every remedy of this build.
 
 use super::{Proposal, Reindexing, Remedy, RiskClass, Step};
-use crate::Value;
 use crate::finding::{Finding, Target};
 use crate::severity::Severity;
 use crate::system::SystemId;
+use crate::{Unit, Value};
 use std::collections::BTreeSet;
 
 /// Every remedy of this build.
@@ -144,6 +144,32 @@ pub static REMEDIES: &[Remedy] = &[
         },
     },
     Remedy {
+        id: "postgres.reindex_bloated_index",
+        title: "Build an index anew that is mostly empty space",
+        check: Some("postgres.index_bloated"),
+        eases: &[],
+        class: RiskClass::Routine,
+        preconditions: REINDEX_PRECONDITIONS,
+        verification: "the name belongs to another index, which is valid and at least a tenth smaller",
+        cooldown: 24.0 * 3600.0,
+        hourly_cap: 20,
+        // What only one estimator says is told as information.
+        propose: |finding| {
+            if finding.severity < Severity::Warning {
+                return Vec::new();
+            }
+            let limit = |wanted: Unit| {
+                finding.evidence.iter().find_map(|evidence| match evidence.threshold {
+                    Some(Value::Number { value, unit }) if unit == wanted => Some(value),
+                    _ => None,
+                })
+            };
+            let (Some(ratio), Some(wasted)) = (limit(Unit::Ratio), limit(Unit::Bytes)) else { return Vec::new() };
+            let because = Reindexing::Bloated { percent: (ratio * 100.0).ceil() as u32, wasted: wasted.ceil() as u64 };
+            indexes(finding).map(|index| index.reindex(finding, because)).collect()
+        },
+    },
+    Remedy {
         id: crate::expiry::REMEDY,
         title: "Delete the rows that a rule of [[postgres.NAME.retention]] does not keep",
         check: None,
@@ -205,7 +231,7 @@ impl Named<'_> {
             },
             why: self.note.to_owned(),
             expected: match because {
-                Reindexing::Bloated => {
+                Reindexing::Bloated { .. } => {
                     "the index takes as much room as its rows need; reads and writes go on meanwhile"
                 }
                 Reindexing::Invalid => "queries can use the index again; reads and writes go on meanwhile",

@@ -65,7 +65,7 @@ impl Step {
         const SKIPPED: &str = "the server skipped the table: another session holds a lock on it";
         let did_not_help = |because: &str| Verification::DidNotHelp(because.to_owned());
         match (self, before, after) {
-            (Self::EndIdleSession { pid, .. }, _, StepState::Gone) => {
+            (Self::EndIdleSession { pid, .. } | Self::EndBlocker { pid, .. }, _, StepState::Gone) => {
                 Verification::Helped(format!("session {pid} is gone"))
             }
             (Self::EndIdleSession { pid, .. }, _, _) => {
@@ -76,9 +76,6 @@ impl Step {
                 StepState::Expired { rows, is_more, .. },
                 StepState::Expired { rows: left, .. },
             ) => expired(*rows, *is_more, *left),
-            (Self::EndBlocker { pid, .. }, _, StepState::Gone) => {
-                Verification::Helped(format!("session {pid} is gone"))
-            }
             (Self::EndBlocker { pid, .. }, _, StepState::Blocker { holds_up: 0, .. }) => {
                 Verification::Helped(format!("session {pid} holds up nobody any more"))
             }
@@ -151,10 +148,10 @@ fn reindexed(because: Reindexing, before: &StepState, after: &StepState) -> Veri
         _ if !is_valid => Verification::DidNotHelp("the new index is not valid".to_owned()),
         Reindexing::Invalid if *was_valid => Verification::Helped(format!("built anew, {to}")),
         Reindexing::Invalid => Verification::Helped(format!("valid again, {to}")),
-        Reindexing::Bloated if *after as f64 > *before as f64 * STILL_AS_LARGE => {
+        Reindexing::Bloated { .. } if *after as f64 > *before as f64 * STILL_AS_LARGE => {
             Verification::DidNotHelp(format!("built anew, and hardly smaller: {from} -> {to}; it was not bloated"))
         }
-        Reindexing::Bloated => Verification::Helped(format!("{from} -> {to}")),
+        Reindexing::Bloated { .. } => Verification::Helped(format!("{from} -> {to}")),
     }
 }
 

@@ -78,8 +78,8 @@ pub enum Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reindexing {
-    /// It takes far more room than its rows need.
-    Bloated,
+    /// It takes far more room than its rows need: so many percent of that, and so many bytes more, at least.
+    Bloated { percent: u32, wasted: u64 },
     /// A build that failed left it, and no query uses it.
     Invalid,
 }

@@ -68,8 +68,8 @@ fn every_remedy_answers_a_check_of_this_build_and_is_bounded() {
 fn statements_quote_every_name() {
     let (database, schema, table) = ("docrag".into(), "Public".into(), "a\"; DROP TABLE users; --".into());
     let hostile = Step::Vacuum { system: main_database(), database, schema, table };
-    let statements = [analyze(), vacuum(), hostile, end_session(), end_blocker(), reindex(Reindexing::Bloated)]
-        .map(|step| step.statement());
+    let statements =
+        [analyze(), vacuum(), hostile, end_session(), end_blocker(), reindex(BLOATED)].map(|step| step.statement());
     insta::assert_snapshot!(statements.join("\n"));
 }
 
@@ -143,6 +143,8 @@ fn ending_a_session_helped_when_it_is_gone() {
     assert!(matches!(end_session().verify(&session(), &session()), DidNotHelp(_)));
 }
 
+const BLOATED: Reindexing = Reindexing::Bloated { percent: 200, wasted: 10 << 20 };
+
 fn reindex(because: Reindexing) -> Step {
     let (database, schema, table) = ("docrag".into(), "public".into(), "chunks".into());
     Step::Reindex { system: main_database(), database, schema, table, index: "chunks_word".into(), because }
@@ -159,7 +161,7 @@ fn index(oid: u32, size: u64, is_valid: bool) -> StepState {
 #[test]
 fn a_reindex_helped_when_the_name_belongs_to_a_new_valid_and_smaller_index() {
     use Verification::{DidNotHelp, Helped};
-    let bloated = reindex(Reindexing::Bloated);
+    let bloated = reindex(BLOATED);
     assert_eq!(
         bloated.verify(&index(1, 400 << 20, true), &index(2, 100 << 20, true)),
         Helped("400 MiB -> 100 MiB".into())
@@ -174,7 +176,7 @@ fn a_reindex_helped_when_the_name_belongs_to_a_new_valid_and_smaller_index() {
 
 #[test]
 fn what_a_reindex_leaves_is_put_back_and_nothing_else_is() {
-    let Undo::By(undo) = reindex(Reindexing::Bloated).undo(&index(1, 1, true)) else { panic!("nothing is put back") };
+    let Undo::By(undo) = reindex(BLOATED).undo(&index(1, 1, true)) else { panic!("nothing is put back") };
     assert!(matches!(&*undo, Step::DropLeftovers { table, .. } if table == "chunks"), "{undo:?}");
     let left = |names: &[&str]| StepState::Leftovers { names: names.iter().map(|name| (*name).into()).collect() };
     let verify = |after: &StepState| undo.verify(&left(&["a_ccnew", "b_ccold1"]), after);

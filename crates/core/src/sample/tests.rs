@@ -4,7 +4,7 @@ use super::*;
 use crate::observation::{
     Access, Activity, Archiver, Checkpoints, Clock, Database, Failure, FailureKind, Gap, Keys, LagParts, Leaders,
     Memory, Mount, Persistence, Reading, RedisClients, RedisMemory, RedisReplication, RedisStats, Replication,
-    Security, Server, Space, Standby, Statement, Statements, Table,
+    Security, Server, Space, Standby, Statement, Table,
 };
 use crate::quantity::after;
 use crate::receipt::{Climb, ClimbOutcome, Missing, Part, SetId};
@@ -134,7 +134,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         security: Box::new(security()),
         usage: Ok(Box::default()),
         structure: Ok(Box::default()),
-        statements: Statements { preloaded: None, extension: None, available: false, leaders: None, past: Vec::new() },
+        statements: Box::default(),
     }
 }
 

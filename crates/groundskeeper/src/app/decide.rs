@@ -20,7 +20,7 @@ impl App {
     pub async fn plan(&self) -> Result<PlanView, CallError> {
         let shop = &self.shop;
         let tuning = tasks::strict(&shop.settings.tuning);
-        let judgements = tasks::judge_now(shop, &tuning, |_| true).await;
+        let judgements = tasks::judge_now(shop, &tuning, |_| true, false).await?;
         let situation = shop.executor.situation().await?;
         let ignored: Vec<_> = {
             let now = shop.clock.now();

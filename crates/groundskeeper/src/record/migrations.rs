@@ -71,6 +71,11 @@ CREATE TABLE audit (
 );
 ", "
 CREATE TABLE accepted (system TEXT PRIMARY KEY, at INTEGER NOT NULL, who TEXT NOT NULL, body TEXT NOT NULL);
+", "
+CREATE TABLE index_size (
+    system TEXT NOT NULL, database TEXT NOT NULL, schema TEXT NOT NULL, name TEXT NOT NULL,
+    size INTEGER NOT NULL, rows REAL NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (system, database, schema, name)
+) WITHOUT ROWID;
 "];
 
 /// Brings the file to this version's schema, each step in its own transaction.

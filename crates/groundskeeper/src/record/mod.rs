@@ -13,6 +13,7 @@
 
 mod accepted;
 mod audit;
+mod baselines;
 mod control;
 mod copy;
 mod findings;
@@ -25,6 +26,7 @@ mod samples;
 mod statements;
 
 pub use audit::{AuditRow, Broken};
+pub use baselines::{Baseline, IndexName};
 pub use control::{Approval, Ignored, Pause};
 pub use copy::Copy;
 pub use journal::{Entry, Intent};

@@ -9,19 +9,24 @@ use crate::app::view;
 use crate::record;
 use crate::remediation::{Applied, Permission};
 use crate::scheduler::{BoxFuture, End, Job, Mode};
-use groundskeeper_core::SystemKind;
 use groundskeeper_core::check::{Judgement, Status, Tuning};
 use groundskeeper_core::finding::Finding;
 use groundskeeper_core::plan::{Plan, plan};
 use groundskeeper_core::policy::{Decision, Outcome};
+use groundskeeper_core::{SystemId, SystemKind};
 use std::sync::Arc;
 
 /// The checks whose findings this task mends.
-const CHECKS: [&str; 3] = ["postgres.dead_rows_past_trigger", "postgres.statistics_stale", "postgres.index_invalid"];
+const CHECKS: [&str; 4] = [
+    "postgres.dead_rows_past_trigger",
+    "postgres.statistics_stale",
+    "postgres.index_invalid",
+    "postgres.index_bloated",
+];
 /// Those of them that compare a table with its own trigger.
 const OF_TRIGGERS: [&str; 2] = ["postgres.dead_rows_past_trigger", "postgres.statistics_stale"];
 
-const NOTHING_DUE: &str = "no table is past its trigger, no index is invalid and no row has expired";
+const NOTHING_DUE: &str = "no table is past its trigger, no index is invalid or bloated, and no row has expired";
 
 pub(super) struct DatabaseMaintenance(pub(super) Arc<Shop>);
 
@@ -50,7 +55,8 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     let expired = Plan::new(shop.clock.now(), expired);
     let mut applied = carry_out(shop, mode, &expired).await?;
     let tuning = strict(&shop.settings.tuning);
-    let judgements = judge_now(shop, &tuning, |system| system.kind == SystemKind::Postgres).await;
+    let is_postgres = |system: &SystemId| system.kind == SystemKind::Postgres;
+    let judgements = judge_now(shop, &tuning, is_postgres, mode == Mode::Real).await?;
     let now = shop.clock.now();
     let ignored = shop.record.with(move |store| store.ignored(now)).await?;
     let due: Vec<Finding> = super::watch::failing(&judgements)
@@ -105,7 +111,9 @@ async fn carry_out(shop: &Shop, mode: Mode, plan: &Plan) -> record::Result<Vec<A
 fn not_asked(judgements: &[Judgement]) -> Vec<String> {
     let asked = judgements.iter().filter(|judgement| CHECKS.contains(&judgement.check.as_str()));
     let reasons = asked.filter_map(|judgement| match &judgement.status {
-        Status::Unknown(unknown) => Some(format!("{}: {}", judgement.system, unknown.reason)),
+        Status::Unknown(unknown) if unknown.kind.is_trouble() => {
+            Some(format!("{}: {}", judgement.system, unknown.reason))
+        }
         _ => None,
     });
     reasons.collect()

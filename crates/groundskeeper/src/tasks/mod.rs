@@ -5,6 +5,7 @@
 mod acceptance;
 mod backup;
 mod backup_verification;
+mod bloat;
 pub mod calendar;
 mod daily_health;
 mod database_maintenance;

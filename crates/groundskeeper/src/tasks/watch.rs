@@ -4,7 +4,7 @@
 //! Each system is judged and recorded the moment its reading arrives, so that one that hangs delays no other; and an
 //! action that takes long goes on beside the watch.
 
-use super::{Found, Shop, acceptance, calendar, history};
+use super::{Found, Shop, acceptance, bloat, calendar, history};
 use crate::app::view;
 use crate::record;
 use crate::remediation::{Applied, Permission};
@@ -242,15 +242,26 @@ fn step(
 
 /// Reads and judges the chosen systems under another tuning, recording nothing: the basis of plans made by hand and of
 /// the weekly maintenance.
-pub(crate) async fn judge_now(shop: &Shop, tuning: &Tuning, chosen: impl Fn(&SystemId) -> bool) -> Vec<Judgement> {
+///
+/// Who remembers keeps what was seen of indexes, so that they can be compared the next time.
+pub(crate) async fn judge_now(
+    shop: &Shop,
+    tuning: &Tuning,
+    chosen: impl Fn(&SystemId) -> bool,
+    remembers: bool,
+) -> record::Result<Vec<Judgement>> {
     let now = shop.clock.now();
     let mut readings = shop.stack.observe(now, chosen);
     let mut judgements = Vec::new();
     while let Some(read) = readings.join_next().await {
-        if let Ok((system, observation)) = read {
+        if let Ok((system, mut observation)) = read {
+            bloat::confirm(shop, &system, &mut observation, tuning).await?;
+            if remembers {
+                bloat::remember(shop, &system, &observation).await?;
+            }
             let before = shop.present.before(&system);
             judgements.extend(judge_all(&system, &observation, before.as_deref(), tuning, now));
         }
     }
-    judgements
+    Ok(judgements)
 }

@@ -284,7 +284,7 @@ async fn weekly_maintenance_leaves_ignored_findings_alone_and_says_what_is_wrong
     let until = Clock::wall().now() + jiff::SignedDuration::from_hours(1);
     app.ignore(worn.finding.fingerprint.0.clone(), "known".into(), until, "ann".into()).await.unwrap();
     let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
-    assert_eq!(run.summary, "no table is past its trigger, no index is invalid and no row has expired");
+    assert_eq!(run.summary, "no table is past its trigger, no index is invalid or bloated, and no row has expired");
     assert!(!database.is_vacuumed("documents").await);
 }
 
@@ -382,4 +382,43 @@ async fn expired_rows_are_deleted_by_their_rule_in_the_window_and_a_dry_run_only
     app_owner.batch_execute("DROP INDEX user_sessions_expires_at_idx").await.unwrap();
     let refused = app.task_run("database-maintenance", false, "ann").await.unwrap();
     assert!(!refused.ok && refused.details[0].contains("no index begins with expires_at"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_bloated_index_is_built_anew_once_it_was_seen_before_and_two_estimators_agree() {
+    let database = Database::start(GRANTS).await;
+    let owner = database.app("docrag").await;
+    owner
+        .batch_execute(
+            "CREATE TABLE notes (id int, word text); CREATE INDEX notes_word ON notes (word);
+             CREATE TABLE new (id int, word text); CREATE INDEX new_word ON new (word);
+             INSERT INTO notes SELECT n, md5(n::text) FROM generate_series(1, 60000) n",
+        )
+        .await
+        .unwrap();
+    let vacuum = async |table: &str| owner.batch_execute(&format!("VACUUM ANALYZE {table}")).await.unwrap();
+    vacuum("notes").await;
+    let limits = "[checks.\"postgres.index_bloated\"]\nwasted = 500000\n";
+    let place = Place::new(&database.config("autonomy = \"assist\"", &format!("{OPEN}{limits}")));
+    let app = place.app().await;
+    let size = async |index: &str| -> i64 {
+        let sql = format!("SELECT pg_relation_size('{index}')");
+        owner.query_one(&sql, &[]).await.unwrap().get(0)
+    };
+    let first = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert!(first.ok && first.actions.is_empty(), "{first:?}");
+
+    // Both are bloated now; one of them nobody has seen before.
+    owner.batch_execute("INSERT INTO new SELECT n, md5(n::text) FROM generate_series(1, 60000) n").await.unwrap();
+    owner.batch_execute("DELETE FROM notes WHERE id % 30 > 0; DELETE FROM new WHERE id % 30 > 0").await.unwrap();
+    vacuum("notes").await;
+    vacuum("new").await;
+    let (before, other) = (size("notes_word").await, size("new_word").await);
+    let planned = app.plan().await.unwrap().plan;
+    let statements: Vec<&str> = planned.items.iter().map(|item| item.statement.as_str()).collect();
+    assert_eq!(statements, ["REINDEX INDEX CONCURRENTLY \"public\".\"notes_word\""], "a plan remembers nothing");
+    let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert!(run.ok && outcomes(&run.actions) == [Outcome::Helped], "{run:?}");
+    assert!(size("notes_word").await * 10 < before, "{} {before}", size("notes_word").await);
+    assert_eq!(size("new_word").await, other, "a first impression is no reason");
 }

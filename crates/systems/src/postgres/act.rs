@@ -29,7 +29,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// To end a session takes moments; whoever waits longer waits for a server that hangs.
 const END_WITHIN: Duration = Duration::from_secs(15);
 /// To drop an index waits for those who may use it.
-const SWEEP_WITHIN: Duration = Duration::from_secs(60);
+const SWEEP_WITHIN: Duration = Duration::from_mins(1);
 /// How long a statement that was told to end may take for it.
 const CANCELLED_WITHIN: Duration = Duration::from_secs(5);
 /// Before 15 the statistics travel through a collector that writes them down twice a second.

@@ -190,7 +190,7 @@ impl Asking<'_> {
             accepted: None,
             settings,
             security,
-            statements,
+            statements: Box::new(statements),
         }
     }
 

@@ -110,6 +110,10 @@ fn judge(sight: &Sight<'_, Postgres>, check: &'static Check, all: &[Footprint], 
         })
         .collect();
     found.sort_by_key(|one| std::cmp::Reverse((one.is_confirmed, one.wasted)));
+    // Beside what is proven, what is only guessed would look like it was proven too.
+    if found.first().is_some_and(|worst| worst.is_confirmed) {
+        found.retain(|one| one.is_confirmed);
+    }
     match found.first() {
         Some(worst) => Ok(vec![told(sight, check, kind, worst, &found)]),
         None => all_estimated(sight, all, wasted, kind),
@@ -157,11 +161,7 @@ fn told(
         (Severity::Info, "seems to be, by its statistics alone,")
     };
     let offenders = found.iter().map(|one| Offender {
-        target: Target::Table {
-            database: database.clone(),
-            schema: one.footprint.table.schema.clone(),
-            name: one.footprint.table.name.clone(),
-        },
+        target: target(database, one.footprint),
         weight: one.wasted as f64,
         note: figures(one),
     });
@@ -201,6 +201,15 @@ fn told(
     .fix(fix)
 }
 
+fn target(database: &str, footprint: &Footprint) -> Target {
+    let (database, schema) = (database.to_owned(), footprint.table.schema.clone());
+    let table = footprint.table.name.clone();
+    match &footprint.index {
+        Some(index) => Target::Index { database, schema, table, name: index.clone() },
+        None => Target::Table { database, schema, name: table },
+    }
+}
+
 fn figures(one: &Suspect<'_>) -> String {
     let by = |estimate: &Estimate| format!("{} by {}", format_bytes(estimate.expected as f64), estimate.basis.as_str());
     let second = one.footprint.second.as_ref().map_or_else(|| "not confirmed".to_owned(), by);
@@ -235,6 +244,7 @@ mod tests {
             table: table_name("chunks"),
             index: index.map(Into::into),
             size: size * MIB,
+            rows: 1e6,
             fillfactor: 90.0,
             estimate: Ok(estimate(Basis::Statistics, size, expected)),
             second: None,

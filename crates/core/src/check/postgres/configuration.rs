@@ -142,13 +142,14 @@ mod tests {
             (None, None, true, "In database docrag: CREATE EXTENSION"),
         ] {
             let statements = Statements { preloaded, extension, available, leaders: None, past: Vec::new() };
-            let finding = finding("postgres.statements_missing", found_in(change(|seen| seen.statements = statements)));
+            let finding =
+                finding("postgres.statements_missing", found_in(change(|seen| *seen.statements = statements)));
             assert_eq!(finding.severity, Severity::Info);
             assert!(finding.fix.contains(word), "{}", finding.fix);
         }
         let hidden =
             Statements { preloaded: None, extension: version, available: true, leaders: None, past: Vec::new() };
-        assert_eq!(found_in(change(|seen| seen.statements = hidden)), []);
+        assert_eq!(found_in(change(|seen| *seen.statements = hidden)), []);
     }
 
     #[test]

@@ -70,13 +70,13 @@ pub(crate) fn healthy() -> Postgres {
         accepted: Some(Box::new(Accepted::of(&settings(), true, now(), "ann"))),
         settings: Ok(Box::new(settings())),
         security: Box::new(security()),
-        statements: Statements {
+        statements: Box::new(Statements {
             preloaded: Some(true),
             extension: Some("1.10".into()),
             available: true,
             leaders: Some(Ok(Box::new(leaders()))),
             past: vec![past(7, 0.001_5)],
-        },
+        }),
     }
 }
 

@@ -19,6 +19,8 @@ pub struct Footprint {
     pub index: Option<String>,
     /// Bytes, as of the last vacuum or analyze.
     pub size: u64,
+    /// As of the same; below zero where nobody has counted.
+    pub rows: f64,
     /// Percent of a page that is filled when it is new.
     pub fillfactor: f64,
     /// By the statistics, or why there is none.

@@ -45,7 +45,7 @@ impl Work<'_> {
         let size = self.fit_to_build(client, at, because).await?;
         for question in [BUILDS.to_owned(), standbys(), snapshots()] {
             let rows = self.wait(client.query_typed(&question, &[])).await?;
-            if let Some(reason) = rows.first().and_then(reason) {
+            if let Some(reason) = rows.first().map(reason) {
                 return Err(self.precondition(reason));
             }
         }
@@ -80,7 +80,7 @@ SELECT i.indisvalid, i.indisexclusion, x.relkind = 'i', pg_has_role(t.relowner, 
             _ if !is(2) => "it is that of a partitioned table; those of its partitions are built one by one",
             _ if is(6) => "its table is temporary",
             Reindexing::Invalid if is(0) => "it is valid by now",
-            Reindexing::Bloated if !is(0) => "it is invalid by now",
+            Reindexing::Bloated { .. } if !is(0) => "it is invalid by now",
             _ => return Ok(u64::try_from(row.get::<_, i64>(4)).unwrap_or(0)),
         };
         Err(self.precondition(why))
@@ -165,10 +165,10 @@ fn is_here(pid: i32, port: Option<i32>) -> bool {
 }
 
 /// Names, a duration or a size make a reason; a row without them is one whose state is hidden.
-fn reason(row: &Row) -> Option<String> {
+fn reason(row: &Row) -> String {
     let (kind, name, amount): (String, Option<String>, Option<f64>) = (row.get(0), row.get(1), row.get(2));
     let name = name.unwrap_or_default();
-    Some(match (kind.as_str(), amount) {
+    match (kind.as_str(), amount) {
         ("build", _) => "somebody builds an index in this database at the moment".to_owned(),
         ("standby", Some(bytes)) => format!("the standby {name} is {} behind", format_bytes(bytes)),
         ("standby", None) => "how far the standbys are behind is hidden from us; grant pg_monitor".to_owned(),
@@ -178,7 +178,7 @@ fn reason(row: &Row) -> Option<String> {
             format_seconds(age)
         ),
         (_, None) => "the transactions of other roles are hidden from us; grant pg_monitor".to_owned(),
-    })
+    }
 }
 
 const BUILDS: &str = "SELECT 'build', NULL::text, NULL::float8 FROM pg_stat_progress_create_index

@@ -3,9 +3,10 @@
 //! Nobody is to wait for us: a build that somebody queues behind is ended and tried again later, and what it left is dropped
 //! in between. The old index works until the new one takes its name.
 
-use super::super::sql;
+use super::super::{bloat, sql};
 use super::preflight::IndexName;
 use super::{ActError, POLL, Work};
+use groundskeeper_core::quantity::format_bytes;
 use groundskeeper_core::remedy::{Reindexing, StepState, quoted};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +47,9 @@ impl Work<'_> {
         self.wait(client.batch_execute(&format!("{LOCK_TIMEOUT}; SET max_parallel_maintenance_workers = 0"))).await?;
         self.notice_when_we_are_gone(client, version).await?;
         self.preflight(client, version, at, because).await?;
+        if let Reindexing::Bloated { percent, wasted } = because {
+            self.still_bloated(client, at, f64::from(percent) / 100.0, wasted as f64).await?;
+        }
         let mut halt = pin!(halt);
         let mut pauses = PAUSES.into_iter();
         loop {
@@ -63,6 +67,24 @@ impl Work<'_> {
             }
             self.preflight(client, version, at, because).await?;
         }
+    }
+
+    /// The finding may be of another hour: its table is analyzed, and the index estimated once more.
+    async fn still_bloated(&self, client: &Client, at: IndexName<'_>, ratio: f64, wasted: f64) -> Result<(), ActError> {
+        let analyze = format!("ANALYZE (SKIP_LOCKED) {}.{}", quoted(at.schema), quoted(at.table));
+        self.wait(client.batch_execute(&analyze)).await?;
+        let now = self.wait(bloat::index_now(client, at.schema, at.index)).await?;
+        let reason = match now.map(|now| now.estimate) {
+            None => "it is no large B-tree (any more)".to_owned(),
+            Some(Ok(estimate)) if estimate.is_past(ratio, wasted) => return Ok(()),
+            Some(Ok(estimate)) => format!(
+                "it is not bloated (any more): {}, of which its rows need {}",
+                format_bytes(estimate.size as f64),
+                format_bytes(estimate.expected as f64)
+            ),
+            Some(Err(_)) => "its table has no statistics that are of today".to_owned(),
+        };
+        Err(self.precondition(reason))
     }
 
     /// One attempt, which ends when somebody waits for it.
