@@ -35,8 +35,21 @@ impl Rule {
             table: self.table.clone(),
             column: self.column.clone(),
             before: Timestamp::from_second(before).unwrap_or(Timestamp::MIN),
+            keep_seconds: self.keep.ceil() as u64,
         }
     }
+}
+
+/// Whether one of the rules in force asks for that very step, or for more. A plan may be older than its rule.
+pub fn is_asked_for(rules: &[(SystemId, Rule)], step: &Step) -> bool {
+    let Step::DeleteExpired { system: at, database, schema, table, column, keep_seconds, .. } = step else {
+        return false;
+    };
+    rules.iter().any(|(system, rule)| {
+        system == at
+            && (&rule.database, &rule.schema, &rule.table, &rule.column) == (database, schema, table, column)
+            && rule.keep <= *keep_seconds as f64
+    })
 }
 
 /// What the rule means for a plan, by what its table holds; none when no row is due.
@@ -96,6 +109,16 @@ mod tests {
         assert_eq!(before, "2026-10-23T02:00:00Z".parse().unwrap());
         let a_little_later = after(now(), 60.0);
         assert_eq!(rule().step(&main_database(), a_little_later), rule().step(&main_database(), now()));
+    }
+
+    #[test]
+    fn a_step_is_asked_for_by_a_rule_that_keeps_no_longer() {
+        let step = rule().step(&main_database(), now());
+        let asked = |rule: Rule| is_asked_for(&[(main_database(), rule)], &step);
+        assert!(asked(rule()) && asked(Rule { keep: 60.0, ..rule() }));
+        assert!(!asked(Rule { keep: 365.0 * 86_400.0, ..rule() }), "somebody has thought better of it");
+        assert!(!asked(Rule { column: "made_at".into(), ..rule() }));
+        assert!(!is_asked_for(&[], &step));
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub enum Step {
         table: String,
         column: String,
         before: Timestamp,
+        /// What the rule keeps: `before` is so far back, at least, also by the server's clock.
+        keep_seconds: u64,
     },
     /// Removes these sets from the repository of backups, as far as no rule of retention keeps them at that moment, and
     /// deletes data that were marked longer than the grace ago.
@@ -101,7 +103,12 @@ impl Step {
     /// What is changed, for cool-downs and the record: `postgres.main table docrag.public.chunks`.
     pub fn subject(&self) -> String {
         // To sweep up on a table is not to work on it: neither waits for the other.
-        let part = if matches!(self, Self::DropLeftovers { .. }) { " leftovers" } else { "" };
+        let part = match self {
+            Self::DropLeftovers { .. } => " leftovers".to_owned(),
+            // A table may have a rule for each of its columns.
+            Self::DeleteExpired { column, .. } => format!(" by {column}"),
+            _ => String::new(),
+        };
         format!("{} {}{part}", self.system(), self.target()).trim_end().to_owned()
     }
 

@@ -111,7 +111,7 @@ impl App {
             record.clone(),
             clock.clone(),
             settings.policy.clone(),
-            Arc::new(StackActuator(stack.clone(), clock.clone())),
+            Arc::new(StackActuator { systems: stack.clone(), clock: clock.clone(), expiry: settings.expiry.clone() }),
             stack.len(),
         );
         remember_last_backup(&stack, &record).await?;

@@ -8,6 +8,8 @@ use crate::config::Endpoint;
 use crate::scheduler::BoxFuture;
 use crate::stack;
 use groundskeeper_backup::Vault;
+use groundskeeper_core::SystemId;
+use groundskeeper_core::expiry::{self, Rule};
 use groundskeeper_core::remedy::{JournalledStep, Step, StepState};
 use groundskeeper_systems::postgres;
 use groundskeeper_systems::postgres::act::{self, ActError};
@@ -41,18 +43,23 @@ const CAPTURE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// The hands on the configured systems, by the keeper's clock.
 #[derive(Debug, Clone)]
-pub struct Stack(pub stack::Stack, pub Clock);
+pub struct Stack {
+    pub systems: stack::Stack,
+    pub clock: Clock,
+    /// How long rows are kept: asked again right before any are deleted.
+    pub expiry: Vec<(SystemId, Rule)>,
+}
 
 impl Stack {
     fn vault(&self, step: &Step) -> Result<&Vault, Trouble> {
-        match self.0.get(step.system()).map(|system| &system.endpoint) {
+        match self.systems.get(step.system()).map(|system| &system.endpoint) {
             Some(Endpoint::Backup(lookout)) => Ok(lookout.vault()),
             _ => Err(Trouble::Precondition(format!("{} is not configured as a repository (any more)", step.system()))),
         }
     }
 
     fn postgres(&self, step: &Step) -> Result<&postgres::Endpoint, Trouble> {
-        match self.0.get(step.system()).map(|system| &system.endpoint) {
+        match self.systems.get(step.system()).map(|system| &system.endpoint) {
             Some(Endpoint::Postgres(endpoint)) => Ok(endpoint),
             _ => Err(Trouble::Precondition(format!("{} is not configured as a Postgres (any more)", step.system()))),
         }
@@ -82,7 +89,11 @@ impl Actuator for Stack {
     fn apply<'a>(&'a self, step: &'a JournalledStep, limits: Limits) -> BoxFuture<'a, Result<(), Trouble>> {
         Box::pin(async move {
             if let Step::PruneRepository { sets, .. } = step.step() {
-                return repository::prune(self.vault(step.step())?, sets, self.1.now(), limits).await;
+                return repository::prune(self.vault(step.step())?, sets, self.clock.now(), limits).await;
+            }
+            if matches!(step.step(), Step::DeleteExpired { .. }) && !expiry::is_asked_for(&self.expiry, step.step()) {
+                let why = format!("no rule of the configuration asks for that (any more): {}", step.step().subject());
+                return Err(Trouble::Precondition(why));
             }
             let (endpoint, within) = (self.postgres(step.step())?, limits.within);
             Ok(act::apply(endpoint, step, within, limits.halt()).await?)

@@ -271,6 +271,10 @@ impl Executor {
             return Err(record::Error::Lookup(format!("action {id} was already put back by action {already}")));
         }
         let before = self.actuator.capture(step).await.map_err(|trouble| record::Error::Lookup(trouble.to_string()))?;
+        if before == StepState::Gone {
+            let nothing = "nothing is left of it that could be put back".to_owned();
+            return Ok((Undo::NotNeeded(nothing), None));
+        }
         let plan_item = item_of(&entry);
         let order = Order { plan: &entry.plan, item: &plan_item, by, undoes: Some(id) };
         let hand = self.intend(&order, step, &before).await?;

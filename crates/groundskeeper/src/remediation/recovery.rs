@@ -4,7 +4,7 @@ use super::Trouble;
 use super::executor::{Executor, Order, item_of};
 use crate::record::{self, Entry};
 use groundskeeper_core::policy::Outcome;
-use groundskeeper_core::remedy::{StepState, Verification};
+use groundskeeper_core::remedy::{Step, StepState, Verification};
 
 /// What became of an action whose process died.
 enum Remains {
@@ -45,7 +45,13 @@ impl Executor {
                 continue;
             }
             // Only what can still be seen can be put back.
-            if outcome == Outcome::Abandoned && entry.undoes.is_none() && after.is_some() {
+            let is_undone = match outcome {
+                Outcome::Abandoned => true,
+                // It may have died between its success and the sweeping up.
+                Outcome::Helped => matches!(entry.step, Step::Reindex { .. }),
+                _ => false,
+            };
+            if is_undone && entry.undoes.is_none() && after.is_some() {
                 let plan_item = item_of(&entry);
                 let order = Order { plan: &entry.plan, item: &plan_item, by: "groundskeeper", undoes: None };
                 self.put_back(&order, entry.id, &entry.step, &entry.before).await?;

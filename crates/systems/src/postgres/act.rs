@@ -111,10 +111,10 @@ pub async fn apply(
             work.finish().await;
             done
         }
-        Step::DeleteExpired { database, schema, table, column, before, .. } => {
+        Step::DeleteExpired { database, schema, table, column, before, keep_seconds, .. } => {
             let endpoint = endpoint.with_database(database);
             let work = Work::begin(&endpoint, step.step(), acting_settings(deadline), deadline).await?;
-            let of = Aging { schema, table, column, before: *before };
+            let of = Aging { schema, table, column, before: *before, keep: *keep_seconds as f64 };
             let done = Box::pin(work.delete_expired(of, halt)).await;
             work.finish().await;
             done
@@ -170,8 +170,8 @@ pub async fn capture(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Re
         Step::Analyze { schema, table, .. } | Step::Vacuum { schema, table, .. } => work.table(schema, table).await,
         Step::Reindex { schema, table, index, .. } => work.index_state(IndexName { schema, table, index }).await,
         Step::DropLeftovers { schema, table, .. } => work.leftovers_state(schema, table).await,
-        Step::DeleteExpired { schema, table, column, before, .. } => {
-            work.expired_state(Aging { schema, table, column, before: *before }).await
+        Step::DeleteExpired { schema, table, column, before, keep_seconds, .. } => {
+            work.expired_state(Aging { schema, table, column, before: *before, keep: *keep_seconds as f64 }).await
         }
         Step::EndIdleSession { pid, backend_start, .. } => work.session_state(*pid, *backend_start).await,
         Step::EndBlocker { pid, backend_start, .. } => work.blocker_state(*pid, *backend_start).await,
@@ -246,6 +246,10 @@ impl<'a> Work<'a> {
         let failure = self.endpoint.failure(error);
         let Some(code) = error.code() else { return ActError::Unreachable(failure) };
         match code {
+            &SqlState::INSUFFICIENT_PRIVILEGE if failure.message.contains("row-level security") => {
+                let fix = format!("{} must own the table or have BYPASSRLS", self.endpoint.role());
+                ActError::Denied { what: self.what(), message: failure.message, fix }
+            }
             &SqlState::INSUFFICIENT_PRIVILEGE => {
                 ActError::Denied { what: self.what(), message: failure.message, fix: self.missing_grant() }
             }
@@ -301,7 +305,7 @@ impl<'a> Work<'a> {
 
     async fn maintain(&self, (schema, table): (&str, &str), halt: impl Future<Output = ()>) -> Result<(), ActError> {
         let client = self.client()?;
-        self.settled("the work could not be slowed down")?;
+        self.settled("the work could not be slowed down").await?;
         let row = self
             .wait(client.query_typed_one("SELECT current_setting('server_version_num')::int4, clock_timestamp()", &[]))
             .await?;
@@ -325,7 +329,7 @@ impl<'a> Work<'a> {
             Some(true) => {}
         }
         self.notice_when_we_are_gone(client, version).await?;
-        self.run(client, halt).await?;
+        self.run(client, &self.step.statement(), halt).await?;
         if version < 150_000 {
             self.until_counted((schema, table), began).await?;
         }
@@ -333,9 +337,13 @@ impl<'a> Work<'a> {
     }
 
     /// A failure and no precondition: it will not pass by itself, and must not be tried every half minute.
-    fn settled(&self, otherwise: &str) -> Result<(), ActError> {
+    /// Some poolers take our settings and drop them.
+    async fn settled(&self, otherwise: &str) -> Result<(), ActError> {
         if self.session.is_settled() {
-            return Ok(());
+            let asked = self.client()?.query_typed_one("SELECT current_setting('lock_timeout') = '200ms'", &[]);
+            if self.wait(asked).await?.get(0) {
+                return Ok(());
+            }
         }
         let why = format!("the pooler in between takes no settings, so {otherwise}; connect to the server itself");
         Err(self.failed(why, false))
@@ -353,10 +361,9 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Sends the statement itself, and ends it when `halt` completes.
-    async fn run(&self, client: &Client, halt: impl Future<Output = ()>) -> Result<(), ActError> {
-        let statement = self.step.statement();
-        let mut work = pin!(self.wait(client.batch_execute(&statement)));
+    /// Sends a statement, and ends it when `halt` completes.
+    async fn run(&self, client: &Client, statement: &str, halt: impl Future<Output = ()>) -> Result<(), ActError> {
+        let mut work = pin!(self.wait(client.batch_execute(statement)));
         tokio::select! {
             biased;
             done = &mut work => return done,

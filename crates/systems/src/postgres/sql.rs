@@ -68,7 +68,8 @@ SELECT EXISTS (
      AND a.datname = current_database()
      AND ((a.state = 'active' AND a.query = $3)
        OR EXISTS (SELECT 1 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-                   WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted
+                   WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.mode IN ('ShareUpdateExclusiveLock', 'RowExclusiveLock')
+                     AND l.granted
                      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                      AND n.nspname = $1 AND c.relname = $2)))";
 
@@ -87,21 +88,22 @@ SELECT x.relname::text AS name,
  ORDER BY 1";
 
 /// Signals a session that somebody has waited for, if it is the one that is meant and not protected: pid, start, seconds and
-/// protected names are the parameters. One statement: who is chosen and who is signalled cannot differ.
-pub(super) fn end_blocker(version_num: u32, signal: &str) -> String {
+/// protected names are the parameters. One statement: who is chosen and who is signalled cannot differ. From 14 on.
+///
+/// An advisory lock is waited for on purpose (the others of an elected leader do), and a build that waits for old transactions
+/// harms nobody; to end a build would leave an invalid index.
+pub(super) fn end_blocker(signal: &str) -> String {
     let protected = protected(4);
-    let since = if version_num >= 140_000 {
-        "coalesce((SELECT min(l.waitstart) FROM pg_locks l WHERE l.pid = w.pid AND NOT l.granted), clock_timestamp())"
-    } else {
-        "w.query_start"
-    };
     format!(
         "WITH target AS MATERIALIZED (
   SELECT a.pid, a.state FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid
    WHERE a.pid = $1 AND a.backend_start = $2 AND a.pid <> pg_backend_pid() AND NOT {protected}
+     AND NOT EXISTS (SELECT 1 FROM pg_stat_progress_create_index p WHERE p.pid = a.pid)
      AND EXISTS (SELECT 1 FROM pg_stat_activity w
-                  WHERE w.wait_event_type = 'Lock' AND a.pid = ANY (pg_blocking_pids(w.pid))
-                    AND {since} <= clock_timestamp() - make_interval(secs => $3)))
+                  WHERE w.wait_event_type = 'Lock' AND w.wait_event NOT IN ('advisory', 'virtualxid')
+                    AND a.pid = ANY (pg_blocking_pids(w.pid))
+                    AND (SELECT min(l.waitstart) FROM pg_locks l WHERE l.pid = w.pid AND NOT l.granted)
+                        <= clock_timestamp() - make_interval(secs => $3)))
 SELECT {signal} FROM target"
     )
 }

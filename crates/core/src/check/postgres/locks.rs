@@ -59,7 +59,10 @@ fn blocked_sessions(sight: &Sight<'_, Postgres>) -> Judged {
     roots.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     let root = roots.first().map(|(pid, _)| *pid);
     let names: Vec<_> = roots.iter().map(|(pid, count)| format!("{} holds up {count}", named(*pid, &by_pid))).collect();
-    let offenders = roots.iter().filter_map(|(pid, count)| {
+    // Only those whom somebody waits for against its will; before 14 nobody knows since when.
+    let harmful = harmful(&waiting, &by_pid);
+    let knows_since = sight.seen.server.major() >= 14;
+    let offenders = roots.iter().filter(|(pid, _)| knows_since && harmful.contains(pid)).filter_map(|(pid, count)| {
         let session = by_pid.get(pid)?;
         Some(Offender {
             target: Target::Session { pid: *pid, backend_start: session.backend_start },
@@ -92,6 +95,14 @@ fn blocked_sessions(sight: &Sight<'_, Postgres>) -> Judged {
         draft = draft.saw("who waits in front of the others", Value::text(text), "pg_locks.mode of those not granted");
     }
     Ok(vec![draft])
+}
+
+/// Roots of waits that nobody chose. Whoever waits for an advisory lock wanted to, as the others of an elected leader do; a
+/// concurrent build that waits for old transactions holds up nobody.
+fn harmful(waiting: &[(&Session, f64)], by_pid: &BTreeMap<i32, &Session>) -> BTreeSet<i32> {
+    let is_chosen = |session: &Session| ["Lock: advisory", "Lock: virtualxid"].contains(&session.wait.as_str());
+    let unwilling = waiting.iter().filter(|(session, _)| !is_chosen(session));
+    unwilling.flat_map(|(session, _)| roots(session, by_pid)).collect()
 }
 
 /// Locks of a table that readers or writers cannot have beside them.

@@ -37,7 +37,8 @@ async fn a_build_that_helped_leaves_nothing_to_put_back() {
     assert_eq!(journal(&bench).await, [("reindex", Outcome::Helped, false)]);
     let id = bench.record.with(|store| store.entries(1)).await.unwrap()[0].id;
     // A person who asks for it is told that nothing is there.
-    assert!(executor.undo(id, "ada").await.is_ok());
+    let (undo, done) = executor.undo(id, "ada").await.unwrap();
+    assert!(matches!(undo, groundskeeper_core::remedy::Undo::NotNeeded(_)) && done.is_none(), "{undo:?} {done:?}");
 }
 
 #[tokio::test(start_paused = true)]

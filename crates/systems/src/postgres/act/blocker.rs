@@ -23,10 +23,11 @@ impl Work<'_> {
     pub(super) async fn end_blocker(&self, target: &Blocker) -> Result<(), ActError> {
         let client = self.client()?;
         let row = self.wait(client.query_typed_one("SELECT current_setting('server_version_num')::int4", &[])).await?;
-        let version = row.get::<_, i32>(0).cast_unsigned();
+        if row.get::<_, i32>(0) < 140_000 {
+            return Err(self.precondition("before 14 the server does not tell since when somebody waits"));
+        }
         // What waits between two statements of its transaction has no statement to cancel.
         let cancel = sql::end_blocker(
-            version,
             "CASE WHEN state = 'active' THEN pg_cancel_backend(pid) ELSE pg_terminate_backend(pid) END",
         );
         if !self.signal(&cancel, target).await? {
@@ -37,7 +38,7 @@ impl Work<'_> {
             return Ok(());
         }
         // Its transaction still holds the lock: it failed with the statement, or the client goes on with it.
-        if self.signal(&sql::end_blocker(version, "pg_terminate_backend(pid)"), target).await?
+        if self.signal(&sql::end_blocker("pg_terminate_backend(pid)"), target).await?
             && !self.until_let_go(target).await?
         {
             return Err(self.timeout());
@@ -95,7 +96,8 @@ impl Work<'_> {
         const STATE: &str = "
 SELECT coalesce(a.usename::text, ''), coalesce(a.application_name, ''), left(coalesce(a.query, ''), 4000),
        (SELECT count(*)::int4 FROM pg_stat_activity w
-         WHERE w.wait_event_type = 'Lock' AND a.pid = ANY (pg_blocking_pids(w.pid)))
+         WHERE w.wait_event_type = 'Lock' AND w.wait_event NOT IN ('advisory', 'virtualxid')
+           AND a.pid = ANY (pg_blocking_pids(w.pid)))
   FROM pg_stat_activity a WHERE a.pid = $1 AND a.backend_start = $2";
         let values: [(&(dyn ToSql + Sync), Type); 2] = [(&pid, Type::INT4), (&backend_start, Type::TIMESTAMPTZ)];
         let rows = self.wait(self.client()?.query_typed(STATE, &values)).await?;

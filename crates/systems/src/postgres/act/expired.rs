@@ -32,6 +32,10 @@ const COUNTED: i64 = 2_000_000;
 /// What is deleted along with one row, by the tables' estimated sizes, at most: more is a deletion of another table.
 const FAN_OUT: f64 = 100.0;
 
+/// Times without a zone are UTC, whatever the role's default is. Row security would hide rows without a word.
+const PLAIN: &str = "SET TimeZone = 'UTC'; SET row_security = off";
+/// No batch holds its locks for longer, whatever goes along.
+const BATCH_GIVEN_UP_MS: u32 = 5_000;
 const AGES: [&str; 3] = ["date", "timestamp", "timestamptz"];
 
 /// A table and the column that its rows age by.
@@ -41,6 +45,17 @@ pub(super) struct Aging<'n> {
     pub(super) table: &'n str,
     pub(super) column: &'n str,
     pub(super) before: Timestamp,
+    /// Seconds: so far back `before` is at least, by the server's clock.
+    pub(super) keep: f64,
+}
+
+/// What a table allows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Fit {
+    /// The very table that was looked at. The name may be another one's a moment later.
+    oid: u32,
+    /// How many rows of other tables go along with one.
+    along: f64,
 }
 
 impl Aging<'_> {
@@ -52,15 +67,18 @@ impl Aging<'_> {
 impl Work<'_> {
     pub(super) async fn delete_expired(&self, of: Aging<'_>, halt: impl Future<Output = ()>) -> Result<(), ActError> {
         let client = self.client()?;
-        self.settled("the batches could not be held to their time")?;
-        let rows_along = self.fit_to_delete(client, of).await?;
-        // Times without a zone are UTC, whatever the role's default is. Row security would hide rows without a word.
-        self.wait(client.batch_execute("SET TimeZone = 'UTC'; SET row_security = off")).await?;
-        let most = (f64::from(LARGEST_BATCH) / (1.0 + rows_along)).max(f64::from(SMALLEST_BATCH)) as u32;
+        self.settled("the batches could not be held to their time").await?;
+        let version = self
+            .wait(client.query_typed_one("SELECT current_setting('server_version_num')::int4", &[]))
+            .await?
+            .get::<_, i32>(0);
+        self.notice_when_we_are_gone(client, version).await?;
+        let fit = self.fit_to_delete(client, of).await?;
+        self.wait(client.batch_execute(&format!("{PLAIN}; SET statement_timeout = '{BATCH_GIVEN_UP_MS}'"))).await?;
         let mut halt = pin!(halt);
         // What somebody had locked at the first pass is looked at once more.
         for _ in 0..2 {
-            if !self.pass(client, of, most, halt.as_mut()).await? {
+            if !self.pass(client, of, fit, halt.as_mut()).await? {
                 return Err(ActError::Interrupted(self.what()));
             }
         }
@@ -72,10 +90,11 @@ impl Work<'_> {
         &self,
         client: &Client,
         of: Aging<'_>,
-        most: u32,
+        fit: Fit,
         mut halt: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<bool, ActError> {
         let batch = delete_batch(of);
+        let most = (f64::from(LARGEST_BATCH) / (1.0 + fit.along)).max(f64::from(SMALLEST_BATCH)) as u32;
         let mut size = FIRST_BATCH.min(most);
         // Each batch begins where the last one ended: what is dead before that would have to be stepped over each time.
         let mut from: Option<Timestamp> = None;
@@ -84,11 +103,18 @@ impl Work<'_> {
         loop {
             let began = Instant::now();
             let limit = i64::from(size);
-            let values: [(&(dyn ToSql + Sync), Type); 3] =
-                [(&from, Type::TIMESTAMPTZ), (&of.before, Type::TIMESTAMPTZ), (&limit, Type::INT8)];
+            let values: [(&(dyn ToSql + Sync), Type); 4] = [
+                (&from, Type::TIMESTAMPTZ),
+                (&of.before, Type::TIMESTAMPTZ),
+                (&limit, Type::INT8),
+                (&fit.oid, Type::OID),
+            ];
             let row = match self.wait(client.query_typed_one(&batch, &values)).await {
                 // A row that goes along is locked by somebody. They go first.
-                Err(ActError::Failed { retryable: true, .. }) if refused < REFUSALS => {
+                // Or more goes along than the statistics know of: a batch that takes so long is too large.
+                Err(ActError::Failed { retryable: true, .. } | ActError::Timeout { .. })
+                    if refused < REFUSALS && Instant::now() < self.until =>
+                {
                     refused += 1;
                     size = (size / 2).max(SMALLEST_BATCH);
                     if timeout(LOOK_EVERY, halt.as_mut()).await.is_ok() {
@@ -112,6 +138,9 @@ impl Work<'_> {
             if looked.elapsed() < LOOK_EVERY {
                 continue;
             }
+            if self.fit_to_delete(client, of).await?.oid != fit.oid {
+                return Err(self.failed("the table has become another one meanwhile".to_owned(), false));
+            }
             while let Some(pressure) = self.pressure(client).await? {
                 tracing::debug!(pressure, "deleting old rows pauses");
                 if timeout(LOOK_EVERY, halt.as_mut()).await.is_ok() {
@@ -130,20 +159,26 @@ impl Work<'_> {
         const PRESSURE: &str = "
 SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_name, ''), host(client_addr)))
           FROM pg_stat_replication
-         WHERE state = 'streaming' AND (pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) > $1
-            OR extract(epoch FROM replay_lag) > $2) LIMIT 1),
+         WHERE state IS NULL OR (state IN ('streaming', 'catchup')
+           AND (pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) > $1 OR extract(epoch FROM replay_lag) > $2)) LIMIT 1),
        (SELECT slot_name::text FROM pg_replication_slots
          WHERE pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) > coalesce(
            (SELECT nullif(setting::int8, -1) * 1048576 / 2 FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), $3)
          LIMIT 1),
        pg_wal_lsn_diff(pg_current_wal_lsn(), (SELECT redo_lsn FROM pg_control_checkpoint()))::int8
-         > (SELECT setting::int8 * 1048576 FROM pg_settings WHERE name = 'max_wal_size') / 2";
+         > (SELECT setting::int8 * 1048576 FROM pg_settings WHERE name = 'max_wal_size') / 2,
+       EXISTS (SELECT 1 FROM pg_stat_replication WHERE state IS NULL)";
         let values: [(&(dyn ToSql + Sync), Type); 3] = [
             (&STANDBY_BEHIND_BYTES, Type::INT8),
             (&STANDBY_BEHIND_SECONDS, Type::FLOAT8),
             (&SLOTS_KEEP_BYTES, Type::INT8),
         ];
         let row = self.wait(client.query_typed_one(PRESSURE, &values)).await?;
+        if row.get::<_, bool>(3) {
+            let why =
+                format!("how far the standbys are behind is hidden; grant pg_monitor to {}", self.endpoint.role());
+            return Err(self.failed(why, false));
+        }
         if let Some(slot) = row.get::<_, Option<String>>(1) {
             // Nobody knows when its consumer comes back: to wait for it would be to wait for ever.
             return Err(
@@ -155,10 +190,15 @@ SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_na
         Ok(row.get::<_, Option<String>>(0).or(wal))
     }
 
-    /// Looks whether the rows of that table may be deleted by that column. Gives how many other rows go along with one.
-    async fn fit_to_delete(&self, client: &Client, of: Aging<'_>) -> Result<f64, ActError> {
-        let names: [(&(dyn ToSql + Sync), Type); 3] =
-            [(&of.schema, Type::TEXT), (&of.table, Type::TEXT), (&of.column, Type::TEXT)];
+    /// Looks whether the rows of that table may be deleted by that column.
+    async fn fit_to_delete(&self, client: &Client, of: Aging<'_>) -> Result<Fit, ActError> {
+        let names: [(&(dyn ToSql + Sync), Type); 5] = [
+            (&of.schema, Type::TEXT),
+            (&of.table, Type::TEXT),
+            (&of.column, Type::TEXT),
+            (&of.before, Type::TIMESTAMPTZ),
+            (&of.keep, Type::FLOAT8),
+        ];
         let rows = self.wait(client.query_typed(TABLE, &names)).await?;
         let Some(row) = rows.first() else { return Err(self.precondition("the table is gone")) };
         let is = |column: usize| row.get::<_, bool>(column);
@@ -183,7 +223,10 @@ SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_na
             }
             _ if !is(4) => format!("no index begins with {}: each batch would read the whole table", of.column),
             _ if is(5) => "it has triggers or rules on delete, and what they do cannot be bounded".to_owned(),
-            _ => return self.rows_along(client, of).await,
+            _ if !is(7) => {
+                "by the server's clock that is not yet as far back as the rule says; look at the clocks".to_owned()
+            }
+            _ => return Ok(Fit { oid: row.get(8), along: self.rows_along(client, of).await? }),
         };
         Err(self.precondition(why))
     }
@@ -195,16 +238,20 @@ SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_na
         for row in self.wait(client.query_typed(REFERRERS, &names)).await? {
             let (name, is_indexed, spreads): (String, bool, bool) = (row.get(0), row.get(1), row.get(2));
             let (goes_on, fan_out): (bool, f64) = (row.get(3), row.get(4));
-            let why = if !is_indexed {
-                format!("the foreign key {name} has no index: each row that is deleted would read its whole table")
-            } else if spreads && goes_on {
+            let why = if !spreads {
                 format!(
-                    "the foreign key {name} deletes or changes rows that others refer to in turn, or that have triggers"
+                    "the foreign key {name} forbids to delete what is referred to; its ON DELETE has to say what becomes of that"
                 )
-            } else if spreads && fan_out > FAN_OUT {
+            } else if !is_indexed {
+                format!("the foreign key {name} has no index: each row that is deleted would read its whole table")
+            } else if goes_on {
+                format!("the foreign key {name} deletes or changes rows that are referred to in turn, or have triggers")
+            } else if !fan_out.is_finite() {
+                format!("the table of the foreign key {name} was never analyzed: nobody knows how many rows go along")
+            } else if fan_out > FAN_OUT {
                 format!("the foreign key {name} has some {fan_out:.0} rows for each of this table")
             } else {
-                along += if spreads { fan_out } else { 0.0 };
+                along += fan_out;
                 continue;
             };
             return Err(self.precondition(why));
@@ -220,11 +267,11 @@ SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_na
             Err(ActError::Precondition { reason, .. }) if reason == "the table is gone" => return Ok(StepState::Gone),
             Err(other) => return Err(other),
         }
-        self.wait(client.batch_execute("SET TimeZone = 'UTC'")).await?;
+        self.wait(client.batch_execute(PLAIN)).await?;
         let (relation, column) = (of.relation(), quoted(of.column));
         let question = format!(
-            "SELECT (SELECT count(*) FROM (SELECT 1 FROM {relation} WHERE {column} < $1 LIMIT $2) AS expired)::int8,
-                    (SELECT min({column}) FROM {relation} WHERE isfinite({column}))::timestamptz"
+            "SELECT (SELECT count(*) FROM (SELECT 1 FROM ONLY {relation} WHERE {column} < $1 LIMIT $2) AS expired)::int8,
+                    (SELECT min({column}) FROM ONLY {relation} WHERE isfinite({column}))::timestamptz"
         );
         let most = COUNTED + 1;
         let values: [(&(dyn ToSql + Sync), Type); 2] = [(&of.before, Type::TIMESTAMPTZ), (&most, Type::INT8)];
@@ -236,13 +283,15 @@ SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_na
     }
 }
 
-/// The array is made once, by the index, and its rows are locked: nobody can have changed them when they are deleted.
+/// The array is made once, by the index, and its rows are locked: nobody can have changed them when they are deleted. A place
+/// (`ctid`) is one in a single table: what was attached or inherits from it meanwhile has the same places.
 fn delete_batch(of: Aging<'_>) -> String {
     let (relation, column) = (of.relation(), quoted(of.column));
     format!(
         "WITH gone AS (
-  DELETE FROM {relation} WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM {relation} WHERE {column} < $2 AND {column} >= coalesce($1, '-infinity'::timestamptz)
+  DELETE FROM ONLY {relation} WHERE tableoid = $4 AND {column} < $2 AND ctid = ANY (ARRAY(
+    SELECT ctid FROM ONLY {relation}
+     WHERE tableoid = $4 AND {column} < $2 AND {column} >= coalesce($1, '-infinity'::timestamptz)
      ORDER BY {column} LIMIT $3 FOR UPDATE SKIP LOCKED))
   RETURNING {column})
 SELECT count(*)::int8, (SELECT max({column}) FROM gone WHERE isfinite({column}))::timestamptz FROM gone"
@@ -273,7 +322,7 @@ SELECT (SELECT y.typname::text FROM pg_attribute a JOIN pg_type y ON y.oid = a.a
        EXISTS (SELECT 1 FROM pg_trigger g
                 WHERE g.tgrelid = t.oid AND NOT g.tgisinternal AND g.tgenabled <> 'D' AND g.tgtype & 8 > 0)
          OR EXISTS (SELECT 1 FROM pg_rewrite w WHERE w.ev_class = t.oid AND w.ev_type = '4'),
-       pg_is_in_recovery()
+       pg_is_in_recovery(), $4 <= clock_timestamp() - make_interval(secs => $5) + interval '10 minutes', t.oid
   FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
  WHERE n.nspname = $1 AND t.relname = $2 AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
 
@@ -287,11 +336,11 @@ SELECT c.conname || ' of ' || r.relname,
                   AND (i.indkey::int2[])[0:cardinality(c.conkey) - 1] @> c.conkey),
        c.confdeltype IN ('c', 'n', 'd'),
        r.oid = t.oid OR r.relkind = 'p'
-         OR EXISTS (SELECT 1 FROM pg_constraint o WHERE o.contype = 'f' AND o.confrelid = r.oid
-                      AND (CASE WHEN c.confdeltype = 'c' THEN o.confdeltype ELSE o.confupdtype END) IN ('c', 'n', 'd'))
+         OR EXISTS (SELECT 1 FROM pg_constraint o WHERE o.contype = 'f' AND o.confrelid = r.oid)
          OR EXISTS (SELECT 1 FROM pg_trigger g WHERE g.tgrelid = r.oid AND NOT g.tgisinternal AND g.tgenabled <> 'D'
                       AND g.tgtype & (CASE WHEN c.confdeltype = 'c' THEN 8 ELSE 16 END) > 0),
-       (greatest(r.reltuples, 0) / greatest(t.reltuples, 1))::float8
+       CASE WHEN r.reltuples < 0 OR (r.reltuples = 0 AND r.relpages = 0 AND pg_stat_get_live_tuples(r.oid) > 0)
+            THEN 'Infinity' ELSE r.reltuples / greatest(t.reltuples, 1) END::float8
   FROM pg_constraint c
   JOIN pg_class t ON t.oid = c.confrelid
   JOIN pg_namespace n ON n.oid = t.relnamespace

@@ -12,6 +12,8 @@ use tokio_postgres::{Client, Row};
 
 /// Short transactions pass while it waits; whoever is older than this may stay for hours.
 const OLD_SNAPSHOT_SECONDS: f64 = 30.0;
+/// A lock of the table that is held for longer than this may be held for hours.
+const LOCK_HELD_SECONDS: f64 = 5.0;
 /// A standby that is further behind than this is not given a whole index on top: four segments of WAL.
 const STANDBY_BEHIND_BYTES: i64 = 64 << 20;
 /// What slots may keep in all, the WAL of the new index included, where `max_slot_wal_keep_size` sets no bound.
@@ -49,6 +51,11 @@ impl Work<'_> {
                 return Err(self.precondition(reason));
             }
         }
+        let names = [(&at.schema as _, Type::TEXT), (&at.table as _, Type::TEXT)];
+        let rows = self.wait(client.query_typed(&lockers(), &names)).await?;
+        if let Some(reason) = rows.first().map(reason) {
+            return Err(self.precondition(reason));
+        }
         self.slots_have_room(client, size).await?;
         self.disk_has_room(client, at, size).await
     }
@@ -56,7 +63,10 @@ impl Work<'_> {
     /// The index's size in bytes, when it is one that can be built anew for that reason.
     async fn fit_to_build(&self, client: &Client, at: IndexName<'_>, because: Reindexing) -> Result<u64, ActError> {
         const INDEX: &str = "
-SELECT i.indisvalid, i.indisexclusion, x.relkind = 'i', pg_has_role(t.relowner, 'USAGE'), pg_relation_size(x.oid),
+SELECT i.indisvalid, i.indisexclusion, x.relkind = 'i', pg_has_role(t.relowner, 'USAGE'),
+       CASE WHEN i.indisvalid THEN pg_relation_size(x.oid)
+            -- What was left unfinished says nothing of what it will take.
+            ELSE greatest(pg_relation_size(x.oid), pg_table_size(t.oid)) END,
        pg_is_in_recovery(), t.relpersistence = 't'
   FROM pg_index i
   JOIN pg_class x ON x.oid = i.indexrelid
@@ -183,6 +193,23 @@ fn reason(row: &Row) -> String {
 
 const BUILDS: &str = "SELECT 'build', NULL::text, NULL::float8 FROM pg_stat_progress_create_index
  WHERE datname = current_database() LIMIT 1";
+
+/// Who holds a lock on the table for longer than a moment: an idle reader has no snapshot, and the old index cannot be
+/// dropped before it is gone.
+fn lockers() -> String {
+    format!(
+        "SELECT 'session', format('session %s (%s)', a.pid, concat_ws(', ', a.usename, nullif(a.application_name, ''))),
+       extract(epoch FROM clock_timestamp() - a.xact_start)::float8
+  FROM pg_locks l
+  JOIN pg_stat_activity a ON a.pid = l.pid
+ WHERE l.locktype = 'relation' AND l.granted AND l.pid <> pg_backend_pid()
+   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND l.relation = (SELECT t.oid FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
+                      WHERE n.nspname = $1 AND t.relname = $2)
+   AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - make_interval(secs => {LOCK_HELD_SECONDS}))
+ ORDER BY 3 DESC NULLS FIRST LIMIT 1"
+    )
+}
 
 fn standbys() -> String {
     format!(

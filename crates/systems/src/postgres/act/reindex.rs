@@ -33,7 +33,7 @@ impl Work<'_> {
         halt: impl Future<Output = ()>,
     ) -> Result<(), ActError> {
         let client = self.client()?;
-        self.settled("the build could not be held to its time")?;
+        self.settled("the build could not be held to its time").await?;
         let row = self
             .wait(client.query_typed_one("SELECT current_setting('server_version_num')::int4, pg_backend_pid()", &[]))
             .await?;
@@ -47,32 +47,48 @@ impl Work<'_> {
         self.wait(client.batch_execute(&format!("{LOCK_TIMEOUT}; SET max_parallel_maintenance_workers = 0"))).await?;
         self.notice_when_we_are_gone(client, version).await?;
         self.preflight(client, version, at, because).await?;
+        let mut halt = pin!(halt);
         if let Reindexing::Bloated { percent, wasted } = because {
+            let analyze = format!("ANALYZE (SKIP_LOCKED) {}.{}", quoted(at.schema), quoted(at.table));
+            self.yielding(client, pid, &analyze, halt.as_mut()).await?;
             self.still_bloated(client, at, f64::from(percent) / 100.0, wasted as f64).await?;
         }
-        let mut halt = pin!(halt);
+        let old = self.index_state(at).await?;
         let mut pauses = PAUSES.into_iter();
         loop {
-            let trouble = match self.build(client, pid, halt.as_mut()).await {
+            let trouble = match self.yielding(client, pid, &self.step.statement(), halt.as_mut()).await {
                 Ok(()) => return Ok(()),
                 Err(trouble) => trouble,
             };
+            if client.is_closed() {
+                return Err(trouble);
+            }
+            if is_built(&old, &self.index_state(at).await?) {
+                // All was done but to drop the old one, which somebody still looked into.
+                return self.drop_leftovers(client, at.schema, at.table).await.map_err(|error| self.begun(error));
+            }
             // Whoever undoes it journals that; only what stands in the way of the next attempt is swept up here.
             let Some(pause) = pauses.next().filter(|_| is_passing(&trouble)) else { return Err(trouble) };
-            self.drop_leftovers(client, at.schema, at.table).await?;
+            self.drop_leftovers(client, at.schema, at.table).await.map_err(|error| self.begun(error))?;
             tokio::select! {
                 biased;
                 () = halt.as_mut() => return Err(trouble),
                 () = tokio::time::sleep(pause) => {}
             }
-            self.preflight(client, version, at, because).await?;
+            self.preflight(client, version, at, because).await.map_err(|error| self.begun(error))?;
+        }
+    }
+
+    /// What was begun is a failure from then on, so that whatever is left of it is put back.
+    fn begun(&self, error: ActError) -> ActError {
+        match error {
+            ActError::Precondition { reason, .. } => self.failed(reason, false),
+            other => other,
         }
     }
 
     /// The finding may be of another hour: its table is analyzed, and the index estimated once more.
     async fn still_bloated(&self, client: &Client, at: IndexName<'_>, ratio: f64, wasted: f64) -> Result<(), ActError> {
-        let analyze = format!("ANALYZE (SKIP_LOCKED) {}.{}", quoted(at.schema), quoted(at.table));
-        self.wait(client.batch_execute(&analyze)).await?;
         let now = self.wait(bloat::index_now(client, at.schema, at.index)).await?;
         let reason = match now.map(|now| now.estimate) {
             None => "it is no large B-tree (any more)".to_owned(),
@@ -87,8 +103,14 @@ impl Work<'_> {
         Err(self.precondition(reason))
     }
 
-    /// One attempt, which ends when somebody waits for it.
-    async fn build(&self, client: &Client, pid: i32, halt: Pin<&mut impl Future<Output = ()>>) -> Result<(), ActError> {
+    /// A statement that ends when somebody waits for it.
+    async fn yielding(
+        &self,
+        client: &Client,
+        pid: i32,
+        statement: &str,
+        halt: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), ActError> {
         let in_the_way = AtomicBool::new(false);
         let stop = async {
             tokio::select! {
@@ -96,7 +118,7 @@ impl Work<'_> {
                 () = self.until_in_the_way(pid) => in_the_way.store(true, Ordering::Relaxed),
             }
         };
-        let built = self.run(client, stop).await;
+        let built = self.run(client, statement, stop).await;
         if built.is_err() && in_the_way.load(Ordering::Relaxed) {
             return Err(self.failed("another session waited for its lock, so it was ended".to_owned(), true));
         }
@@ -131,7 +153,7 @@ SELECT EXISTS (SELECT 1 FROM pg_stat_activity a
 
     pub(super) async fn sweep_up(&self, schema: &str, table: &str) -> Result<(), ActError> {
         let client = self.client()?;
-        self.settled("the drop could not be held to its time")?;
+        self.settled("the drop could not be held to its time").await?;
         self.wait(client.batch_execute(LOCK_TIMEOUT)).await?;
         let mut pauses = PAUSES.into_iter();
         loop {
@@ -151,11 +173,11 @@ SELECT EXISTS (SELECT 1 FROM pg_stat_activity a
             let left = self.leftovers(client, schema, table).await?;
             let Some(being_built) = left.being_built else { return Err(self.precondition("the table is gone")) };
             if !being_built {
-                for name in &left.names {
-                    let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {}.{}", quoted(schema), quoted(name));
-                    self.wait(client.batch_execute(&drop)).await?;
-                }
-                return Ok(());
+                // Each is looked at right before: somebody may have built it anew meanwhile.
+                let Some(name) = left.names.first() else { return Ok(()) };
+                let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {}.{}", quoted(schema), quoted(name));
+                self.wait(client.batch_execute(&drop)).await?;
+                continue;
             }
             // The server may still be about to notice that whoever built it is gone.
             if Instant::now() >= until.min(self.until) {
@@ -197,6 +219,14 @@ struct Leftovers {
     names: Vec<String>,
     /// None where the table is not there.
     being_built: Option<bool>,
+}
+
+/// Whether the name belongs to a new index by now, which works.
+fn is_built(old: &StepState, now: &StepState) -> bool {
+    match (old, now) {
+        (StepState::Index { oid: old, .. }, StepState::Index { oid, is_valid, .. }) => old != oid && *is_valid,
+        _ => false,
+    }
 }
 
 /// Whether the same may work in a moment.

@@ -176,3 +176,23 @@ async fn a_migration_that_waits_in_front_of_others_is_cancelled() {
     assert!(altering.await.unwrap().is_err());
     reader.batch_execute("COMMIT").await.unwrap();
 }
+
+#[tokio::test]
+async fn whoever_is_waited_for_on_purpose_is_left_alone() {
+    let scene = Scene::new().await;
+    let leader = scene.session("leader").await;
+    leader.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(7)").await.unwrap();
+    let follower = scene.session("follower").await;
+    let following = tokio::spawn(async move { follower.batch_execute("SELECT pg_advisory_lock(7)").await });
+    let until = Instant::now() + Duration::from_secs(20);
+    let waits = async || {
+        let sessions = seen(&scene.server.url()).await.activity.unwrap().sessions;
+        sessions.iter().any(|session| session.application == "follower" && session.lock_wait.is_some())
+    };
+    while !waits().await {
+        assert!(Instant::now() < until, "nobody follows");
+    }
+    refused(scene.run(&scene.step("leader", 0).await).await, "nobody has waited for it");
+    leader.batch_execute("COMMIT").await.unwrap();
+    following.await.unwrap().unwrap();
+}

@@ -105,7 +105,7 @@ async fn a_transaction_that_ends_soon_is_waited_for_and_what_the_first_attempt_l
     let (step, watched) = (reindex("notes_word", BLOATED), server.client().await);
     let building = tokio::spawn(async move { run(&at, &step).await });
     // Once a first attempt has left its index, the second one must begin without it.
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     while !indexes(&watched).await.iter().any(|(name, is_valid)| name.ends_with("_ccnew") && !is_valid) {
         assert!(Instant::now() < until, "no attempt begins");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -141,9 +141,11 @@ async fn make_slow(client: &Client) {
     client.batch_execute(slow).await.unwrap();
 }
 
-async fn until_under_way(at: &Endpoint, step: &Step) {
+/// Until the build itself runs, and not only what comes before it.
+async fn until_building(client: &Client) {
     let until = Instant::now() + Duration::from_secs(30);
-    while !is_under_way(at, step, DEADLINE).await.unwrap() {
+    let building = "SELECT EXISTS (SELECT 1 FROM pg_stat_progress_create_index)";
+    while !client.query_one(building, &[]).await.unwrap().get::<_, bool>(0) {
         assert!(Instant::now() < until, "it does not begin");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -158,7 +160,8 @@ async fn whoever_waits_for_a_build_goes_first() {
         let (at, step) = (at.clone(), step.clone());
         async move { run(&at, &step).await }
     });
-    until_under_way(&at, &step).await;
+    until_building(&client).await;
+    assert!(is_under_way(&at, &step, DEADLINE).await.unwrap());
     // A build of all rows takes more than three seconds. With a timeout the migration would fail if it had to wait so long.
     client.batch_execute("SET lock_timeout = '2500ms'").await.unwrap();
     client.batch_execute("ALTER TABLE \"Notes\" ADD COLUMN made timestamptz").await.unwrap();
@@ -175,7 +178,7 @@ async fn a_build_that_is_killed_or_told_to_end_leaves_the_old_index_and_what_it_
         let (at, step) = (at.clone(), step.clone());
         async move { run(&at, &step).await }
     });
-    until_under_way(&at, &step).await;
+    until_building(&client).await;
     let kill = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'REINDEX INDEX%' AND pid <> pg_backend_pid()";
     assert_eq!(client.query(kill, &[]).await.unwrap().len(), 1);
     let error = building.await.unwrap().unwrap_err();
@@ -184,8 +187,9 @@ async fn a_build_that_is_killed_or_told_to_end_leaves_the_old_index_and_what_it_
     put_back(&at, &step).await;
     assert_tidy(&client).await;
 
+    let watched = server.client().await;
     let halt = async {
-        until_under_way(&at, &step).await;
+        until_building(&watched).await;
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
     let journalled = JournalledStep::recorded(2, step.clone());
@@ -205,7 +209,7 @@ async fn a_build_that_is_killed_or_told_to_end_leaves_the_old_index_and_what_it_
 async fn what_a_failed_build_left_is_built_anew_once_its_cause_is_mended() {
     let (server, client) = bloated(PostgresOptions::default()).await;
     let at = endpoint(&server.url());
-    client.batch_execute("UPDATE \"Notes\" SET word = 'twice' WHERE id IN (10, 20)").await.unwrap();
+    client.batch_execute("UPDATE \"Notes\" SET word = 'twice' WHERE id IN (30, 60)").await.unwrap();
     let create = "CREATE UNIQUE INDEX CONCURRENTLY notes_unique ON \"Notes\" (word)";
     assert!(client.batch_execute(create).await.is_err());
     let step = reindex("notes_unique", Reindexing::Invalid);
@@ -215,7 +219,7 @@ async fn what_a_failed_build_left_is_built_anew_once_its_cause_is_mended() {
     put_back(&at, &step).await;
     assert_eq!(indexes(&client).await.len(), 4, "only what the second build left is gone");
 
-    client.batch_execute("UPDATE \"Notes\" SET word = 'once' WHERE id = 10").await.unwrap();
+    client.batch_execute("UPDATE \"Notes\" SET word = 'once' WHERE id = 30").await.unwrap();
     let before = capture(&at, &step, DEADLINE).await.unwrap();
     run(&at, &step).await.unwrap();
     let after = capture(&at, &step, DEADLINE).await.unwrap();
@@ -302,4 +306,16 @@ async fn a_slot_that_keeps_all_the_wal_it_may_holds_a_build_back() {
     refused(run(&at, &step).await, "the slot replica keeps");
     client.batch_execute("SELECT pg_drop_replication_slot('replica')").await.unwrap();
     run(&at, &step).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_reader_of_the_table_holds_a_build_back() {
+    let (server, client) = bloated(PostgresOptions::default()).await;
+    let (at, step) = (endpoint(&server.url()), reindex("notes_word", BLOATED));
+    // It holds no snapshot, and a lock of its table.
+    let reader = server.client().await;
+    reader.batch_execute("SET application_name = 'forgetful'; BEGIN; SELECT count(*) FROM \"Notes\"").await.unwrap();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    refused(run(&at, &step).await, "(postgres, forgetful) has had a transaction open");
+    assert_tidy(&client).await;
 }
