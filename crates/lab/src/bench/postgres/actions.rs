@@ -16,7 +16,7 @@ const fn action(name: &'static str, arguments: &'static [&'static str], checks: 
 /// (`hot_standby_delay`, `same_schema`), what is about other programs (pgBouncer, Bucardo, Slony), and the second of two
 /// actions with one question (`last_autovacuum`). And what we measure as a rate between two readings, which one look cannot
 /// answer (`commitratio`, `hitratio`).
-pub(super) const SHARED: [Action; 15] = [
+pub(super) const SHARED: [Action; 17] = [
     action("connection", &[], &["postgres.unreachable"]),
     action("backends", &[], &["postgres.connections_near_limit"]),
     action("txn_idle", &["--critical=300"], &["postgres.idle_in_transaction"]),
@@ -31,6 +31,8 @@ pub(super) const SHARED: [Action; 15] = [
     action("archive_ready", &[], &["postgres.archive_failing"]),
     action("replication_slots", &["--critical=1TB"], &["postgres.slot_retaining"]),
     action("disabled_triggers", &[], &["postgres.trigger_disabled"]),
+    action("bloat", &["--critical=1TB"], &["postgres.table_bloated", "postgres.index_bloated"]),
+    action("sequence", &[], &["postgres.integer_key_running_out"]),
     action("version", &["--warning=13.0"], &["postgres.minor_version_behind"]),
 ];
 

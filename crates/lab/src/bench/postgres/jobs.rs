@@ -127,8 +127,7 @@ url = "{}"
     }
 }
 
-/// The rule of retention as `groundskeeper.toml` has it. Empty, because this version has no retention of rows: what is expired
-/// then stays, which the bar `postgres.maintenance_expired_left` tells.
+/// The rule of retention as `groundskeeper.toml` has it: what the guide deletes with one statement.
 fn retention() -> String {
-    String::new()
+    format!("[[postgres.main.retention]]\ntable = \"{TABLE}\"\ncolumn = \"created_at\"\nkeep = \"30d\"\n")
 }
