@@ -163,13 +163,13 @@ async fn observe(system: &SystemSettings, now: Timestamp) -> Observation {
     }
 }
 
-/// What the configuration says of the server's machine; the rest is ours where the server is on this one.
+/// What the configuration says of the server's machine; the rest is ours where the server's address is a Unix socket.
 fn machine(system: &SystemSettings, endpoint: &systems::postgres::Endpoint) -> Option<Machine> {
     let told = system.machine.clone();
-    let own = if endpoint.is_local() { systems::host::capacity() } else { None };
+    let own = if endpoint.is_socket() { systems::host::capacity() } else { None };
     let Some(own) = own else { return told };
     let Some(told) = told else {
-        let told_by = "this machine, which the server's address is on (if it is elsewhere, put machine = { … } into the configuration)".to_owned();
+        let told_by = "this machine, whose Unix socket is the server's address (if the server has less of it, put machine = { … } into the configuration)".to_owned();
         return Some(Machine { memory: Some(own.memory), cores: Some(own.cores), storage: None, told_by });
     };
     let told_by = if told.memory.is_some() && told.cores.is_some() {

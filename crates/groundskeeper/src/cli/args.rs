@@ -269,9 +269,9 @@ pub struct TuneArgs {
 #[derive(Debug, Subcommand)]
 pub enum TuneVerb {
     /// Settings and pools of a Postgres: the reasons, and the statements to copy
-    #[command(
-        after_help = "The advice follows from the machine and from what the server counted. A server on this machine is \
-taken to have all of it; of another one the configuration says what it has:
+    #[command(after_help = "The advice follows from the machine and from what the server counted. A server that is \
+reached over a Unix socket is taken to have all of this machine, or of this container; of any other one, even at localhost, \
+the configuration says what it has:
 
   [postgres.main]
   machine = { memory = \"8 GiB\", cores = 4, storage = \"ssd\" }
@@ -279,8 +279,7 @@ taken to have all of it; of another one the configuration says what it has:
 Examples:
   groundskeeper tune postgres                                  the only one that is configured
   groundskeeper tune postgres main --output json
-  groundskeeper tune postgres postgres://me@localhost/app      one without any configuration"
-    )]
+  groundskeeper tune postgres postgres://me@localhost/app      one without any configuration")]
     Postgres {
         /// A Postgres of the configuration, or an address [default: the only one]
         #[arg(value_name = "NAME|URL")]

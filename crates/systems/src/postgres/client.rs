@@ -127,20 +127,14 @@ impl Endpoint {
         &self.address
     }
 
-    /// Whether every address of it is one of this machine: a Unix socket or the loopback interface.
-    pub fn is_local(&self) -> bool {
-        let is_loopback = |name: &str| {
-            name == "localhost" || name.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
-        };
+    /// Whether it is reached over Unix sockets only, and so is on this machine. An address of the loopback interface says
+    /// less: behind it may be a tunnel, a proxy or a container with limits of its own.
+    pub fn is_socket(&self) -> bool {
+        let hosts = self.config.get_hosts();
         // An address that is given apart is the one that is used.
-        let apart = self.config.get_hostaddrs();
-        if !apart.is_empty() {
-            return apart.iter().all(std::net::IpAddr::is_loopback);
-        }
-        self.config.get_hosts().iter().all(|host| match host {
-            Host::Unix(_) => true,
-            Host::Tcp(name) => is_loopback(name),
-        })
+        self.config.get_hostaddrs().is_empty()
+            && !hosts.is_empty()
+            && hosts.iter().all(|host| matches!(host, Host::Unix(_)))
     }
 
     /// The database that is entered. Without one the server takes that which is named like the user.

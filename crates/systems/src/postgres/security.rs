@@ -11,10 +11,14 @@ use tokio_postgres::Row;
 const SUPERUSERS: &str = "
 SELECT rolname::text AS name, oid = 10 AS bootstrap FROM pg_roles WHERE rolsuper AND rolcanlogin ORDER BY oid";
 
+/// All owners, for whoever is left out of the advice could not create there any more.
 const OPEN_SCHEMAS: &str = "
 SELECT n.nspname::text AS name,
-       ARRAY(SELECT DISTINCT r.rolname::text FROM pg_class c JOIN pg_roles r ON r.oid = c.relowner
-              WHERE c.relnamespace = n.oid AND NOT r.rolsuper ORDER BY 1 LIMIT 10) AS owners
+       ARRAY(SELECT r.rolname::text FROM pg_roles r
+              WHERE NOT r.rolsuper AND r.oid IN (SELECT relowner FROM pg_class WHERE relnamespace = n.oid
+                                                 UNION SELECT proowner FROM pg_proc WHERE pronamespace = n.oid
+                                                 UNION SELECT typowner FROM pg_type WHERE typnamespace = n.oid)
+              ORDER BY 1) AS owners
   FROM pg_namespace n
  WHERE has_schema_privilege('public', n.oid, 'CREATE') AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'
  ORDER BY 1 LIMIT 200";
@@ -106,7 +110,8 @@ pub(super) async fn read(asking: &Asking<'_>, version_num: u32, user: &str) -> B
 fn rules_hidden(user: &str) -> Gap {
     let role = quoted(user);
     Gap::permission(format!(
-        "the rules of pg_hba.conf are hidden from us; as a superuser, in this database: GRANT SELECT ON pg_hba_file_rules TO \
+        "the rules of pg_hba.conf are hidden from us. A managed server shows them to nobody, but its provider's console has \
+         them; on others, as a superuser, in this database: GRANT SELECT ON pg_hba_file_rules TO \
          {role}; GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO {role};"
     ))
 }

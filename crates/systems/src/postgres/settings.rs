@@ -50,22 +50,32 @@ const ASKED_FOR: &[&str] = &[
     "work_mem",
 ];
 
-/// Commands and connection strings may have a password in them, and so may what somebody made up a name for.
-const SECRET: &str = "(name ~* '(conninfo|passphrase|passwd|password|secret|token|credential|api_?key|_command$)'
-                       AND name <> 'password_encryption' AND setting <> '')";
+/// Commands and connection strings may have a password in them, and so may every text of an extension: their names follow
+/// no rule (`anon.salt`, `vectorize.openai_key`).
+const SECRET: &str = "((vartype = 'string' AND name LIKE '%.%'
+        OR name ~* '(conninfo|passphrase|passw|secret|token|credential|salt|private|api_?key|(^|[._])key$|_command$)')
+       AND name <> 'password_encryption')";
 
 pub(super) async fn read(asking: &Asking<'_>) -> Part<Box<Settings>> {
+    // Of both, so that a default that was written down is still known as one.
+    let (value, boot) = (told("setting"), told("boot_val"));
     let sql = format!(
-        "SELECT name,
-       CASE WHEN {SECRET} THEN 'sha256:' || left(encode(sha256(convert_to(setting, 'UTF8')), 'hex'), 16)
-            ELSE coalesce(setting, '') END AS value,
-       unit, source, context, boot_val AS boot, sourcefile AS file, sourceline::int8 AS line, pending_restart AS pending
+        "SELECT name, coalesce({value}, '') AS value, {boot} AS boot,
+       unit, source, context, sourcefile AS file, sourceline::int8 AS line, pending_restart AS pending
   FROM pg_settings
  WHERE (source NOT IN ('default', 'client', 'session') OR pending_restart OR name = ANY ($1::text[]))
  ORDER BY name"
     );
     let list = asking.many_with(&sql, &[(&ASKED_FOR, Type::TEXT_ARRAY)], setting).await?;
     Ok(Box::new(Settings { list }))
+}
+
+/// The column, or its hash where it may hold a secret. An empty one holds none.
+fn told(column: &str) -> String {
+    format!(
+        "CASE WHEN {SECRET} AND {column} <> ''
+              THEN 'sha256:' || left(encode(sha256(convert_to({column}, 'UTF8')), 'hex'), 16) ELSE {column} END"
+    )
 }
 
 fn setting(row: &Row) -> Result<Setting, String> {

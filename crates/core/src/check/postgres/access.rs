@@ -1,11 +1,11 @@
 //! Who gets in without a password, and who talks in clear text.
 
-use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight};
+use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Unknown, UnknownKind};
 use crate::finding::Draft;
 use crate::observation::{AccessRule, PlainClient, Postgres, Settings};
 use crate::quantity::Value;
 use crate::severity::Severity;
-use std::net::{IpAddr, Ipv6Addr};
+use core::net::{IpAddr, Ipv6Addr};
 
 const HBA: &str = "pg_hba_file_rules";
 
@@ -28,8 +28,17 @@ pub static HBA_TRUST: Check = Check {
     judge: Judge::Postgres(hba_trust),
 };
 
+/// A managed server lets nobody grant these rules: hidden ones are no trouble, for nobody can mend that there.
+fn rules<'a>(sight: &Sight<'a, Postgres>) -> Result<&'a [AccessRule], Unknown> {
+    match &sight.seen.security.rules {
+        Ok(rules) => Ok(rules),
+        Err(gap) if gap.permission => Err(Unknown { kind: UnknownKind::NotHere, reason: gap.reason.clone() }),
+        Err(gap) => Err(gap.into()),
+    }
+}
+
 fn hba_trust(sight: &Sight<'_, Postgres>) -> Judged {
-    let rules = sight.seen.security.rules.as_ref()?;
+    let rules = rules(sight)?;
     let is_reachable = listens_beyond(sight.seen.settings.as_ref()?);
     let mut open: Vec<(Reach, &AccessRule)> = in_force(rules)
         .filter(|rule| rule.method == "trust" && !rule.has_certificate && rule.error.is_none())
@@ -174,7 +183,7 @@ pub static HBA_INVALID: Check = Check {
 };
 
 fn hba_invalid(sight: &Sight<'_, Postgres>) -> Judged {
-    let rules = sight.seen.security.rules.as_ref()?;
+    let rules = rules(sight)?;
     // A line that was understood and can match nothing (hostssl without ssl) has a remark there, and does no harm.
     let wrong: Vec<(&AccessRule, &str)> = rules
         .iter()
@@ -424,8 +433,14 @@ mod tests {
             seen.security.rules = Err(Gap::permission("no"));
             seen.security.plain_clients = Err(Gap::permission("no"));
         });
-        for check in [&HBA_TRUST, &HBA_INVALID, &TLS_OFF] {
-            assert!(matches!(status(check.id, seen.clone(), None), Status::Unknown(_)), "{}", check.id);
+        for (check, is_trouble) in [(&HBA_TRUST, false), (&HBA_INVALID, false), (&TLS_OFF, true)] {
+            let Status::Unknown(unknown) = status(check.id, seen.clone(), None) else { panic!("{}", check.id) };
+            assert_eq!((unknown.kind.is_trouble(), unknown.reason.as_str()), (is_trouble, "no"), "{}", check.id);
+        }
+        let broken = change(|seen| seen.security.rules = Err(Gap::new("an error")));
+        for check in [&HBA_TRUST, &HBA_INVALID] {
+            let Status::Unknown(unknown) = status(check.id, broken.clone(), None) else { panic!("{}", check.id) };
+            assert!(unknown.kind.is_trouble(), "{}: what is no permission can be mended", check.id);
         }
         let seen = change(|seen| seen.settings = Err(Gap::permission("no")));
         for check in [&HBA_TRUST, &TLS_OFF] {

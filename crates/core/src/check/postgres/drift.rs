@@ -73,6 +73,7 @@ mod tests {
     use super::*;
     use crate::check::Status;
     use crate::check::postgres::fixtures::{finding, found_in, healthy, setting, status};
+    use crate::observation::AcceptedSetting;
 
     fn changed(what: impl FnOnce(&mut Postgres)) -> Postgres {
         let mut seen = healthy();
@@ -122,6 +123,19 @@ mod tests {
             list.push(written);
         });
         assert_eq!(found_in(seen), [], "a default that was written down");
+    }
+
+    #[test]
+    fn what_a_failover_rewrites_is_no_drift_even_where_an_older_record_has_it() {
+        for name in ["primary_conninfo", "primary_slot_name", "recovery_target_timeline", "synchronous_standby_names"] {
+            let come = settings(|list| list.push(setting(name, "b", None)));
+            assert_eq!(found_in(come), [], "{name}");
+            let gone = changed(|seen| {
+                let accepted = AcceptedSetting { value: "a".into(), owner: "ALTER SYSTEM".into() };
+                seen.accepted.as_mut().unwrap().settings.insert(name.to_owned(), accepted);
+            });
+            assert_eq!(found_in(gone), [], "{name}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Threshold};
 use crate::finding::Draft;
-use crate::observation::{OpenRoutine, Postgres, Superuser};
+use crate::observation::{OpenRoutine, OpenSchema, Postgres, Superuser};
 use crate::quantity::{Unit, Value};
 use crate::remedy::quoted;
 use crate::severity::Severity;
@@ -99,29 +99,50 @@ fn schema_public_create(sight: &Sight<'_, Postgres>) -> Judged {
     let Some(first) = open.first() else { return Ok(Vec::new()) };
     let names: Vec<&str> = open.iter().map(|schema| schema.name.as_str()).collect();
     let word = if names.len() == 1 { "schema" } else { "schemas" };
-    let ways: Vec<String> = open
-        .iter()
-        .take(10)
-        .map(|schema| {
-            let name = quoted(&schema.name);
-            let owners: Vec<String> = schema.owners.iter().map(|owner| quoted(owner)).collect();
-            let keep = if owners.is_empty() {
-                String::new()
-            } else {
-                format!("GRANT CREATE ON SCHEMA {name} TO {}; ", owners.join(", "))
-            };
-            format!("{keep}REVOKE CREATE ON SCHEMA {name} FROM PUBLIC;")
-        })
-        .collect();
+    // Statements first, so that they can be copied together.
+    let mut closed: Vec<&OpenSchema> = open.iter().take(SCHEMAS).collect();
+    closed.sort_by_key(|schema| schema.owners.len() > OWNERS);
+    let ways: Vec<String> = closed.into_iter().map(closing).collect();
     let draft = Draft::new(Severity::Warning, format!("everybody may create in {word} {}", names.join(", ")))
         .about(crate::finding::Target::Database { name: sight.seen.server.database.clone() })
-        .saw("who has made tables there", Value::text(owners_told(&first.owners)), "pg_class.relowner")
+        .saw(
+            "who owns something there",
+            Value::text(owners_told(&first.owners)),
+            "owners in pg_class, pg_proc, pg_type",
+        )
         .fix(format!("In database {}: {}", sight.seen.server.database, ways.join(" ")));
     Ok(vec![draft])
 }
 
+/// As many schemas are closed in one finding.
+const SCHEMAS: usize = 10;
+/// As many owners are printed.
+const OWNERS: usize = 20;
+
+/// The statements that close a schema. Where not all owners can be printed there are none: whoever is left out could not
+/// create there any more.
+fn closing(schema: &OpenSchema) -> String {
+    let name = quoted(&schema.name);
+    let owners: Vec<String> = schema.owners.iter().map(|owner| quoted(owner)).collect();
+    match owners.len() {
+        0 => format!("REVOKE CREATE ON SCHEMA {name} FROM PUBLIC;"),
+        1..=OWNERS => format!(
+            "GRANT CREATE ON SCHEMA {name} TO {}; REVOKE CREATE ON SCHEMA {name} FROM PUBLIC;",
+            owners.join(", ")
+        ),
+        all => format!(
+            "{all} roles own something in schema {name}: find those that have to go on creating there, and GRANT them CREATE, \
+             before it is taken from everybody."
+        ),
+    }
+}
+
 fn owners_told(owners: &[String]) -> String {
-    if owners.is_empty() { "superusers only, or nobody".to_owned() } else { owners.join(", ") }
+    match owners.len() {
+        0 => "superusers only, or nobody".to_owned(),
+        1..=OWNERS => owners.join(", "),
+        all => format!("{} and {} more", owners[..OWNERS].join(", "), all - OWNERS),
+    }
 }
 
 pub static SEARCH_PATH_OPEN: Check = Check {
@@ -176,7 +197,7 @@ mod tests {
     use super::*;
     use crate::check::Status;
     use crate::check::postgres::fixtures::{change, finding, found_in, status};
-    use crate::observation::{Gap, OpenSchema, TableName};
+    use crate::observation::{Gap, TableName};
 
     fn superusers(more: usize) -> Postgres {
         change(|seen| {
@@ -216,6 +237,23 @@ mod tests {
             "In database docrag: GRANT CREATE ON SCHEMA \"public\" TO \"app\"; REVOKE CREATE ON SCHEMA \"public\" FROM \
              PUBLIC; REVOKE CREATE ON SCHEMA \"Shared\" FROM PUBLIC;"
         );
+    }
+
+    #[test]
+    fn where_owners_are_left_out_nothing_is_taken_from_them() {
+        let with = |count: usize| {
+            let owners: Vec<String> = (0..count).map(|n| format!("app{n:02}")).collect();
+            let seen = change(|seen| {
+                seen.security.open_schemas = Ok(vec![OpenSchema { name: "public".into(), owners }]);
+            });
+            finding("postgres.schema_public_create", found_in(seen))
+        };
+        let fix = with(20).fix;
+        assert!(fix.contains("\"app19\"; REVOKE CREATE"), "{fix}");
+        let found = with(21);
+        assert!(!found.fix.contains("REVOKE") && found.fix.contains("21 roles"), "{}", found.fix);
+        let told = found.evidence[0].value.to_string();
+        assert!(told.ends_with("app19 and 1 more"), "{told}");
     }
 
     fn routine(owner_is_superuser: bool, is_public: bool) -> OpenRoutine {

@@ -81,6 +81,17 @@ mod tests {
     }
 
     #[test]
+    fn what_a_counter_that_never_comes_down_advises_is_no_finding() {
+        let seen = change(|seen| {
+            let settings = seen.settings.as_mut().unwrap();
+            settings.list.iter_mut().find(|one| one.name == "work_mem").unwrap().value = "4096".into();
+            seen.databases.as_mut().unwrap()[0].temporary_bytes = 20 << 30;
+        });
+        assert!(advise(&seen).unwrap().advice.iter().any(|one| one.setting == "work_mem"));
+        assert_eq!(status("postgres.settings_unsuited", seen, None), Status::Ok);
+    }
+
+    #[test]
     fn an_unknown_machine_is_no_trouble_and_hidden_settings_are() {
         let strange = change(|seen| seen.machine = None);
         let Status::Unknown(unknown) = status("postgres.settings_unsuited", strange, None) else { panic!() };

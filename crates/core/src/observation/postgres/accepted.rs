@@ -34,9 +34,18 @@ pub struct Drift {
     pub owner: String,
 }
 
+/// What a tool for failover (Patroni, repmgr, `CloudNativePG`) writes anew whenever the roles of the servers change.
+const OF_FAILOVER: [&str; 4] =
+    ["primary_conninfo", "primary_slot_name", "recovery_target_timeline", "synchronous_standby_names"];
+
+fn is_of_failover(name: &str) -> bool {
+    OF_FAILOVER.contains(&name)
+}
+
 /// What somebody decided: not a default, not what the server works out for itself, not our session's.
 fn is_decided(setting: &Setting) -> bool {
     setting.is_of_server()
+        && !is_of_failover(&setting.name)
         && setting.context != "internal"
         && !matches!(setting.source.as_str(), "default" | "dynamic default" | "override")
 }
@@ -63,7 +72,8 @@ impl Accepted {
                 found.push(Drift { setting: setting.name.clone(), accepted, now: Some(now), owner });
             }
         }
-        for (name, accepted) in &self.settings {
+        // An older record may have them.
+        for (name, accepted) in self.settings.iter().filter(|(name, _)| !is_of_failover(name)) {
             let present = settings.get(name);
             // One that our role or session covers cannot be told.
             if present.is_some_and(|setting| is_decided(setting) || !setting.is_of_server()) {

@@ -1,8 +1,8 @@
 //! Who may come in, how, and what everybody may do there. Each part by itself: what one grant hides, hides nothing else.
 
 use super::{Part, TableName};
+use core::net::IpAddr;
 use serde::{Deserialize, Serialize};
-use std::net::IpAddr;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Security {
@@ -30,7 +30,7 @@ pub struct Superuser {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OpenSchema {
     pub name: String,
-    /// Who owns something in it, and may need to go on creating there.
+    /// All roles but superusers that own a relation, a routine or a type in it, and may need to go on creating there.
     pub owners: Vec<String>,
 }
 

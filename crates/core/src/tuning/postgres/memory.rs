@@ -1,6 +1,6 @@
 //! How the machine's memory is shared out.
 
-use super::{Amount, Desk, GIB, MIB, matters, rounded};
+use super::{Amount, Desk, GIB, MIB, matters, rounded, useful};
 use crate::quantity::format_bytes;
 
 const OF_MEMORY: [&str; 4] = ["shared_buffers", "effective_cache_size", "work_mem", "maintenance_work_mem"];
@@ -83,15 +83,17 @@ fn work(desk: &mut Desk<'_>, rest: f64) {
         );
         return desk.advise("work_mem", &Amount::Bytes(safe), matters(reason, PGTUNE));
     }
-    // With the connections that are really open there may be room for more, where sorts do go to disk.
-    let roomy = rounded((rest / 2.0 / (open * 3.0)).clamp(safe, 64.0 * MIB)).min(rounded(rest / allowed));
+    // With the connections that are really open there may be room for more, where sorts do go to disk. Should all come that
+    // may, one sort in each leaves half of the rest.
+    let roomy = rounded((rest / 2.0 / (open * 3.0)).clamp(safe, 64.0 * MIB)).min(rounded(rest / 2.0 / allowed));
     if temporary >= GIB && roomy >= current * 1.5 {
         let reason = format!(
             "{} of temporary files were written since the statistics began: sorts and hashes that did not fit. {open:.0} \
              connections in use leave room for more",
             format_bytes(temporary)
         );
-        return desk.advise("work_mem", &Amount::Bytes(roomy), matters(reason, PGTUNE));
+        // The counter never comes down, whatever was done about it since: nobody is to be told for ever.
+        return desk.advise("work_mem", &Amount::Bytes(roomy), useful(&reason, PGTUNE));
     }
     desk.suits("work_mem");
 }

@@ -147,8 +147,9 @@ fn work_mem_grows_only_where_sorts_went_to_disk() {
     };
     assert_eq!(weighty(&with(0)), []);
     let advised = with(20 << 30);
-    let [("work_mem", value)] = weighty(&advised)[..] else { panic!("{advised:#?}") };
-    assert_eq!(value, "64MB");
+    let [one] = &advised.advice[..] else { panic!("{advised:#?}") };
+    assert_eq!((one.setting.as_str(), one.advised.as_str()), ("work_mem", "56MB"), "97 of them are half of 12 GiB");
+    assert_eq!(one.weight, Weight::Useful, "the counter never comes down");
     assert!(advised.advice[0].reason.starts_with("20 GiB of temporary files"), "{}", advised.advice[0].reason);
 }
 
@@ -181,6 +182,39 @@ fn slots_without_a_bound_and_wal_that_is_sent_without_compression_are_told() {
     });
     let told: Vec<_> = advised.advice.iter().map(|one| (one.setting.as_str(), one.advised.as_str())).collect();
     assert_eq!(told, [("max_slot_wal_keep_size", "16GB"), ("wal_compression", "on")]);
+}
+
+#[test]
+fn no_bound_is_advised_that_a_slot_would_not_survive() {
+    let with = |retained: &[u64]| {
+        changed(|seen| {
+            set(seen, "max_slot_wal_keep_size", "-1");
+            let slots = retained.iter().enumerate().map(|(n, bytes)| Slot {
+                name: format!("replica{n}"),
+                is_logical: false,
+                is_active: false,
+                retained: Some(*bytes),
+                is_lost: false,
+            });
+            seen.horizon.as_mut().unwrap().slots = slots.collect();
+        })
+    };
+    assert_eq!(weighty(&with(&[1 << 30, 8 << 30])), [("max_slot_wal_keep_size", "16GB")]);
+    let advised = with(&[1 << 30, 9 << 30, 2 << 30]);
+    assert_eq!(advised.advice, []);
+    let [one] = &advised.unknown[..] else { panic!("{advised:#?}") };
+    assert_eq!(one.setting, "max_slot_wal_keep_size");
+    assert!(one.why.starts_with("slot replica1 keeps 9 GiB") && one.why.contains("below 18 GiB"), "{}", one.why);
+
+    let hidden = |bound: &str| {
+        changed(|seen| {
+            set(seen, "max_slot_wal_keep_size", bound);
+            seen.horizon = Err(Gap::new("no"));
+        })
+    };
+    let advised = hidden("-1");
+    assert_eq!((advised.advice.len(), advised.unknown.len()), (0, 1), "{advised:#?}");
+    assert_eq!(hidden("16384").unknown, [], "there is a bound");
 }
 
 #[test]

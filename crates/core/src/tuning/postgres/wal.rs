@@ -75,20 +75,42 @@ fn compression(desk: &mut Desk<'_>) {
     }
 }
 
+/// A bound is advised only where no slot comes near to it: one that keeps more is lost with the next checkpoint.
 fn slots(desk: &mut Desk<'_>) {
-    let Ok(horizon) = &desk.seen.horizon else { return };
+    const NAME: &str = "max_slot_wal_keep_size";
+    let is_open = match desk.settings.number(NAME) {
+        Some(kept) => kept < 0.0,
+        None => return,
+    };
+    let Ok(horizon) = &desk.seen.horizon else {
+        if is_open {
+            desk.cannot(NAME, "how much WAL the slots keep could not be read, and a bound below that would lose them");
+        }
+        return;
+    };
     if horizon.slots.is_empty() {
         return;
     }
-    match desk.settings.number("max_slot_wal_keep_size") {
-        Some(kept) if kept < 0.0 => {
-            let most = desk.settings.number("max_wal_size").unwrap_or(GIB);
-            let target = rounded((most * 4.0).max(16.0 * GIB));
-            let reason = "a slot whose consumer is gone keeps WAL until the disk is full and the server stops. With a bound the \
-                          slot is lost instead, and its consumer made anew. Choose it by the room in pg_wal";
-            desk.advise("max_slot_wal_keep_size", &Amount::Bytes(target), matters(reason.to_owned(), REPLICATION));
-        }
-        Some(_) => desk.suits("max_slot_wal_keep_size"),
-        None => {}
+    if !is_open {
+        return desk.suits(NAME);
     }
+    let most = desk.settings.number("max_wal_size").unwrap_or(GIB);
+    let target = rounded((most * 4.0).max(16.0 * GIB));
+    let kept = horizon.slots.iter().filter(|slot| !slot.is_lost).filter_map(|slot| Some((slot.retained?, slot)));
+    if let Some((kept, slot)) = kept.max_by_key(|(kept, _)| *kept)
+        && kept as f64 * 2.0 > target
+    {
+        let why = format!(
+            "slot {} keeps {} of WAL now, and a bound near that would lose it: see first why its consumer is behind. While \
+             it is, no bound below {}; later {} would do",
+            slot.name,
+            format_bytes(kept as f64),
+            format_bytes(kept as f64 * 2.0),
+            format_bytes(target)
+        );
+        return desk.cannot(NAME, &why);
+    }
+    let reason = "a slot whose consumer is gone keeps WAL until the disk is full and the server stops. With a bound the slot \
+                  is lost instead, and its consumer made anew. Choose it by the room in pg_wal";
+    desk.advise(NAME, &Amount::Bytes(target), matters(reason.to_owned(), REPLICATION));
 }
