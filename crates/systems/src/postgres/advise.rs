@@ -6,7 +6,7 @@
 //! hypothetical index of hypopg, which exists in our session only. Statements go to the server one by one in the extended
 //! protocol, which takes no second one along, in a transaction that only reads and is rolled back.
 
-use super::client::{Endpoint, reading_settings};
+use super::client::{Endpoint, NOT_IN_PARALLEL, reading_settings};
 use super::mask::masked;
 use super::observe::{QUERY_SHOWN, get, unsigned};
 use groundskeeper_core::advice::{Advice, Candidate, Helped, Question, TableShape, Verified, question};
@@ -52,7 +52,10 @@ const LEFT_OVER: &str = "SELECT name FROM pg_prepared_statements WHERE name LIKE
 /// then is the answer.
 pub async fn advise(endpoint: &Endpoint, tables: &[TableName], within: Duration) -> Result<Advice, Failure> {
     let until = Instant::now() + within;
-    let session = endpoint.connect(APPLICATION_NAME, &reading_settings(within), within).await?;
+    let mut settings = reading_settings(within);
+    // It plans what the application runs, and so as the application does.
+    settings.retain(|(name, _)| *name != NOT_IN_PARALLEL.0);
+    let session = endpoint.connect(APPLICATION_NAME, &settings, within).await?;
     let Some(client) = session.client() else {
         return Err(Failure {
             kind: FailureKind::Interrupted,

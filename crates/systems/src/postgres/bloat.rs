@@ -32,20 +32,26 @@ const OF_COLUMNS: &str = "count(*)::int8 AS columns, count(s.attname)::int8 AS k
        array_agg(CASE a.attalign WHEN 'c' THEN 1 WHEN 's' THEN 2 WHEN 'i' THEN 4 ELSE 8 END ORDER BY a.attnum) AS aligns,
        array_agg(a.attlen < 0 ORDER BY a.attnum) AS variable";
 
-const STATISTICS: &str = "
+/// Of the relations `big` alone: the view asks for a privilege on each column that it passes by. What an expression is made of
+/// has its statistics under the name of the index.
+fn statistics(names: &str) -> String {
+    format!(
+        "stats AS MATERIALIZED (
   SELECT schemaname, tablename, attname, avg_width, null_frac, n_distinct FROM pg_stats
-   WHERE NOT inherited AND schemaname NOT IN ('pg_catalog', 'information_schema')";
+   WHERE NOT inherited AND tablename = ANY (ARRAY({names})))"
+    )
+}
 
 fn tables() -> String {
     format!(
-        "WITH stats AS MATERIALIZED ({STATISTICS}),
-big AS MATERIALIZED (
+        "WITH big AS MATERIALIZED (
   SELECT t.oid, n.nspname, t.relname, t.reltuples, t.relpages,
          coalesce((SELECT option_value::float8 FROM pg_options_to_table(t.reloptions) WHERE option_name = 'fillfactor'),
                   100) AS fillfactor
     FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace JOIN pg_am am ON am.oid = t.relam
    WHERE t.relkind IN ('r', 'm') AND am.amname = 'heap' AND t.relpages >= {SMALLEST_PAGES} AND {OURS}
-   ORDER BY t.relpages DESC LIMIT 200)
+   ORDER BY t.relpages DESC LIMIT 200),
+{stats}
 SELECT b.nspname::text AS schema, b.relname::text AS table_name, NULL::text AS name, b.reltuples::float8 AS tuples,
        b.relpages::int8 AS pages, current_setting('block_size')::int8 AS page_size, b.fillfactor,
        false AS is_unique, false AS deduplicates,
@@ -55,7 +61,8 @@ SELECT b.nspname::text AS schema, b.relname::text AS table_name, NULL::text AS n
   JOIN pg_attribute a ON a.attrelid = b.oid AND a.attnum > 0 AND NOT a.attisdropped
   LEFT JOIN stats s ON s.schemaname = b.nspname AND s.tablename = b.relname AND s.attname = a.attname
  GROUP BY b.oid, b.nspname, b.relname, b.reltuples, b.relpages, b.fillfactor
- ORDER BY pages DESC, 1, 2"
+ ORDER BY pages DESC, 1, 2",
+        stats = statistics("SELECT relname FROM big"),
     )
 }
 
@@ -63,8 +70,7 @@ SELECT b.nspname::text AS schema, b.relname::text AS table_name, NULL::text AS n
 /// types may look different, and are kept apart (`btequalimage`).
 fn indexes() -> String {
     format!(
-        "WITH stats AS MATERIALIZED ({STATISTICS}),
-big AS MATERIALIZED (
+        "WITH big AS MATERIALIZED (
   SELECT x.oid, t.oid AS table_oid, n.nspname, t.relname AS table_name, x.relname, x.reltuples, x.relpages,
          t.reltuples AS table_rows, i.indkey, i.indisunique, i.indpred IS NOT NULL AS partial, i.indnatts > i.indnkeyatts AS has_included,
          coalesce((SELECT option_value::float8 FROM pg_options_to_table(x.reloptions) WHERE option_name = 'fillfactor'),
@@ -77,7 +83,8 @@ big AS MATERIALIZED (
     JOIN pg_class t ON t.oid = i.indrelid
     JOIN pg_namespace n ON n.oid = t.relnamespace
    WHERE x.relkind = 'i' AND am.amname = 'btree' AND i.indisvalid AND x.relpages >= {SMALLEST_PAGES} AND {OURS}
-   ORDER BY x.relpages DESC LIMIT 200)
+   ORDER BY x.relpages DESC LIMIT 200),
+{stats}
 SELECT b.nspname::text AS schema, b.table_name::text AS table_name, b.relname::text AS name,
        b.reltuples::float8 AS tuples, b.relpages::int8 AS pages, current_setting('block_size')::int8 AS page_size,
        b.fillfactor, b.indisunique AS is_unique,
@@ -98,6 +105,7 @@ SELECT b.nspname::text AS schema, b.table_name::text AS table_name, b.relname::t
  GROUP BY b.oid, b.table_oid, b.nspname, b.table_name, b.relname, b.reltuples, b.relpages, b.fillfactor, b.indisunique,
           b.wants_to_share, b.has_included
  ORDER BY pages DESC, 1, 3",
+        stats = statistics("SELECT relname FROM big UNION SELECT table_name FROM big"),
         of_columns = OF_COLUMNS.replace(
             "coalesce(s.null_frac, 0)::float8",
             "CASE WHEN b.partial THEN 0 ELSE coalesce(s.null_frac, 0) END::float8"

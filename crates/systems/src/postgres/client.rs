@@ -247,6 +247,10 @@ impl Drop for Session {
     }
 }
 
+/// What keeps the answer to a question of ours in one process: workers that it took would be missing where the application
+/// wants them. Not `max_parallel_workers_per_gather`, of which the reading wants the server's own value.
+pub(super) const NOT_IN_PARALLEL: (&str, &str) = ("parallel_setup_cost", "1000000000");
+
 /// A statement may take half of the time at most, so that one that hangs leaves room for the others.
 pub(super) fn reading_settings(deadline: Duration) -> Vec<(&'static str, String)> {
     vec![
@@ -255,6 +259,7 @@ pub(super) fn reading_settings(deadline: Duration) -> Vec<(&'static str, String)
         ("lock_timeout", "200".to_owned()),
         // To compile these small questions would take longer than to answer them.
         ("jit", "off".to_owned()),
+        (NOT_IN_PARALLEL.0, NOT_IN_PARALLEL.1.to_owned()),
     ]
 }
 

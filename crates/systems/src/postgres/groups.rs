@@ -8,7 +8,7 @@ use tokio_postgres::Row;
 /// The largest 20 groups. Ages are taken by the server's clock, which need not be ours.
 const GROUPS: &str = "
 SELECT coalesce(application_name, '') AS application, coalesce(usename::text, '') AS role,
-       coalesce(host(client_addr), '') AS client, count(*)::int8 AS total,
+       coalesce(datname::text, '') AS database, coalesce(host(client_addr), '') AS client, count(*)::int8 AS total,
        count(*) FILTER (WHERE state = 'idle')::int8 AS idle,
        (array_agg(backend_start ORDER BY backend_start DESC))[:2000] AS starts,
        (array_agg(extract(epoch FROM clock_timestamp() - backend_start)::float8 ORDER BY backend_start DESC))[:2000] AS ages,
@@ -16,7 +16,7 @@ SELECT coalesce(application_name, '') AS application, coalesce(usename::text, ''
                   ORDER BY backend_start DESC))[:2000] AS unused
   FROM pg_stat_activity
  WHERE backend_type = 'client backend' AND pid <> pg_backend_pid() AND backend_start IS NOT NULL
- GROUP BY 1, 2, 3 ORDER BY 4 DESC, 1, 2, 3 LIMIT 20";
+ GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 1, 2, 3, 4 LIMIT 20";
 
 pub(super) async fn read(asking: &Asking<'_>) -> Part<Vec<SessionGroup>> {
     asking.many(GROUPS, group).await
@@ -30,6 +30,7 @@ fn group(row: &Row) -> Result<SessionGroup, String> {
     Ok(SessionGroup {
         application: get(row, "application")?,
         user: get(row, "role")?,
+        database: get(row, "database")?,
         client: get(row, "client")?,
         total: count(row, "total")? as u32,
         idle: count(row, "idle")? as u32,

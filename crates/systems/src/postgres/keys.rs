@@ -13,7 +13,8 @@ const MOST: usize = 500;
 const LARGEST: &str = "CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int4'::regtype THEN 2147483647
                             ELSE 9223372036854775807 END";
 
-/// A sequence belongs to a column (serial, identity), or a column's default asks it.
+/// A sequence belongs to a column (serial, identity), or a column's default asks it. One row for each: of several columns the
+/// first that comes to its end, and of those the one that hands its default down to partitions and children.
 fn narrow() -> String {
     format!(
         "uses AS (
@@ -24,7 +25,8 @@ fn narrow() -> String {
   SELECT d.refobjid, f.adrelid, f.adnum FROM pg_depend d JOIN pg_attrdef f ON f.oid = d.objid
    WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'n'),
 narrow AS MATERIALIZED (
-  SELECT s.seqrelid, s.seqmin, s.seqmax, s.seqincrement, n.nspname::text AS schema, c.relname::text AS name,
+  SELECT DISTINCT ON (s.seqrelid)
+         s.seqrelid, s.seqmin, s.seqmax, s.seqincrement, n.nspname::text AS schema, c.relname::text AS name,
          tn.nspname::text AS table_schema, t.relname::text AS table_name, a.attname::text AS column,
          format_type(coalesce(a.atttypid, s.seqtypid), NULL) AS of_type,
          least(s.seqmax, {LARGEST})::int8 AS highest,
@@ -39,7 +41,8 @@ narrow AS MATERIALIZED (
     LEFT JOIN pg_namespace tn ON tn.oid = t.relnamespace
    WHERE c.relpersistence <> 't' AND s.seqincrement > 0
      AND least(s.seqmax, {LARGEST}) < 9223372036854775807
-     AND NOT (s.seqcycle AND s.seqmax <= {LARGEST}))"
+     AND NOT (s.seqcycle AND s.seqmax <= {LARGEST})
+   ORDER BY s.seqrelid, least(s.seqmax, {LARGEST}), t.relispartition OR a.attinhcount > 0, t.oid)"
     )
 }
 
@@ -58,11 +61,12 @@ fn hidden_sequences() -> String {
     format!("WITH {} SELECT schema, name FROM narrow WHERE NOT shown ORDER BY 1, 2 LIMIT {MOST}", narrow())
 }
 
-/// Primary keys of one narrow integer that nothing counts up for them.
+/// Primary keys of one narrow integer that nothing counts up for them. A partition has no identity of its own: that of the
+/// table above it counts.
 fn keys() -> String {
     format!(
         "WITH {},
-keys AS (
+keys AS MATERIALIZED (
   SELECT n.nspname, t.relname, a.attname, format_type(a.atttypid, NULL) AS of_type, {LARGEST}::int8 AS highest,
          has_column_privilege(t.oid, a.attnum, 'SELECT') AND NOT row_security_active(t.oid) AS shown
     FROM pg_index i
@@ -72,12 +76,18 @@ keys AS (
    WHERE i.indisprimary AND i.indnkeyatts = 1 AND a.atttypid IN ('int2'::regtype, 'int4'::regtype)
      AND t.relkind = 'r' AND t.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
      AND NOT EXISTS (SELECT 1 FROM uses u WHERE u.relation = t.oid AND u.number = a.attnum)
-   ORDER BY t.reltuples DESC, 1, 2 LIMIT {MOST})
+     AND NOT (t.relispartition
+              AND EXISTS (SELECT 1 FROM pg_partition_ancestors(t.oid) p
+                            JOIN pg_attribute o ON o.attrelid = p.relid AND o.attname = a.attname
+                            JOIN uses u ON u.relation = o.attrelid AND u.number = o.attnum))
+   ORDER BY t.reltuples DESC, 1, 2 LIMIT {MOST}),
+stats AS MATERIALIZED (
+  SELECT schemaname, tablename, attname, histogram_bounds, most_common_vals FROM pg_stats
+   WHERE NOT inherited AND tablename = ANY (ARRAY(SELECT relname FROM keys)))
 SELECT k.nspname::text AS schema, k.relname::text AS table_name, k.attname::text AS column, k.of_type, k.highest, k.shown,
        (SELECT max(v) FROM unnest(s.histogram_bounds::text::int8[] || s.most_common_vals::text::int8[]) v) AS last
   FROM keys k
-  LEFT JOIN pg_stats s ON s.schemaname = k.nspname AND s.tablename = k.relname AND s.attname = k.attname
-       AND NOT s.inherited",
+  LEFT JOIN stats s ON s.schemaname = k.nspname AND s.tablename = k.relname AND s.attname = k.attname",
         narrow()
     )
 }

@@ -24,8 +24,8 @@ impl Round {
         Self { servers, done: watch::Sender::default() }
     }
 
-    /// Gives the reading back. A primary that standbys stream from waits for all the others, each of which has its deadline,
-    /// and has its standbys counted in; everybody else is given back at once.
+    /// Gives the reading back. A primary waits for all the others, each of which has its deadline, and has its standbys
+    /// counted in, also one that does not stream at the moment; everybody else is given back at once.
     pub async fn completed(&self, name: &str, mut reading: Reading<Postgres>) -> Reading<Postgres> {
         let standby = reading.outcome.as_ref().ok().filter(|seen| seen.server.in_recovery).cloned();
         self.done.send_modify(|done| {
@@ -33,8 +33,7 @@ impl Round {
             done.standbys.extend(standby.map(|seen| (name.to_owned(), Arc::new(seen))));
         });
         let Ok(seen) = &mut reading.outcome else { return reading };
-        let has_standbys = seen.usage.as_ref().is_ok_and(|usage| usage.attached > 0);
-        if has_standbys && !seen.server.in_recovery {
+        if !seen.server.in_recovery {
             let mut others = self.done.subscribe();
             if let Ok(done) = others.wait_for(|done| done.count >= self.servers).await {
                 for (name, standby) in &done.standbys {

@@ -7,15 +7,18 @@ use tokio_postgres::Row;
 const MOST: usize = 5_000;
 
 /// After a crash all counters begin again, and with them those of the background writer. A receiver of WAL replays
-/// nothing, and a logical subscriber is no copy of this server.
+/// nothing, and a logical subscriber is no copy of this server. A slot that nobody streams from waits for its standby, which
+/// may be away for a moment only; our own receiver of WAL is none.
 const CLUSTER: &str = "
 SELECT (SELECT system_identifier::text FROM pg_control_system()) AS cluster,
        (SELECT greatest(d.stats_reset, b.stats_reset) FROM pg_stat_database d, pg_stat_bgwriter b
          WHERE d.datname = current_database()) AS since,
-       (SELECT count(*) FROM pg_stat_replication r
+       ((SELECT count(*) FROM pg_stat_replication r
          WHERE r.replay_lsn IS NOT NULL AND r.state <> 'backup'
            AND NOT EXISTS (SELECT 1 FROM pg_replication_slots s
-                            WHERE s.active_pid = r.pid AND s.slot_type = 'logical'))::int8 AS attached,
+                            WHERE s.active_pid = r.pid AND s.slot_type = 'logical'))
+        + (SELECT count(*) FROM pg_replication_slots
+            WHERE slot_type = 'physical' AND NOT active AND NOT temporary AND slot_name <> 'groundskeeper_wal'))::int8 AS attached,
        EXISTS (SELECT 1 FROM pg_stat_replication r WHERE r.state IS NULL) AS hidden";
 
 const INDEXES: &str = "

@@ -25,10 +25,10 @@ pub static CONNECTION_LEAK: Check = Check {
         means: "A client opens one connection after the other although dozens of its own are idle, and uses those never \
                 again. When the last free slot is taken, nobody gets in any more. A restart of the client hides it for a \
                 while. Leaks of fewer than three connections in ten minutes are not told from a pool that renews its own.",
-        confirm: "SELECT application_name, usename, client_addr, count(*), count(*) FILTER (WHERE state = 'idle' AND \
+        confirm: "SELECT application_name, usename, datname, client_addr, count(*), count(*) FILTER (WHERE state = 'idle' AND \
                   state_change < now() - interval '5 min') AS unused, count(*) FILTER (WHERE backend_start > now() - \
                   interval '10 min') AS opened_lately, min(backend_start) FROM pg_stat_activity WHERE backend_type = \
-                  'client backend' GROUP BY 1, 2, 3 ORDER BY 5 DESC;",
+                  'client backend' GROUP BY 1, 2, 3, 4 ORDER BY 6 DESC;",
         act: "Look at the last statement of the forgotten sessions (SELECT query, count(*) FROM pg_stat_activity WHERE state \
               = 'idle' AND application_name = 'NAME' GROUP BY 1 ORDER BY 2 DESC): it names the code that does not give its \
               connection back, mostly on a path that ends with an error, or that makes a pool for each request. Until \
@@ -112,7 +112,8 @@ fn forgotten(group: &SessionGroup, unused: f64) -> impl Iterator<Item = &Opened>
 /// None of the sessions that were forgotten at the earlier reading has ended since: nobody knows them any more.
 fn keeps_all(earlier: &Activity, group: &SessionGroup, unused: f64) -> bool {
     let is_same = |other: &&SessionGroup| {
-        (&other.application, &other.user, &other.client) == (&group.application, &group.user, &group.client)
+        (&other.application, &other.user) == (&group.application, &group.user)
+            && (&other.database, &other.client) == (&group.database, &group.client)
     };
     let Some(then) = earlier.groups.iter().find(is_same) else { return false };
     let is_complete = group.sessions.len() >= group.total as usize;
@@ -163,10 +164,11 @@ fn told(sight: &Sight<'_, Postgres>, activity: &Activity, worst: &Leak<'_>, leak
     .offenders(offenders.collect())
     .fix(format!(
         "See which code forgets them: SELECT query, count(*), min(backend_start) FROM pg_stat_activity WHERE state = 'idle' \
-         AND application_name = {} AND usename = {} GROUP BY 1 ORDER BY 2 DESC; mend it there, and restart that client \
+         AND application_name = {} AND usename = {} AND datname = {} GROUP BY 1 ORDER BY 2 DESC; mend it there, and restart that client \
          until then.",
         super::horizon::literal(&worst.group.application),
-        super::horizon::literal(&worst.group.user)
+        super::horizon::literal(&worst.group.user),
+        super::horizon::literal(&worst.group.database)
     ))
 }
 
@@ -184,7 +186,7 @@ fn history(group: &SessionGroup) -> String {
 fn who(group: &SessionGroup) -> String {
     let application = if group.application.is_empty() { "a client without a name" } else { &group.application };
     let client = if group.client.is_empty() { "this machine" } else { &group.client };
-    format!("{application} (user {} from {client})", group.user)
+    format!("{application} (user {} in {} from {client})", group.user, group.database)
 }
 
 #[cfg(test)]
@@ -212,6 +214,7 @@ mod tests {
         let group = SessionGroup {
             application: "docrag-worker".into(),
             user: "docrag".into(),
+            database: "docrag".into(),
             client: "10.0.0.4".into(),
             total,
             idle: total,
@@ -231,7 +234,11 @@ mod tests {
     #[test]
     fn who_opens_one_after_the_other_and_uses_none_again_is_named_with_the_time_that_is_left() {
         let finding = finding(ID, found_with(leaked(60), leaked(60)[1..].to_vec()));
-        assert!(finding.summary.starts_with("docrag-worker (user docrag from 10.0.0.4) has forgotten 55 of its 60"));
+        assert!(
+            finding
+                .summary
+                .starts_with("docrag-worker (user docrag in docrag from 10.0.0.4) has forgotten 55 of its 60")
+        );
         // 35 of 97 are left, at ten in ten minutes.
         assert!(finding.summary.ends_with("opens about 60 an hour: the last of 97 is taken in 35 min"), "{finding:#?}");
         assert_eq!(finding.severity, Severity::Critical);
@@ -240,13 +247,21 @@ mod tests {
                 .note
                 .ends_with("opened 10 in the last 10 min, 60 in the last hour, 60 in the last day")
         );
-        assert!(finding.fix.contains("application_name = 'docrag-worker'"), "{}", finding.fix);
+        assert!(finding.fix.contains("usename = 'docrag' AND datname = 'docrag'"), "{}", finding.fix);
     }
 
     #[test]
     fn forty_is_enough_and_not_too_many() {
         assert_eq!(found_with(leaked(45), leaked(45)), [], "40 of them are older than five minutes");
         assert_eq!(found_with(leaked(46), leaked(46)).len(), 1);
+    }
+
+    #[test]
+    fn sessions_of_another_database_are_another_client() {
+        let mut other = with(leaked(60));
+        other.activity.as_mut().unwrap().groups[0].database = "reports".into();
+        let found = found(&Observation::Postgres(reading(with(leaked(60)))), Some(&minute_before(other)));
+        assert_eq!(found, [], "what it has forgotten there says nothing of it here");
     }
 
     #[test]

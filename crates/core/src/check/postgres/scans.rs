@@ -12,6 +12,9 @@ const SCANS: &str = "seq_scan and seq_tup_read of pg_stat_user_tables, between t
 pub const MINIMUM_SIZE: u64 = 8 << 20;
 /// Of the table's rows: a scan that stops early (LIMIT, EXISTS) is not what an index is missing for.
 const WHOLE: f64 = 0.5;
+const WORKERS: &str = "max_parallel_workers_per_gather";
+/// Postgres's default of that setting.
+const DEFAULT_WORKERS: f64 = 2.0;
 
 pub static INDEX_MISSING: Check = Check {
     id: "postgres.index_missing",
@@ -71,7 +74,9 @@ fn index_missing(sight: &Sight<'_, Postgres>) -> Judged {
         Some(Scanned { table, scans, rows: table.rows_scanned.checked_sub(before.rows_scanned)? })
     });
     let mut found: Vec<Scanned<'_>> = between
-        .filter(|one| is_large(one.table, sight.limit("minimum_rows")) && is_whole(one.table, one.scans, one.rows))
+        .filter(|one| {
+            is_large(one.table, sight.limit("minimum_rows")) && is_whole(sight.seen, one.table, one.scans, one.rows)
+        })
         .filter(|one| one.rows as f64 / seconds >= sight.limit("minimum_rate"))
         .collect();
     found.sort_by_key(|one| std::cmp::Reverse(one.rows));
@@ -88,9 +93,9 @@ fn index_missing(sight: &Sight<'_, Postgres>) -> Judged {
             "{}.{} in {database} was read whole {} times in the last {}, {} rows each time{others}",
             worst.table.schema,
             worst.table.name,
-            format_count(worst.scans as f64),
+            format_count(worst.times() as f64),
             format_seconds(seconds),
-            format_count((worst.rows / worst.scans.max(1)) as f64)
+            format_count((worst.rows / worst.times()) as f64)
         ),
     )
     .about(Target::Database { name: database.clone() })
@@ -110,9 +115,28 @@ pub fn is_large(table: &Table, minimum_rows: f64) -> bool {
     table.size >= MINIMUM_SIZE && table.rows_estimated.is_some_and(|rows| rows >= minimum_rows)
 }
 
-/// Whether these scans read most of it each time.
-pub fn is_whole(table: &Table, scans: u64, rows: u64) -> bool {
-    scans > 0 && rows as f64 / scans as f64 >= table.rows_estimated.unwrap_or(f64::INFINITY) * WHOLE
+/// Whether these scans read most of it each time. Each worker of a parallel scan counts as a scan of its own, of its share of
+/// the rows.
+pub fn is_whole(seen: &Postgres, table: &Table, scans: u64, rows: u64) -> bool {
+    let setting = seen.settings.as_ref().ok().and_then(|settings| settings.number(WORKERS));
+    let participants = 1.0 + setting.unwrap_or(DEFAULT_WORKERS).max(0.0);
+    reads_share(table, scans, rows, WHOLE / participants)
+}
+
+fn reads_share(table: &Table, scans: u64, rows: u64, share: f64) -> bool {
+    scans > 0 && rows as f64 / scans as f64 >= table.rows_estimated.unwrap_or(f64::INFINITY) * share
+}
+
+impl Scanned<'_> {
+    /// How often it was read, however many workers took part: where each read too little for a whole scan, as often as its
+    /// rows go into those that were read.
+    fn times(&self) -> u64 {
+        let all = self.table.rows_estimated.unwrap_or(0.0);
+        if all <= 0.0 || reads_share(self.table, self.scans, self.rows, WHOLE) {
+            return self.scans.max(1);
+        }
+        ((self.rows as f64 / all).round() as u64).max(1)
+    }
 }
 
 fn offender(sight: &Sight<'_, Postgres>, one: &Scanned<'_>) -> Offender {
@@ -136,7 +160,7 @@ fn offender(sight: &Sight<'_, Postgres>, one: &Scanned<'_>) -> Offender {
         weight: one.rows as f64,
         note: format!(
             "{} scans of {} rows, {}; {statements}",
-            format_count(one.scans as f64),
+            format_count(one.times() as f64),
             format_count(table.rows_estimated.unwrap_or(0.0).round()),
             format_bytes(table.size as f64),
         ),
@@ -154,7 +178,7 @@ mod tests {
     use super::*;
     use crate::check::Status;
     use crate::check::postgres::fixtures::{change, finding, found_in, healthy, status};
-    use crate::observation::Gap;
+    use crate::observation::{Gap, Setting};
 
     /// The first table, of 100,000 rows, a minute later.
     fn scanned(scans: u64, rows: u64, what: impl FnOnce(&mut Table)) -> Postgres {
@@ -190,6 +214,37 @@ mod tests {
         assert_eq!(found_in(scanned(600, 6_000_000, |table| table.rows_estimated = Some(9_999.0))), []);
         assert_eq!(found_in(scanned(60, 6_000_000, |table| table.rows_estimated = None)), []);
         assert_eq!(found_in(scanned(0, 0, |table| table.whole_scans = 0)), []);
+    }
+
+    /// The setting, as the server has it or as our role alone has it.
+    fn with_workers(seen: &mut Postgres, workers: &str, source: &str) {
+        let list = &mut seen.settings.as_mut().unwrap().list;
+        list.retain(|setting| setting.name != WORKERS);
+        let (name, value, source) = (WORKERS.to_owned(), workers.to_owned(), source.to_owned());
+        list.push(Setting { name, value, source, unit: None, ..list[0].clone() });
+    }
+
+    #[test]
+    fn the_workers_of_a_parallel_scan_share_its_rows() {
+        // 60 scans by a leader and two workers each, of a table of 100,000 rows.
+        let judged = |workers: &str, source: &str| {
+            let mut seen = scanned(180, 6_000_000, |_| ());
+            with_workers(&mut seen, workers, source);
+            let mut before = healthy();
+            with_workers(&mut before, workers, source);
+            status("postgres.index_missing", seen, Some(before))
+        };
+        let Status::Failing { findings } = judged("2", "default") else { panic!("read whole by three together") };
+        assert!(
+            findings[0].summary.contains("read whole 60 times in the last 1 min, 100,000 rows each"),
+            "{findings:#?}"
+        );
+        assert!(findings[0].offenders[0].note.starts_with("60 scans of 100,000 rows"), "{findings:#?}");
+        assert_eq!(judged("0", "configuration file"), Status::Ok, "one process reads a third of it");
+        assert!(matches!(judged("0", "user"), Status::Failing { .. }), "what others run with is not known");
+        let mut unread = scanned(180, 6_000_000, |_| ());
+        unread.settings = Err(Gap::new("no"));
+        assert!(matches!(status("postgres.index_missing", unread, Some(healthy())), Status::Failing { .. }));
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The client sessions with one application name, user and address; our own session is left out.
+/// The client sessions with one application name, user, database and address; our own session is left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SessionGroup {
     /// Empty where the client gives none.
     pub application: String,
     pub user: String,
+    pub database: String,
     /// Empty for a Unix socket.
     pub client: String,
     /// In whatever state.

@@ -10,7 +10,8 @@ pub struct IndexUsage {
     pub cluster: String,
     /// Since when scans are counted.
     pub since: Option<Timestamp>,
-    /// Standbys that stream from this very server, whether we look after them or not.
+    /// Standbys of this very server, whether we look after them or not: those that stream, and physical replication slots
+    /// that wait for one.
     pub attached: u32,
     /// Of user tables, the largest 5,000.
     pub indexes: Vec<IndexUse>,

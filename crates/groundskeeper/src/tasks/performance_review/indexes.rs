@@ -19,7 +19,7 @@ pub(super) async fn lines(shop: &Shop, system: &SystemId, seen: &Postgres) -> Ve
     let minimum_rows = shop.settings.tuning.limits(&INDEX_MISSING).get("minimum_rows");
     let mut scanned: Vec<&Table> = tables
         .iter()
-        .filter(|table| is_large(table, minimum_rows) && is_whole(table, table.whole_scans, table.rows_scanned))
+        .filter(|table| is_large(table, minimum_rows) && is_whole(seen, table, table.whole_scans, table.rows_scanned))
         .collect();
     scanned.sort_by_key(|table| std::cmp::Reverse(table.rows_scanned));
     scanned.truncate(TABLES);

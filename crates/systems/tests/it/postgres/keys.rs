@@ -1,6 +1,6 @@
 //! Integer keys that are really almost used up.
 
-use super::{now, read, role};
+use super::{now, read, role, seen};
 use groundskeeper_core::check::{Status, Tuning, judge_all};
 use groundskeeper_core::observation::Observation;
 use groundskeeper_core::{Finding, Severity, SystemId, SystemKind, UnknownKind};
@@ -95,4 +95,51 @@ async fn a_sequence_that_is_hidden_is_unknown_until_the_granted_script_has_run()
     assert_eq!(only(&watcher).await.severity, Severity::Critical);
     let moved = server.client_at(&watcher).await.batch_execute("SELECT nextval('\"of app\".events_id_seq')").await;
     assert!(moved.is_err(), "the role may look and not touch");
+}
+
+#[tokio::test]
+async fn a_partitioned_table_is_one_key_and_hides_no_other() {
+    let server = PostgresServer::start().await.unwrap();
+    let client = server.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE events (id serial, day int) PARTITION BY LIST (day);
+             DO $$ BEGIN FOR n IN 1..510 LOOP
+               EXECUTE format('CREATE TABLE events_%s PARTITION OF events FOR VALUES IN (%s)', n, n);
+             END LOOP; END $$;
+             SELECT setval('events_id_seq', 1900000000);
+             CREATE TABLE numbered (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY) PARTITION BY RANGE (id);
+             CREATE TABLE numbered_all PARTITION OF numbered FOR VALUES FROM (MINVALUE) TO (MAXVALUE);
+             SELECT setval('numbered_id_seq', 1800000000);
+             INSERT INTO numbered OVERRIDING SYSTEM VALUE SELECT n FROM generate_series(1700000001, 1700001000) n;
+             CREATE TABLE late (id serial PRIMARY KEY); SELECT setval('late_id_seq', 2104533974);
+             ANALYZE numbered_all",
+        )
+        .await
+        .unwrap();
+    let found = only(&server.url()).await;
+    assert!(found.summary.starts_with("public.late.id (integer) has used 98 % of its numbers"), "{}", found.summary);
+    let keys: Vec<_> = found.offenders.iter().map(|one| one.note.split(' ').next().unwrap()).collect();
+    assert_eq!(keys, ["public.late.id", "public.events.id", "public.numbered.id"]);
+    assert_eq!(seen(&server.url()).await.keys.unwrap().unread, 0);
+
+    client.batch_execute("DROP TABLE late").await.unwrap();
+    let watcher = role(&server, "watcher", "").await;
+    client.batch_execute("GRANT pg_monitor TO watcher").await.unwrap();
+    let hidden = seen(&watcher).await.keys.unwrap().hidden_sequences;
+    assert_eq!(
+        hidden.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["public.events_id_seq", "public.numbered_id_seq"]
+    );
+
+    let found = only(&server.url()).await;
+    let (_, statements) = found.fix.split_once("table: ").unwrap();
+    assert!(
+        statements.starts_with("ALTER TABLE \"public\".\"events\" ALTER COLUMN \"id\" TYPE bigint;"),
+        "{statements}"
+    );
+    for statement in statements.split_inclusive(';').take(2) {
+        client.batch_execute(statement).await.unwrap();
+    }
+    assert!(only(&server.url()).await.summary.starts_with("public.numbered.id"));
 }

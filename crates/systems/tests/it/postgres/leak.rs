@@ -35,6 +35,13 @@ async fn a_client_that_forgets_its_connections_is_named_and_a_pool_that_is_reuse
         pool.push(client_as(&server, &app, "pool").await);
         quiet.push(client_as(&server, &app, "quiet").await);
     }
+    // The same client in another database is another one.
+    server.client().await.batch_execute("CREATE DATABASE other").await.unwrap();
+    let other = server.url_for("app", "pw-app", "other");
+    let mut elsewhere = Vec::new();
+    for _ in 0..12 {
+        elsewhere.push(client_as(&server, &other, "leaking").await);
+    }
     let until = Instant::now() + Duration::from_mins(2);
     let mut before = reading(&server).await;
     let found = loop {
@@ -51,12 +58,17 @@ async fn a_client_that_forgets_its_connections_is_named_and_a_pool_that_is_reuse
         assert!(Instant::now() < until, "{} were forgotten and nobody was named", lost.len());
         tokio::time::sleep(Duration::from_millis(400)).await;
     };
-    assert!(found[0].summary.starts_with("leaking (user app from 127.0.0.1) has forgotten"), "{}", found[0].summary);
+    assert!(
+        found[0].summary.starts_with("leaking (user app in postgres from 127.0.0.1) has forgotten"),
+        "{}",
+        found[0].summary
+    );
     assert_eq!(found[0].offenders.len(), 1, "neither the pool nor the quiet one: {:#?}", found[0].offenders);
     // The statement of the fix shows what they did last.
     let statement = found[0].fix.split_once(": ").unwrap().1.split_once(';').unwrap().0;
     let rows = server.client().await.query(statement, &[]).await.unwrap();
     assert_eq!(rows[0].get::<_, String>(0), "SET application_name = 'leaking'");
+    assert_eq!(rows[0].get::<_, i64>(1), lost.len() as i64, "and not those in the other database");
 
     // Once it gives its connections back, that is over.
     lost.truncate(3);

@@ -4,7 +4,7 @@ use super::queries::{found, reading};
 use super::statements::server;
 use super::{endpoint, role};
 use groundskeeper_core::advice::Advice;
-use groundskeeper_core::observation::{Observation, TableName};
+use groundskeeper_core::observation::{Observation, Table, TableName};
 use groundskeeper_systems::postgres::advise::advise;
 use groundskeeper_testing::PostgresServer;
 use groundskeeper_testing::postgres::BIN_VARIABLE;
@@ -25,8 +25,12 @@ async fn ask(server: &PostgresServer) {
 
 /// The scans of the table that the statistics have.
 fn scans(seen: &Observation) -> u64 {
+    chunks(seen).whole_scans
+}
+
+fn chunks(seen: &Observation) -> &Table {
     let tables = seen.as_postgres().unwrap().outcome.as_ref().unwrap().tables.as_ref().unwrap();
-    tables.iter().find(|table| table.name == "chunks").unwrap().whole_scans
+    tables.iter().find(|table| table.name == "chunks").unwrap()
 }
 
 #[tokio::test]
@@ -57,6 +61,49 @@ async fn a_table_without_the_index_that_its_statement_needs_is_found_until_it_ha
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(found("postgres.index_missing", &before, &reading(&server).await, &LIMITS), []);
+}
+
+#[tokio::test]
+async fn a_table_that_several_workers_read_together_is_read_whole() {
+    let (server, client) = server().await;
+    client.batch_execute("ALTER SYSTEM SET max_parallel_workers_per_gather = 2").await.unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    let before = loop {
+        let before = reading(&server).await;
+        let settings = before.as_postgres().unwrap().outcome.as_ref().unwrap().settings.as_ref().unwrap();
+        // Ours stay out of it, and see what the server has nevertheless.
+        if settings.number("max_parallel_workers_per_gather") == Some(2.0) {
+            break before;
+        }
+        assert!(Instant::now() < until, "the setting does not come");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let asking = server.client().await;
+    asking
+        .batch_execute("SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0")
+        .await
+        .unwrap();
+    for _ in 0..30 {
+        asking.query(QUESTION, &[]).await.unwrap();
+    }
+    drop(asking);
+    let rows = |seen: &Observation| chunks(seen).rows_scanned;
+    let after = loop {
+        let after = reading(&server).await;
+        if rows(&after) >= rows(&before) + 30 * 120_000 {
+            break after;
+        }
+        assert!(Instant::now() < until, "the statistics do not come");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let share = (rows(&after) - rows(&before)) / (scans(&after) - scans(&before));
+    assert!(share < 60_000, "{share} rows a scan: no workers took part");
+    let missing = found("postgres.index_missing", &before, &after, &LIMITS);
+    assert!(
+        missing[0].summary.contains("read whole 30 times") && missing[0].summary.contains("120,000 rows each"),
+        "{missing:#?}"
+    );
 }
 
 async fn advice(server: &PostgresServer, url: &str) -> Advice {

@@ -98,3 +98,29 @@ async fn what_is_hidden_or_refused_is_said_and_is_no_empty_list() {
     client.batch_execute("DROP EXTENSION pg_stat_statements").await.unwrap();
     assert_eq!(seen(&url).await.statements.leaders, None);
 }
+
+#[tokio::test]
+async fn what_a_role_that_only_watches_runs_is_ours_and_is_left_out() {
+    let (server, client) = server().await;
+    let watcher = role(&server, "watcher", "").await;
+    client.batch_execute("GRANT pg_monitor TO watcher; GRANT SELECT ON chunks TO watcher").await.unwrap();
+    let sleeping = "SELECT pg_sleep(0.05)";
+    server.client_at(&watcher).await.batch_execute(sleeping).await.unwrap();
+    client.batch_execute("SELECT sum(length(body)) FROM chunks").await.unwrap();
+    let has_slept = async || {
+        let leaders = leaders(seen(&watcher).await);
+        find(&leaders, "sum(length");
+        leaders.statements.iter().any(|one| one.query.contains("pg_sleep"))
+    };
+    assert!(!has_slept().await, "it watches");
+    for (given, taken) in [
+        ("CREATE TABLE own (); ALTER TABLE own OWNER TO watcher", "DROP TABLE own"),
+        ("GRANT INSERT ON chunks TO watcher", "REVOKE INSERT ON chunks FROM watcher"),
+        ("ALTER ROLE watcher SUPERUSER", "ALTER ROLE watcher NOSUPERUSER"),
+    ] {
+        client.batch_execute(given).await.unwrap();
+        assert!(has_slept().await, "{given}: it is an application's as well");
+        client.batch_execute(taken).await.unwrap();
+        assert!(!has_slept().await, "{taken}");
+    }
+}

@@ -55,6 +55,17 @@ async fn an_index_is_unused_when_neither_the_primary_nor_a_standby_uses_it() {
     let alone = judged(seen(&server.url()).await, &[]);
     assert_eq!(unused(&alone), ["by_a", "by_b", "by_c"], "nobody has asked for anything yet");
 
+    // Our own receiver of WAL asks nothing; who else a slot waits for may.
+    client.batch_execute("SELECT pg_create_physical_replication_slot('groundskeeper_wal')").await.unwrap();
+    assert_eq!(unused(&judged(seen(&server.url()).await, &[])), unused(&alone));
+    client.batch_execute("SELECT pg_create_physical_replication_slot('away')").await.unwrap();
+    let away = judged(seen(&server.url()).await, &[]);
+    assert!(
+        matches!(&away, Status::Unknown(unknown) if unknown.reason.contains("1 of its 1 standbys")),
+        "its standby may come back: {away:?}"
+    );
+    client.batch_execute("SELECT pg_drop_replication_slot('away')").await.unwrap();
+
     let replica = server.standby("replica").await.unwrap();
     let until = Instant::now() + Duration::from_mins(1);
     while seen(&server.url()).await.usage.unwrap().attached != 1 {
@@ -63,7 +74,7 @@ async fn an_index_is_unused_when_neither_the_primary_nor_a_standby_uses_it() {
     }
     let unasked = judged(seen(&server.url()).await, &[]);
     assert!(
-        matches!(&unasked, Status::Unknown(unknown) if unknown.reason.contains("1 standbys stream")),
+        matches!(&unasked, Status::Unknown(unknown) if unknown.reason.contains("1 of its 1 standbys")),
         "{unasked:?}"
     );
 
@@ -80,11 +91,14 @@ async fn an_index_is_unused_when_neither_the_primary_nor_a_standby_uses_it() {
         assert!(Instant::now() < until, "{status:?}");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    // Read in one round, the primary gets what its standby counted; a third server that does not answer holds nothing up.
+    // Read in one round, the primary gets what its standby counted, also while that one is cut off from it; a third server
+    // that does not answer holds nothing up.
+    let mut alone = read(&server.url()).await;
+    alone.outcome.as_mut().unwrap().usage.as_mut().unwrap().attached = 0;
     let round = Round::of(3);
     let failed = Reading { outcome: read("postgres://u:p@127.0.0.1:1/d").await.outcome, ..read(&server.url()).await };
     let (primary, _, _) = tokio::join!(
-        async { round.completed("main", read(&server.url()).await).await },
+        async { round.completed("main", alone).await },
         async { round.completed("replica", read(&replica.url()).await).await },
         async { round.completed("gone", failed).await },
     );
