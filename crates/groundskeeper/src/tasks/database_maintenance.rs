@@ -85,12 +85,12 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     let tally = Tally::of(&applied);
     let mut summary = match (plan.items.len(), mode) {
         (0, _) if could_ask => NOTHING_DUE.to_owned(),
-        (0, _) => "could not look at everything".to_owned(),
+        (0, _) => "nothing done; not everything could be looked at".to_owned(),
         (due, Mode::DryRun) => format!("{due} due, {} would be done now", plan.to_do().count()),
         (due, Mode::Real) => tally.told(due),
     };
     if !could_ask && !plan.items.is_empty() {
-        summary.push_str("; could not look at everything");
+        summary.push_str("; not everything could be looked at");
     }
     let ok = could_ask && tally.is_fine();
     let actions = applied.into_iter().map(view::action).collect();

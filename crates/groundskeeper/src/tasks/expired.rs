@@ -17,16 +17,15 @@ pub(crate) async fn due(shop: &Shop) -> record::Result<(Vec<PlanItem>, Vec<Troub
         let step = rule.step(system, now);
         let situation = shop.executor.situation().await?;
         let trouble = match shop.executor.look(&step).await {
-            Ok(StepState::Gone) => {
-                format!("{} is not there, and a rule of [[{system}.retention]] names it", step.target())
-            }
+            Ok(StepState::Gone) => "the table is not there".to_owned(),
             Ok(state) => {
                 items.extend(expiry::planned(rule, step, &state, &shop.settings.policy, &situation, now));
                 continue;
             }
             Err(trouble) => trouble.to_string(),
         };
-        troubles.push((system.clone(), trouble));
+        let named = format!("{}.{} by {}", rule.schema, rule.table, rule.column);
+        troubles.push((system.clone(), format!("its retention of {named} cannot be carried out: {trouble}")));
     }
     Ok((items, troubles))
 }

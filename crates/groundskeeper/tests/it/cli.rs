@@ -172,6 +172,8 @@ async fn a_check_of_an_address_needs_no_configuration() {
     let (postgres, redis) = (PostgresServer::start_with(careful).await.unwrap(), RedisServer::start().await.unwrap());
     let http = HttpTarget::start().await.unwrap();
     for url in [postgres.url(), redis.url(), http.url(), "host:".to_owned()] {
+        // How full this machine's disk is, is not for the test to say.
+        let is_host = url == "host:";
         let said = tokio::task::spawn_blocking(move || {
             let started = Instant::now();
             let said = run(&["check", &url, "--fail-on", "critical"]);
@@ -180,7 +182,7 @@ async fn a_check_of_an_address_needs_no_configuration() {
         })
         .await
         .unwrap();
-        assert!(matches!(said.code, 0 | 3), "{}{}", said.out, said.err);
+        assert!(matches!(said.code, 0 | 3) || (is_host && said.code == 1), "{}{}", said.out, said.err);
         assert!(said.out.starts_with("● ") && said.out.contains("1 system, "), "{}", said.out);
         assert!(!said.out.contains('\x1b'), "no colours into a pipe: {}", said.out);
         assert!(!said.out.contains(postgres.password()), "{}", said.out);
