@@ -13,6 +13,9 @@ mod table;
 use crate::bar::Bar;
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
+use tokio::signal::unix::{SignalKind, signal};
+
+const QUICK_WARNING: &str = "--quick shows that the bench works; its figures are no measurement";
 
 #[derive(Debug, Clone, clap::Args)]
 pub struct Options {
@@ -115,6 +118,34 @@ pub async fn run(options: Options) -> Result<u8> {
         println!("{bar}");
     }
     Ok(0)
+}
+
+/// Bars, and the tables that they come from with their names.
+type Told = (Vec<Bar>, Vec<(&'static str, String)>);
+
+/// Prints and records what a bench measured; bars only if it was in earnest. Servers and tools end, and folders go, when the
+/// work ends: also by Ctrl-C, which only makes it end early.
+async fn told(area: &str, options: &Options, work: impl Future<Output = Result<Told>>) -> Result<Vec<Bar>> {
+    let mut ended = signal(SignalKind::terminate())?;
+    let (bars, tables) = tokio::select! {
+        done = work => done?,
+        _ = tokio::signal::ctrl_c() => bail!("interrupted; nothing is left behind"),
+        _ = ended.recv() => bail!("ended by a signal; nothing is left behind"),
+    };
+    for (name, text) in &tables {
+        println!("\n{name}\n\n{text}");
+        if options.record {
+            table::record(area, name, text)?;
+        }
+    }
+    if options.quick {
+        println!("{QUICK_WARNING}:");
+        for bar in &bars {
+            println!("    no measurement: {bar}");
+        }
+        return Ok(Vec::new());
+    }
+    Ok(bars)
 }
 
 /// Temporary folders are on the disk that was asked for.

@@ -6,7 +6,7 @@
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
 //! | `groups`, `horizon`, `vacuuming`, `structure`, `usage`, `keys` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys |
 //! | [`bloat`] | how much of the largest tables and indexes is air |
-//! | `horizon`, `structure`, `statements` | of that reading: who holds clean-up back, indexes with constraints, which statements take the most |
+//! | `statements`, `settings`, `security` | of that reading: which statements take the most, the configuration, who may come in |
 //! | [`advise`] | indexes that are missing, verified by the planner |
 //! | [`round`] | readings at the same time: what standbys counted goes to their primary |
 //! | [`act`] | the changes that we can make |

@@ -14,17 +14,15 @@ mod rounds;
 mod tools;
 mod wal;
 
-use super::Options;
+use super::{Options, QUICK_WARNING, Told};
 use crate::bar::Bar;
 use anyhow::{Result, bail, ensure};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Parts that can be asked for alone with `--part`.
 pub(super) const PARTS: [&str; 5] = ["first", "second", "restore", "memory", "wal"];
 const SCALE: u32 = 100;
 const ROUNDS: u32 = 5;
 const QUICK_SCALE: u32 = 5;
-const QUICK_WARNING: &str = "--quick shows that the bench works; its figures are no measurement";
 /// A cluster at scale 1 has about 19 MB: it lies there twice, and up to seven repositories and a restored copy with it.
 const ROOM_PER_SCALE: u64 = 130 << 20;
 /// The WAL, and what everybody else needs.
@@ -75,34 +73,14 @@ impl Plan {
     }
 }
 
-/// Servers and tools end, and folders go, when this ends: also by Ctrl-C, which only makes it end early.
 pub(super) async fn measure(options: &Options) -> Result<Vec<Bar>> {
     let plan = Plan::new(options)?;
     super::works_on(options)?;
     super::has_room(&std::env::temp_dir(), plan.room())?;
-    let mut ended = signal(SignalKind::terminate())?;
-    let (bars, tables) = tokio::select! {
-        done = run(&plan) => done?,
-        _ = tokio::signal::ctrl_c() => bail!("interrupted; nothing is left behind"),
-        _ = ended.recv() => bail!("ended by a signal; nothing is left behind"),
-    };
-    for (name, text) in &tables {
-        println!("\n{name}\n\n{text}");
-        if options.record {
-            super::table::record("backup", name, text)?;
-        }
-    }
-    if plan.quick {
-        println!("{QUICK_WARNING}:");
-        for bar in &bars {
-            println!("    no measurement: {bar}");
-        }
-        return Ok(Vec::new());
-    }
-    Ok(bars)
+    super::told("backup", options, run(&plan)).await
 }
 
-async fn run(plan: &Plan) -> Result<(Vec<Bar>, Vec<(&'static str, String)>)> {
+async fn run(plan: &Plan) -> Result<Told> {
     if plan.quick {
         println!("{QUICK_WARNING}");
     }

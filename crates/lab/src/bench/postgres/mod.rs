@@ -12,16 +12,14 @@ mod sweep;
 mod tables;
 mod worn;
 
-use super::Options;
+use super::{Options, Told};
 use crate::bar::Bar;
 use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use tokio::process::Command;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Parts that can be asked for alone with `--part`.
 pub(super) const PARTS: [&str; 2] = ["sweep", "maintenance"];
-const QUICK_WARNING: &str = "--quick shows that the bench works; its figures are no measurement";
 const SWEEP_ROUNDS: u32 = 7;
 const PAIRS: u32 = 5;
 const ROWS: u64 = 5_000_000;
@@ -69,34 +67,14 @@ impl Plan {
     }
 }
 
-/// Servers end, and folders go, when this ends: also by Ctrl-C, which only makes it end early.
 pub(super) async fn measure(options: &Options) -> Result<Vec<Bar>> {
     let plan = Plan::new(options)?;
     super::works_on(options)?;
     super::has_room(&std::env::temp_dir(), plan.room())?;
-    let mut ended = signal(SignalKind::terminate())?;
-    let (bars, tables) = tokio::select! {
-        done = run(&plan) => done?,
-        _ = tokio::signal::ctrl_c() => bail!("interrupted; nothing is left behind"),
-        _ = ended.recv() => bail!("ended by a signal; nothing is left behind"),
-    };
-    for (name, text) in &tables {
-        println!("\n{name}\n\n{text}");
-        if options.record {
-            super::table::record("postgres", name, text)?;
-        }
-    }
-    if plan.quick {
-        println!("{QUICK_WARNING}:");
-        for bar in &bars {
-            println!("    no measurement: {bar}");
-        }
-        return Ok(Vec::new());
-    }
-    Ok(bars)
+    super::told("postgres", options, run(&plan)).await
 }
 
-async fn run(plan: &Plan) -> Result<(Vec<Bar>, Vec<(&'static str, String)>)> {
+async fn run(plan: &Plan) -> Result<Told> {
     let (mut bars, mut tables) = (Vec::new(), Vec::new());
     if plan.sweep {
         let (more, table) = sweep::measure(plan.rounds, plan.quick).await?;
