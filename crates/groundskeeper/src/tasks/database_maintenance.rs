@@ -1,5 +1,5 @@
 //! Database maintenance, in the window: deletes the rows that a rule does not keep, analyzes and vacuums tables that are past
-//! *their own* trigger, worst first, and builds indexes anew that a failed build left invalid.
+//! *their own* trigger, worst first, and then builds indexes anew that a failed build left invalid or that are mostly air.
 //!
 //! The watch alarms at twice the trigger and only after an hour, because autovacuum is meant to do this work. Once a
 //! week this task asks the stricter question: what is past its trigger at all? Never VACUUM FULL, never everything.
@@ -16,15 +16,10 @@ use groundskeeper_core::policy::{Decision, Outcome};
 use groundskeeper_core::{SystemId, SystemKind};
 use std::sync::Arc;
 
-/// The checks whose findings this task mends.
-const CHECKS: [&str; 4] = [
-    "postgres.dead_rows_past_trigger",
-    "postgres.statistics_stale",
-    "postgres.index_invalid",
-    "postgres.index_bloated",
-];
-/// Those of them that compare a table with its own trigger.
+/// The checks that compare a table with its own trigger.
 const OF_TRIGGERS: [&str; 2] = ["postgres.dead_rows_past_trigger", "postgres.statistics_stale"];
+/// What is known of an index is as old as its table's statistics, so these come after the tables.
+const OF_INDEXES: [&str; 2] = ["postgres.index_invalid", "postgres.index_bloated"];
 
 const NOTHING_DUE: &str = "no table is past its trigger, no index is invalid or bloated, and no row has expired";
 
@@ -52,24 +47,21 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     // First what a rule wants gone: the vacuum afterwards finds its rows.
     let (expired, troubles) = expired::due(shop).await?;
     let mut details: Vec<String> = troubles.into_iter().map(|(_, trouble)| trouble).collect();
-    let expired = Plan::new(shop.clock.now(), expired);
-    let mut applied = carry_out(shop, mode, &expired).await?;
-    let tuning = strict(&shop.settings.tuning);
-    let is_postgres = |system: &SystemId| system.kind == SystemKind::Postgres;
-    let judgements = judge_now(shop, &tuning, is_postgres, mode == Mode::Real).await?;
-    let now = shop.clock.now();
-    let ignored = shop.record.with(move |store| store.ignored(now)).await?;
-    let due: Vec<Finding> = super::watch::failing(&judgements)
-        .filter(|finding| CHECKS.contains(&finding.check.as_str()))
-        .filter(|finding| !ignored.iter().any(|ignored| ignored.fingerprint == finding.fingerprint))
-        .cloned()
-        .collect();
+    let mut all = Plan::new(shop.clock.now(), expired);
+    let mut applied = carry_out(shop, mode, &all).await?;
+    let mut judgements = judged(shop, mode).await?;
+    let tables = planned(shop, &judgements, &OF_TRIGGERS).await?;
+    let worked = carry_out(shop, mode, &tables).await?;
+    if worked.iter().any(|applied| matches!(applied, Applied::Done(_))) {
+        judgements = judged(shop, mode).await?;
+    }
+    applied.extend(worked);
+    let indexes = planned(shop, &judgements, &OF_INDEXES).await?;
+    applied.extend(carry_out(shop, mode, &indexes).await?);
     details.extend(not_asked(&judgements));
     let could_ask = details.is_empty();
-    let situation = shop.executor.situation().await?;
-    let upkeep = plan(&due, &shop.settings.policy, &situation, now);
-    applied.extend(carry_out(shop, mode, &upkeep).await?);
-    let plan = Plan::new(now, expired.items.into_iter().chain(upkeep.items).collect());
+    all.items.extend(tables.items.into_iter().chain(indexes.items));
+    let plan = Plan::new(shop.clock.now(), all.items);
     let kept = plan.clone();
     shop.record.with(move |store| store.keep_plan(&kept)).await?;
     if mode == Mode::DryRun {
@@ -97,6 +89,25 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     Ok(End { ok, summary, found: Found { details, plan: Some(plan), actions, receipt: None } })
 }
 
+/// Asks all Postgres now, by the stricter question.
+async fn judged(shop: &Shop, mode: Mode) -> record::Result<Vec<Judgement>> {
+    let is_postgres = |system: &SystemId| system.kind == SystemKind::Postgres;
+    judge_now(shop, &strict(&shop.settings.tuning), is_postgres, mode == Mode::Real).await
+}
+
+/// What is to be done about the findings of those checks.
+async fn planned(shop: &Shop, judgements: &[Judgement], checks: &[&str]) -> record::Result<Plan> {
+    let now = shop.clock.now();
+    let ignored = shop.record.with(move |store| store.ignored(now)).await?;
+    let due: Vec<Finding> = super::watch::failing(judgements)
+        .filter(|finding| checks.contains(&finding.check.as_str()))
+        .filter(|finding| !ignored.iter().any(|ignored| ignored.fingerprint == finding.fingerprint))
+        .cloned()
+        .collect();
+    let situation = shop.executor.situation().await?;
+    Ok(plan(&due, &shop.settings.policy, &situation, now))
+}
+
 /// Nothing in a dry run.
 async fn carry_out(shop: &Shop, mode: Mode, plan: &Plan) -> record::Result<Vec<Applied>> {
     if mode == Mode::DryRun || plan.items.is_empty() {
@@ -107,9 +118,13 @@ async fn carry_out(shop: &Shop, mode: Mode, plan: &Plan) -> record::Result<Vec<A
     shop.executor.apply(plan, &Permission::by_itself()).await
 }
 
+fn is_mended_here(check: &str) -> bool {
+    OF_TRIGGERS.contains(&check) || OF_INDEXES.contains(&check)
+}
+
 /// The databases that could not be looked at, and why.
 fn not_asked(judgements: &[Judgement]) -> Vec<String> {
-    let asked = judgements.iter().filter(|judgement| CHECKS.contains(&judgement.check.as_str()));
+    let asked = judgements.iter().filter(|judgement| is_mended_here(&judgement.check));
     let reasons = asked.filter_map(|judgement| match &judgement.status {
         Status::Unknown(unknown) if unknown.kind.is_trouble() => {
             Some(format!("{}: {}", judgement.system, unknown.reason))

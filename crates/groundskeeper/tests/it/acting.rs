@@ -422,3 +422,34 @@ async fn a_bloated_index_is_built_anew_once_it_was_seen_before_and_two_estimator
     assert!(size("notes_word").await * 10 < before, "{} {before}", size("notes_word").await);
     assert_eq!(size("new_word").await, other, "a first impression is no reason");
 }
+
+#[tokio::test]
+async fn rows_that_expired_are_deleted_and_their_table_and_its_indexes_mended_in_the_same_run() {
+    let database = Database::start(GRANTS).await;
+    let owner = database.app("docrag").await;
+    owner
+        .batch_execute(
+            "CREATE TABLE notes (id int, word text, made timestamptz DEFAULT now());
+             INSERT INTO notes SELECT n, md5(n::text) FROM generate_series(1, 60000) n;
+             CREATE INDEX notes_word ON notes (word); CREATE INDEX notes_made ON notes (made)",
+        )
+        .await
+        .unwrap();
+    owner.batch_execute("VACUUM ANALYZE notes").await.unwrap();
+    let rest = "[[postgres.main.retention]]\ntable = \"notes\"\ncolumn = \"made\"\nkeep = \"30d\"\n\
+                [checks.\"postgres.index_bloated\"]\nwasted = 500000\n";
+    let place = Place::new(&database.config("autonomy = \"assist\"", &format!("{OPEN}{rest}")));
+    let app = place.app().await;
+    assert!(app.task_run("database-maintenance", false, "ann").await.unwrap().ok);
+
+    // After this the table's statistics are those of another table: of its indexes they can tell nothing yet.
+    owner.batch_execute("UPDATE notes SET made = now() - interval '60 days' WHERE id % 30 > 0").await.unwrap();
+    let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert!(run.ok, "{run:?}");
+    let done: Vec<&str> = run.actions.iter().map(|action| action.statement.as_str()).collect();
+    assert!(done[0].starts_with("DELETE FROM \"public\".\"notes\""), "{done:?}");
+    for index in ["notes_word", "notes_made"] {
+        let rebuilt = format!("REINDEX INDEX CONCURRENTLY \"public\".\"{index}\"");
+        assert!(done.contains(&rebuilt.as_str()), "{done:?}");
+    }
+}

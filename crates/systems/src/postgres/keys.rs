@@ -18,7 +18,8 @@ const LARGEST: &str = "CASE a.atttypid WHEN 'int2'::regtype THEN 32767 WHEN 'int
 fn narrow() -> String {
     format!(
         "uses AS (
-  SELECT d.objid AS sequence, d.refobjid AS relation, d.refobjsubid AS number FROM pg_depend d
+  SELECT d.objid AS sequence, d.refobjid AS relation, d.refobjsubid AS number
+    FROM pg_sequence s JOIN pg_depend d ON d.objid = s.seqrelid
    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
      AND d.deptype IN ('a', 'i')
   UNION
@@ -46,19 +47,18 @@ narrow AS MATERIALIZED (
     )
 }
 
+/// Those that are hidden from us are named, and their position is not asked for.
 fn sequences() -> String {
     format!(
-        "WITH {}, chosen AS MATERIALIZED (
-  SELECT *, count(*) OVER () AS all_of_them FROM narrow WHERE shown ORDER BY highest, seqrelid LIMIT {MOST})
-SELECT schema, name, table_schema, table_name, \"column\", of_type, seqmin, highest, all_of_them,
-       pg_sequence_last_value(seqrelid) AS last
-  FROM chosen",
+        "WITH {}, counted AS MATERIALIZED (
+  SELECT *, count(*) OVER (PARTITION BY shown) AS all_of_them,
+         row_number() OVER (PARTITION BY shown ORDER BY highest, seqrelid) AS place
+    FROM narrow)
+SELECT schema, name, table_schema, table_name, \"column\", of_type, seqmin, highest, all_of_them, shown,
+       CASE WHEN shown THEN pg_sequence_last_value(seqrelid) END AS last
+  FROM counted WHERE place <= {MOST} ORDER BY shown, schema, name",
         narrow()
     )
-}
-
-fn hidden_sequences() -> String {
-    format!("WITH {} SELECT schema, name FROM narrow WHERE NOT shown ORDER BY 1, 2 LIMIT {MOST}", narrow())
 }
 
 /// Primary keys of one narrow integer that nothing counts up for them. A partition has no identity of its own: that of the
@@ -93,19 +93,21 @@ SELECT k.nspname::text AS schema, k.relname::text AS table_name, k.attname::text
 }
 
 pub(super) async fn read(asking: &Asking<'_>) -> Part<Box<IntegerKeys>> {
-    let (sequences, hidden, keys) = (sequences(), hidden_sequences(), keys());
-    let (sequences, hidden, keys) = tokio::join!(
-        asking.many(&sequences, |row| Ok((sequence(row)?, count(row, "all_of_them")?))),
-        asking.many(&hidden, |row| table(row, "schema", "name")),
+    let (sequences, keys) = (sequences(), keys());
+    let (sequences, keys) = tokio::join!(
+        asking.many(&sequences, |row| {
+            Ok((sequence(row)?, table(row, "schema", "name")?, count(row, "all_of_them")?, get(row, "shown")?))
+        }),
         asking.many(&keys, |row| Ok((key(row)?, table(row, "schema", "table_name")?, get(row, "shown")?))),
     );
-    let (sequences, keys): (Vec<(_, u64)>, Vec<(_, _, bool)>) = (sequences?, keys?);
-    let all = sequences.first().map_or(0, |(_, all)| *all);
+    let (sequences, keys): (Vec<(_, _, u64, bool)>, Vec<(_, _, bool)>) = (sequences?, keys?);
+    let (shown, hidden): (Vec<_>, Vec<_>) = sequences.into_iter().partition(|(.., shown)| *shown);
+    let all = shown.first().map_or(0, |(.., all, _)| *all);
     let mut seen = IntegerKeys {
-        unread: all.saturating_sub(sequences.len() as u64),
-        hidden_sequences: hidden?,
+        unread: all.saturating_sub(shown.len() as u64),
+        hidden_sequences: hidden.into_iter().map(|(_, name, ..)| name).collect(),
         hidden_keys: keys.iter().filter(|(.., shown)| !shown).map(|(_, table, _)| table.clone()).collect(),
-        keys: sequences.into_iter().filter_map(|(key, _)| key).collect(),
+        keys: shown.into_iter().filter_map(|(key, ..)| key).collect(),
     };
     seen.keys.extend(keys.into_iter().filter_map(|(key, ..)| key));
     Ok(Box::new(seen))

@@ -25,9 +25,8 @@ fn indexes(version_num: u32) -> String {
        i.indisprimary OR i.indisexclusion OR i.indisreplident
          OR x.oid IN (SELECT conindid FROM pg_constraint WHERE conindid <> 0) AS needed,
        x.relispartition AS partition,
-       ARRAY(SELECT concat_ws(' ', i.indkey[k], i.indclass[k], i.indcollation[k], i.indoption[k])
-               FROM generate_series(0, i.indnkeyatts - 1) k) AS keys,
-       ARRAY(SELECT i.indkey[k]::int4 FROM generate_series(i.indnkeyatts::int4, i.indnatts - 1) k) AS included,
+       i.indnkeyatts::int4 AS searchable, i.indkey::text AS columns, i.indclass::text AS classes,
+       i.indcollation::text AS collations, i.indoption::text AS options,
        CASE WHEN i.indisexclusion THEN x.oid::text
             ELSE concat_ws(' ', i.indisunique, i.indimmediate, {nulls}) END AS rule,
        coalesce(md5(regexp_replace(i.indexprs::text, ':location -?[0-9]+', '', 'g')), '') AS expressions,
@@ -43,12 +42,18 @@ fn indexes(version_num: u32) -> String {
 }
 
 /// A foreign key is looked up by equality, so an index of the rows that are not null does as well. Texts of different
-/// types compare without a conversion, and a domain with what it is made of. The rows of a partitioned table are those of its
-/// leaves.
+/// types compare without a conversion, and a domain with what it is made of; where the same operators serve both sides there
+/// is nothing to convert. The rows of a partitioned table are those of its leaves.
 fn foreign_keys(version_num: u32) -> String {
     let enforced = enforced(version_num);
     format!(
-        "WITH keys AS (
+        "WITH indexed AS MATERIALIZED (
+  SELECT c.oid FROM pg_constraint c JOIN pg_index i ON i.indrelid = c.conrelid
+   WHERE c.contype = 'f' AND i.indisvalid AND i.indnkeyatts >= cardinality(c.conkey)
+     AND (i.indkey::int2[])[0:cardinality(c.conkey) - 1] @> c.conkey
+     AND (i.indpred IS NULL OR i.indpred::text ~ ('^[{{]NULLTEST :arg [{{]VAR :varno 1 :varattno ('
+       || array_to_string(c.conkey, '|') || ') [^{{}}]*[}}] :nulltesttype 1 '))),
+keys AS (
   SELECT c.oid, c.conrelid, c.confrelid, c.conkey, c.conname::text AS name, n.nspname::text AS schema,
          t.relname::text AS table_name, t.relkind = 'p' AS partitioned,
          CASE WHEN t.relkind = 'p' THEN (
@@ -57,19 +62,15 @@ fn foreign_keys(version_num: u32) -> String {
              UNION ALL SELECT h.inhrelid FROM pg_inherits h JOIN below b ON h.inhparent = b.inhrelid)
            SELECT sum(greatest(l.reltuples, 0))::float8 FROM below JOIN pg_class l ON l.oid = below.inhrelid)
               WHEN t.reltuples >= 0 THEN t.reltuples::float8 END AS rows_estimated,
-         NOT EXISTS (
-           SELECT 1 FROM pg_index i
-            WHERE i.indrelid = c.conrelid AND i.indisvalid AND i.indnkeyatts >= cardinality(c.conkey)
-              AND (i.indkey::int2[])[0:cardinality(c.conkey) - 1] @> c.conkey
-              AND (i.indpred IS NULL OR i.indpred::text ~ ('^[{{]NULLTEST :arg [{{]VAR :varno 1 :varattno ('
-                || array_to_string(c.conkey, '|') || ') [^{{}}]*[}}] :nulltesttype 1 '))) AS unindexed,
-         EXISTS (
+         c.oid NOT IN (SELECT oid FROM indexed) AS unindexed,
+         (c.conpfeqop <> c.conppeqop OR c.conpfeqop <> c.conffeqop) AND EXISTS (
            SELECT 1 FROM unnest(c.conkey, c.confkey) AS pair (here, there)
              JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = pair.here
              JOIN pg_attribute b ON b.attrelid = c.confrelid AND b.attnum = pair.there
              JOIN pg_type at ON at.oid = a.atttypid
              JOIN pg_type bt ON bt.oid = b.atttypid
-            WHERE coalesce(nullif(at.typbasetype, 0), at.oid) <> coalesce(nullif(bt.typbasetype, 0), bt.oid) AND NOT (at.typcategory = 'S' AND bt.typcategory = 'S')) AS mismatched
+            WHERE coalesce(nullif(at.typbasetype, 0), at.oid) <> coalesce(nullif(bt.typbasetype, 0), bt.oid)
+              AND NOT (at.typcategory = 'S' AND bt.typcategory = 'S')) AS mismatched
     FROM pg_constraint c
     JOIN pg_class t ON t.oid = c.conrelid
     JOIN pg_namespace n ON n.oid = t.relnamespace
@@ -180,6 +181,7 @@ fn foreign_key(row: &Row) -> Result<ForeignKey, String> {
 }
 
 fn index(row: &Row) -> Result<Index, String> {
+    let (keys, included) = columns(row)?;
     Ok(Index {
         table: table(row)?,
         name: get(row, "name")?,
@@ -191,10 +193,24 @@ fn index(row: &Row) -> Result<Index, String> {
         is_unique: get(row, "is_unique")?,
         is_needed: get(row, "needed")?,
         is_partition: get(row, "partition")?,
-        keys: get(row, "keys")?,
-        included: get(row, "included")?,
+        keys,
+        included,
         rule: get(row, "rule")?,
         expressions: get(row, "expressions")?,
         predicate: get(row, "predicate")?,
     })
+}
+
+/// The key of an index, each column with its class, collation and order, and what it carries besides. The catalogue's vectors
+/// are taken apart here: in SQL that would be a question for each index.
+fn columns(row: &Row) -> Result<(Vec<String>, Vec<i32>), String> {
+    let [columns, classes, collations, options]: [String; 4] =
+        [get(row, "columns")?, get(row, "classes")?, get(row, "collations")?, get(row, "options")?];
+    let searchable = get::<i32>(row, "searchable")?.unsigned_abs() as usize;
+    let parts = columns.split(' ').zip(classes.split(' ')).zip(collations.split(' ')).zip(options.split(' '));
+    let keys = parts
+        .take(searchable)
+        .map(|(((column, class), collation), option)| format!("{column} {class} {collation} {option}"));
+    let included = columns.split(' ').skip(searchable).map(str::parse).collect::<Result<_, _>>();
+    Ok((keys.collect(), included.map_err(|error| format!("a column of an index has no number: {error}"))?))
 }

@@ -26,10 +26,11 @@ SELECT n.nspname::text AS schema, t.relname::text AS table_name, x.relname::text
        current_setting('block_size')::int8 * x.relpages AS size,
        coalesce(pg_stat_get_numscans(x.oid), 0)::int8 AS scans, age(i.xmin)::int8 AS age,
        i.indisvalid AND NOT i.indisunique AND NOT i.indisexclusion AND NOT i.indisreplident AND NOT x.relispartition
-         AND NOT EXISTS (SELECT 1 FROM pg_constraint c WHERE c.conindid = x.oid)
-         AND NOT EXISTS (SELECT 1 FROM pg_constraint c
-                          WHERE c.contype = 'f' AND c.conrelid = t.oid AND cardinality(c.conkey) <= i.indnkeyatts
-                            AND (i.indkey::int2[])[0:cardinality(c.conkey) - 1] @> c.conkey) AS spare
+         AND x.oid NOT IN (SELECT conindid FROM pg_constraint)
+         AND x.oid NOT IN (
+           SELECT k.indexrelid FROM pg_constraint c JOIN pg_index k ON k.indrelid = c.conrelid
+            WHERE c.contype = 'f' AND cardinality(c.conkey) <= k.indnkeyatts
+              AND (k.indkey::int2[])[0:cardinality(c.conkey) - 1] @> c.conkey) AS spare
   FROM pg_index i
   JOIN pg_class x ON x.oid = i.indexrelid
   JOIN pg_class t ON t.oid = i.indrelid

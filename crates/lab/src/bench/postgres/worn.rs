@@ -7,7 +7,8 @@ use anyhow::{Context, Result, ensure};
 use groundskeeper_testing::scratch::Scratch;
 use groundskeeper_testing::{PostgresOptions, PostgresServer};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use tokio::process::Command;
 use tokio_postgres::Client;
 
 pub(super) const DATABASE: &str = "shop";
@@ -102,6 +103,8 @@ impl Worn {
         let data = self.server.data_dir();
         fs::remove_dir_all(&data).with_context(|| format!("cannot remove {}", data.display()))?;
         copy_folder(&self.template.path().join("data"), &data).await?;
+        // Otherwise the disk would be busy with the copy while the load is measured.
+        flushed(&data).await?;
         self.server.start_again().await
     }
 
@@ -162,6 +165,13 @@ impl LockWaits {
     pub(super) fn since(self, before: Self) -> Self {
         Self { all: self.all - before.all, users: self.users - before.users }
     }
+}
+
+/// Waits until all of the folder's file system is on its disk.
+async fn flushed(folder: &Path) -> Result<()> {
+    let status = Command::new("sync").arg("--file-system").arg(folder).status().await.context("cannot start sync")?;
+    ensure!(status.success(), "sync of {} ended with {status}", folder.display());
+    Ok(())
 }
 
 async fn size(client: &Client, index: &str) -> Result<i64> {
