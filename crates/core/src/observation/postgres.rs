@@ -27,7 +27,7 @@ pub use past::{Pace, Past};
 pub use security::{AccessRule, Extension, OpenRoutine, OpenSchema, PlainClient, Security, Superuser};
 pub use settings::{Owner, Setting, Settings, bytes_written, seconds_written};
 pub use statements::{Leaders, Statement, Statements, Totals};
-pub use structure::{ForeignKey, Index, Named, Structure, TableName, Trigger};
+pub use structure::{ForeignKey, ForeignKeys, Index, Named, Structure, TableName, Trigger};
 pub use usage::{IndexUsage, IndexUse, StandbyUsage};
 pub use vacuuming::{Vacuuming, Worker};
 
@@ -51,7 +51,7 @@ pub struct Postgres {
     pub footprints: Part<Box<Footprints>>,
     pub keys: Part<Box<IntegerKeys>>,
     pub usage: Part<Box<IndexUsage>>,
-    pub structure: Part<Box<Structure>>,
+    pub structure: Box<Structure>,
     /// None where nobody says what it runs on.
     pub machine: Option<Box<Machine>>,
     pub settings: Part<Box<Settings>>,

@@ -133,7 +133,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         settings: Ok(Box::default()),
         security: Box::new(security()),
         usage: Ok(Box::default()),
-        structure: Ok(Box::default()),
+        structure: Box::default(),
         statements: Box::default(),
     }
 }

@@ -1,7 +1,7 @@
 //! Reads the indexes and constraints of the connected database out of its catalogue.
 
 use super::observe::{Asking, count, get};
-use groundskeeper_core::observation::{ForeignKey, Index, Named, Part, Structure, TableName, Trigger};
+use groundskeeper_core::observation::{ForeignKey, ForeignKeys, Index, Named, Structure, TableName, Trigger};
 use tokio_postgres::Row;
 
 /// Tables of users, not of the server or of temporary use.
@@ -133,7 +133,7 @@ fn disabled_triggers() -> String {
     )
 }
 
-pub(super) async fn read(asking: &Asking<'_>, version_num: u32) -> Part<Box<Structure>> {
+pub(super) async fn read(asking: &Asking<'_>, version_num: u32) -> Box<Structure> {
     let (indexes, keys, without_key) = (indexes(version_num), foreign_keys(version_num), without_key());
     let (unvalidated, disabled) = (unvalidated(version_num), disabled_triggers());
     let (indexes, keys, without_key, unvalidated, disabled_triggers) = tokio::join!(
@@ -143,18 +143,21 @@ pub(super) async fn read(asking: &Asking<'_>, version_num: u32) -> Part<Box<Stru
         asking.many(&unvalidated, named),
         asking.many(&disabled, trigger),
     );
-    let keys: Vec<(ForeignKey, bool, bool)> = keys?;
-    let chosen = |is_chosen: fn(&(ForeignKey, bool, bool)) -> bool| {
-        keys.iter().filter(|key| is_chosen(key)).map(|(key, ..)| key.clone()).collect()
-    };
-    Ok(Box::new(Structure {
-        indexes: indexes?,
-        unindexed: chosen(|(_, unindexed, _)| *unindexed),
-        mismatched: chosen(|(.., mismatched)| *mismatched),
-        without_key: without_key?,
-        unvalidated: unvalidated?,
-        disabled_triggers: disabled_triggers?,
-    }))
+    Box::new(Structure { indexes, foreign_keys: keys.map(sorted), without_key, unvalidated, disabled_triggers })
+}
+
+/// By what is wrong with each: whether it has no index, and whether its types differ.
+fn sorted(keys: Vec<(ForeignKey, bool, bool)>) -> ForeignKeys {
+    let mut found = ForeignKeys::default();
+    for (key, is_unindexed, is_mismatched) in keys {
+        if is_mismatched {
+            found.mismatched.push(key.clone());
+        }
+        if is_unindexed {
+            found.unindexed.push(key);
+        }
+    }
+    found
 }
 
 fn table(row: &Row) -> Result<TableName, String> {

@@ -62,10 +62,10 @@ pub(crate) fn healthy() -> Postgres {
         footprints: Ok(Box::default()),
         keys: Ok(Box::default()),
         usage: Ok(Box::default()),
-        structure: Ok(Box::new(Structure {
-            indexes: vec![index("chunks_pkey", &[1]), index("chunks_body", &[2])],
+        structure: Box::new(Structure {
+            indexes: Ok(vec![index("chunks_pkey", &[1]), index("chunks_body", &[2])]),
             ..Structure::default()
-        })),
+        }),
         machine: Some(Box::new(machine())),
         accepted: Some(Box::new(Accepted::of(&settings(), true, now(), "ann"))),
         settings: Ok(Box::new(settings())),

@@ -2,11 +2,10 @@
 
 use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Unknown};
 use crate::finding::{Draft, Offender, Target};
-use crate::observation::{Postgres, Structure, TableName};
+use crate::observation::{Part, Postgres, Structure, TableName};
 use crate::quantity::Value;
 use crate::remedy::quoted;
 use crate::severity::Severity;
-use std::borrow::Cow;
 
 pub static PRIMARY_KEY_MISSING: Check = Check {
     id: "postgres.primary_key_missing",
@@ -28,8 +27,8 @@ pub static PRIMARY_KEY_MISSING: Check = Check {
 };
 
 fn primary_key_missing(sight: &Sight<'_, Postgres>) -> Judged {
-    let structure = seen_on_primary(sight)?;
-    let found: Vec<_> = structure.without_key.iter().map(|table| (table, "no primary key".to_owned())).collect();
+    let tables = seen_on_primary(sight, |structure| &structure.without_key)?;
+    let found: Vec<_> = tables.into_iter().flatten().map(|table| (table, "no primary key".to_owned())).collect();
     Ok(listed(
         sight,
         &PRIMARY_KEY_MISSING,
@@ -64,8 +63,8 @@ pub static CONSTRAINT_NOT_VALIDATED: Check = Check {
 };
 
 fn constraint_not_validated(sight: &Sight<'_, Postgres>) -> Judged {
-    let structure = seen_on_primary(sight)?;
-    let found: Vec<_> = structure.unvalidated.iter().map(|one| (&one.table, one.name.clone())).collect();
+    let constraints = seen_on_primary(sight, |structure| &structure.unvalidated)?;
+    let found: Vec<_> = constraints.into_iter().flatten().map(|one| (&one.table, one.name.clone())).collect();
     Ok(listed(
         sight,
         &CONSTRAINT_NOT_VALIDATED,
@@ -97,10 +96,10 @@ pub static FOREIGN_KEY_TYPES_DIFFER: Check = Check {
 };
 
 fn foreign_key_types_differ(sight: &Sight<'_, Postgres>) -> Judged {
-    let structure = seen_on_primary(sight)?;
-    let found: Vec<_> = structure
-        .mismatched
-        .iter()
+    let keys = seen_on_primary(sight, |structure| &structure.foreign_keys)?;
+    let found: Vec<_> = keys
+        .into_iter()
+        .flat_map(|keys| &keys.mismatched)
         .map(|key| (&key.table, format!("{} ({}) to {}", key.name, key.columns.join(", "), key.referenced)))
         .collect();
     Ok(listed(
@@ -133,8 +132,10 @@ pub static TRIGGER_DISABLED: Check = Check {
 };
 
 fn trigger_disabled(sight: &Sight<'_, Postgres>) -> Judged {
-    let structure = seen_on_primary(sight)?;
-    let found: Vec<_> = structure.disabled_triggers.iter().map(|one| (&one.table, one.name.clone())).collect();
+    let Some(triggers) = seen_on_primary(sight, |structure| &structure.disabled_triggers)? else {
+        return Ok(Vec::new());
+    };
+    let found: Vec<_> = triggers.iter().map(|one| (&one.table, one.name.clone())).collect();
     let mut drafts = listed(
         sight,
         &TRIGGER_DISABLED,
@@ -149,7 +150,7 @@ fn trigger_disabled(sight: &Sight<'_, Postgres>) -> Judged {
         },
     );
     for draft in &mut drafts {
-        for (offender, one) in draft.offenders.iter_mut().zip(&structure.disabled_triggers) {
+        for (offender, one) in draft.offenders.iter_mut().zip(triggers) {
             if let Some(constraint) = &one.constraint {
                 offender.note = format!("{}: {}, of the constraint {constraint}", one.table, one.name);
             }
@@ -159,10 +160,13 @@ fn trigger_disabled(sight: &Sight<'_, Postgres>) -> Judged {
 }
 
 /// On a standby everything would be told a second time, an index that the primary builds looks like one that was left,
-/// and nothing can be mended.
-pub(super) fn seen_on_primary<'s>(sight: &Sight<'s, Postgres>) -> Result<Cow<'s, Structure>, Unknown> {
-    let structure = sight.seen.structure.as_ref()?;
-    if sight.seen.server.in_recovery { Ok(Cow::Owned(Structure::default())) } else { Ok(Cow::Borrowed(structure)) }
+/// and nothing can be mended: none there.
+pub(super) fn seen_on_primary<'s, T>(
+    sight: &Sight<'s, Postgres>,
+    part: fn(&Structure) -> &Part<T>,
+) -> Result<Option<&'s T>, Unknown> {
+    let read = part(&sight.seen.structure).as_ref()?;
+    Ok((!sight.seen.server.in_recovery).then_some(read))
 }
 
 struct Wording {
@@ -205,11 +209,13 @@ fn told(table: &TableName) -> String {
 mod tests {
     use super::*;
     use crate::check::Status;
-    use crate::check::postgres::fixtures::{change, finding, found_in, status, table_name};
-    use crate::observation::{ForeignKey, Gap, Named, Trigger};
+    use crate::check::postgres::fixtures::{
+        change, finding, found_in, healthy, judged, minute_before, reading, table_name,
+    };
+    use crate::observation::{ForeignKey, Gap, Named, Observation, Trigger};
 
     fn with(what: impl FnOnce(&mut Structure)) -> Postgres {
-        change(|seen| what(seen.structure.as_mut().unwrap()))
+        change(|seen| what(&mut seen.structure))
     }
 
     fn named(name: &str) -> Named {
@@ -222,7 +228,7 @@ mod tests {
 
     #[test]
     fn tables_without_a_key_are_one_finding() {
-        let seen = with(|seen| seen.without_key = vec![table_name("log"), table_name("raw")]);
+        let seen = with(|seen| seen.without_key = Ok(vec![table_name("log"), table_name("raw")]));
         let finding = finding("postgres.primary_key_missing", found_in(seen));
         assert_eq!((finding.severity, finding.offenders.len()), (Severity::Info, 2));
         assert!(finding.summary.starts_with("2 tables have no primary key in docrag"), "{}", finding.summary);
@@ -230,15 +236,17 @@ mod tests {
 
     #[test]
     fn what_is_not_validated_or_switched_off_is_named_with_its_statement() {
-        let seen = with(|seen| seen.unvalidated = vec![named("positive")]);
+        let seen = with(|seen| seen.unvalidated = Ok(vec![named("positive")]));
         let open = finding("postgres.constraint_not_validated", found_in(seen));
         assert!(
             open.fix.ends_with("ALTER TABLE \"public\".\"chunks\" VALIDATE CONSTRAINT \"positive\";"),
             "{}",
             open.fix
         );
-        let off =
-            finding("postgres.trigger_disabled", found_in(with(|seen| seen.disabled_triggers = vec![trigger("t")])));
+        let off = finding(
+            "postgres.trigger_disabled",
+            found_in(with(|seen| seen.disabled_triggers = Ok(vec![trigger("t")]))),
+        );
         assert!(off.fix.ends_with("ENABLE TRIGGER \"t\";"), "{}", off.fix);
     }
 
@@ -252,16 +260,32 @@ mod tests {
             is_partitioned: false,
             rows: None,
         };
-        let seen = with(|seen| seen.mismatched = vec![key]);
+        let seen = with(|seen| seen.foreign_keys.as_mut().unwrap().mismatched = vec![key]);
         let finding = finding("postgres.foreign_key_types_differ", found_in(seen));
         assert!(finding.offenders[0].note.contains("(document) to public.documents"), "{:?}", finding.offenders);
     }
 
     #[test]
-    fn what_could_not_be_read_is_unknown() {
-        let seen = change(|seen| seen.structure = Err(Gap::new("no")));
-        for check in [&PRIMARY_KEY_MISSING, &CONSTRAINT_NOT_VALIDATED, &FOREIGN_KEY_TYPES_DIFFER, &TRIGGER_DISABLED] {
-            assert!(matches!(status(check.id, seen.clone(), None), Status::Unknown(_)), "{}", check.id);
+    fn a_question_that_fails_makes_the_checks_unknown_that_ask_it_and_no_others() {
+        use crate::check::postgres::indexes::{
+            FOREIGN_KEY_WITHOUT_INDEX, INDEX_DUPLICATE, INDEX_INVALID, INDEX_OVERLAPPING,
+        };
+        type Asked<'c> = (fn(&mut Structure), &'c [&'static Check]);
+        let questions: [Asked<'_>; 5] = [
+            (|seen| seen.indexes = Err(Gap::new("no")), &[&INDEX_INVALID, &INDEX_DUPLICATE, &INDEX_OVERLAPPING]),
+            (|seen| seen.foreign_keys = Err(Gap::new("no")), &[&FOREIGN_KEY_WITHOUT_INDEX, &FOREIGN_KEY_TYPES_DIFFER]),
+            (|seen| seen.without_key = Err(Gap::new("no")), &[&PRIMARY_KEY_MISSING]),
+            (|seen| seen.unvalidated = Err(Gap::new("no")), &[&CONSTRAINT_NOT_VALIDATED]),
+            (|seen| seen.disabled_triggers = Err(Gap::new("no")), &[&TRIGGER_DISABLED]),
+        ];
+        for (fails, asking) in questions {
+            let reading = Observation::Postgres(reading(with(fails)));
+            let unknown: Vec<String> = judged(&reading, Some(&minute_before(healthy())))
+                .into_iter()
+                .filter(|judgement| matches!(judgement.status, Status::Unknown(_)))
+                .map(|judgement| judgement.check)
+                .collect();
+            assert_eq!(unknown, asking.iter().map(|check| check.id).collect::<Vec<_>>());
         }
     }
 }

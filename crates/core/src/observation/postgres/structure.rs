@@ -1,22 +1,42 @@
 //! The indexes and constraints of the connected database, as its catalogue has them.
 
+use crate::observation::Part;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+/// Each part is a question of its own: one that fails takes no other with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Structure {
     /// Of user tables, the largest 5,000.
-    pub indexes: Vec<Index>,
-    /// Foreign keys whose columns no index of their own table begins with.
-    pub unindexed: Vec<ForeignKey>,
-    /// Foreign keys with a column whose type differs from that of the column that it refers to.
-    pub mismatched: Vec<ForeignKey>,
+    pub indexes: Part<Vec<Index>>,
+    pub foreign_keys: Part<ForeignKeys>,
     /// Tables without a primary key.
-    pub without_key: Vec<TableName>,
+    pub without_key: Part<Vec<TableName>>,
     /// Constraints that new rows must meet and old ones were never checked against (`NOT VALID`).
-    pub unvalidated: Vec<Named>,
+    pub unvalidated: Part<Vec<Named>>,
     /// Triggers that were switched off, those of foreign keys among them.
-    pub disabled_triggers: Vec<Trigger>,
+    pub disabled_triggers: Part<Vec<Trigger>>,
+}
+
+/// A database that was read and has nothing of all that.
+impl Default for Structure {
+    fn default() -> Self {
+        Self {
+            indexes: Ok(Vec::new()),
+            foreign_keys: Ok(ForeignKeys::default()),
+            without_key: Ok(Vec::new()),
+            unvalidated: Ok(Vec::new()),
+            disabled_triggers: Ok(Vec::new()),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ForeignKeys {
+    /// Those whose columns no index of their own table begins with.
+    pub unindexed: Vec<ForeignKey>,
+    /// Those with a column whose type differs from that of the column that it refers to.
+    pub mismatched: Vec<ForeignKey>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -120,7 +120,7 @@ async fn an_index_that_a_failed_build_left_is_found_and_one_that_is_being_built_
         );
     let until = Instant::now() + Duration::from_secs(20);
     let being_built = |seen: &Postgres| {
-        seen.structure.as_ref().unwrap().indexes.iter().any(|index| index.is_being_built && !index.is_valid)
+        seen.structure.indexes.as_ref().unwrap().iter().any(|index| index.is_being_built && !index.is_valid)
     };
     while !being_built(&seen(&server.url()).await) {
         assert!(Instant::now() < until, "the build does not begin");
@@ -266,9 +266,21 @@ async fn a_table_that_somebody_has_locked_hides_nothing() {
     .await;
     let migration = server.client().await;
     migration.batch_execute("BEGIN; LOCK TABLE chunks IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    let structure = seen(&server.url()).await.structure.unwrap();
-    assert_eq!((structure.indexes.len(), structure.unindexed.len()), (4, 0), "{structure:#?}");
+    let structure = seen(&server.url()).await.structure;
+    let (indexes, keys) = (structure.indexes.as_ref().unwrap(), structure.foreign_keys.as_ref().unwrap());
+    assert_eq!((indexes.len(), keys.unindexed.len()), (4, 0), "{structure:#?}");
     drop(migration);
+}
+
+#[tokio::test]
+async fn a_catalogue_that_is_hidden_hides_only_what_is_asked_of_it() {
+    let server = started(PostgresOptions::default()).await;
+    let watcher = role(&server, "watcher", "IN ROLE pg_monitor").await;
+    run(&server, &["CREATE TABLE log (line text)", "REVOKE SELECT ON pg_catalog.pg_trigger FROM PUBLIC"]).await;
+    let structure = seen(&watcher).await.structure;
+    assert!(structure.disabled_triggers.unwrap_err().permission);
+    assert_eq!(structure.without_key.unwrap().len(), 1);
+    assert!(structure.indexes.is_ok() && structure.foreign_keys.is_ok() && structure.unvalidated.is_ok());
 }
 
 /// Waits until so many sessions wait for a lock.
