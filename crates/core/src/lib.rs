@@ -16,6 +16,7 @@
 //! | [`bloat`] | how much of a table or index is air |
 //! | [`retention`] | which backup sets are kept, and why |
 //! | [`sample`] | which numbers are kept over time |
+//! | [`trend`] | by how much does something grow |
 //! | [`tuning`] | which settings would suit the machine and the work better, and why |
 //! | [`report`] | what happened on one day |
 //!
@@ -38,6 +39,7 @@ pub mod retention;
 pub mod sample;
 pub mod severity;
 pub mod system;
+pub mod trend;
 pub mod tuning;
 pub mod window;
 

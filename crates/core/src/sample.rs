@@ -153,6 +153,13 @@ fn postgres(to: &mut Samples<'_>, seen: &Postgres, before: Option<&Postgres>, el
             }
         }
     }
+    if let Ok(Some(disk)) = &seen.room.disk {
+        to.add("disk_available", disk.free as f64, Unit::Bytes);
+        to.add("disk_total", disk.total as f64, Unit::Bytes);
+    }
+    if let Ok(size) = seen.room.wal {
+        to.add("wal_size", size as f64, Unit::Bytes);
+    }
     if let Ok(replication) = &seen.replication {
         // Standbys that set no name are all called `walreceiver`: the worst speaks for them.
         let mut worst: BTreeMap<&str, u64> = BTreeMap::new();

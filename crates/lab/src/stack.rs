@@ -145,6 +145,10 @@ enabled = false
 
 [checks."postgres.settings_unsuited"]
 enabled = false
+
+# It lies on the disk of whoever runs it.
+[checks."postgres.disk_filling"]
+enabled = false
 "#,
             state = self.folder.path().join("state").display(),
             postgres = self.keeper_url(),

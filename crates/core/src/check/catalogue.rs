@@ -27,6 +27,7 @@ pub static CHECKS: &[&Check] = &[
     &postgres::vacuuming::AUTOVACUUM_THROTTLED,
     &postgres::bloat::TABLE_BLOATED,
     &postgres::bloat::INDEX_BLOATED,
+    &postgres::disk::DISK_FILLING,
     &postgres::cache::CACHE_HIT_LOW,
     &postgres::temporary::TEMPORARY_FILES_LARGE,
     &postgres::queries::QUERY_SLOW,

@@ -10,6 +10,7 @@ mod horizon;
 mod keys;
 mod machine;
 mod past;
+mod room;
 mod security;
 mod settings;
 mod statements;
@@ -24,6 +25,7 @@ pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};
 pub use keys::{IntegerKey, IntegerKeys};
 pub use machine::{Machine, Storage};
 pub use past::{Pace, Past};
+pub use room::{Disk, Room, SizeOf, Sizes, WalWritten};
 pub use security::{AccessRule, Extension, OpenRoutine, OpenSchema, PlainClient, Security, Superuser};
 pub use settings::{Owner, Setting, Settings, bytes_written, seconds_written};
 pub use statements::{Leaders, Statement, Statements, Totals};
@@ -52,6 +54,7 @@ pub struct Postgres {
     pub keys: Part<Box<IntegerKeys>>,
     pub usage: Part<Box<IndexUsage>>,
     pub structure: Box<Structure>,
+    pub room: Box<Room>,
     /// None where nobody says what it runs on.
     pub machine: Option<Box<Machine>>,
     pub settings: Part<Box<Settings>>,

@@ -134,6 +134,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         security: Box::new(security()),
         usage: Ok(Box::default()),
         structure: Box::default(),
+        room: Box::default(),
         statements: Box::default(),
     }
 }

@@ -23,6 +23,7 @@ mod outbox;
 mod points;
 mod runs;
 mod samples;
+mod sizes;
 mod statements;
 
 pub use audit::{AuditRow, Broken};
@@ -34,6 +35,7 @@ pub use outbox::{Heard, Message, MessageCounts};
 pub use points::{Point, Points};
 pub use runs::Run;
 pub use samples::Resolution;
+pub use sizes::Grown;
 pub use statements::Paces;
 
 use jiff::Timestamp;

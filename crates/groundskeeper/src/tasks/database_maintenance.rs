@@ -1,10 +1,11 @@
 //! Database maintenance, in the window: deletes the rows that a rule does not keep, analyzes and vacuums tables that are past
-//! *their own* trigger, worst first, and then builds indexes anew that a failed build left invalid or that are mostly air.
+//! *their own* trigger, worst first, and then builds indexes anew that a failed build left invalid or that are mostly air. It
+//! also tells sizes, and what they grew by since its last run.
 //!
 //! The watch alarms at twice the trigger and only after an hour, because autovacuum is meant to do this work. Once a
 //! week this task asks the stricter question: what is past its trigger at all? Never VACUUM FULL, never everything.
 
-use super::{Found, Shop, expired, judge_now};
+use super::{Found, Shop, expired, judge_now, sizes};
 use crate::app::view;
 use crate::record;
 use crate::remediation::{Applied, Permission};
@@ -74,6 +75,7 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
         }));
     }
     details.extend(applied.iter().map(line));
+    details.extend(sizes::lines(shop).await?);
     let tally = Tally::of(&applied);
     let mut summary = match (plan.items.len(), mode) {
         (0, _) if could_ask => NOTHING_DUE.to_owned(),

@@ -1,4 +1,4 @@
-//! What a reading cannot know: how the leading statements used to be.
+//! What a reading cannot know: how the leading statements used to be, and how large everything was.
 
 use super::Shop;
 use crate::record::{self, Paces};
@@ -24,13 +24,18 @@ pub(super) struct Spans {
 /// that week, so that a change stays news for a day at least.
 const PRESENT: Spans = Spans { latest: 2.0 * HOUR, from: 8.0 * DAY, to: DAY };
 
-/// The reading with the past of the statements in it.
+/// As far as growth is looked at: each day of the week twice.
+const GROWTH_DAYS: u32 = 14;
+
+/// The reading with the past of the statements and of the sizes in it.
 pub(super) async fn with_past(shop: &Shop, system: &SystemId, observation: Observation) -> record::Result<Observation> {
     let Observation::Postgres(mut reading) = observation else { return Ok(observation) };
-    if let Ok(seen) = &mut reading.outcome
-        && let Some(Ok(_)) = seen.statements.leaders
-    {
-        seen.statements.past = past(shop, system, PRESENT).await?;
+    if let Ok(seen) = &mut reading.outcome {
+        if let Some(Ok(_)) = seen.statements.leaders {
+            seen.statements.past = past(shop, system, PRESENT).await?;
+        }
+        let (now, system) = (shop.clock.now(), system.clone());
+        seen.room.past = shop.record.with(move |store| store.sizes(&system, GROWTH_DAYS, now)).await?;
     }
     Ok(Observation::Postgres(reading))
 }

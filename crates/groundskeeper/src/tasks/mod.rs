@@ -13,6 +13,7 @@ pub(crate) mod expired;
 mod history;
 mod performance_review;
 mod retention;
+mod sizes;
 mod watch;
 
 pub(crate) use backup_verification::{Climbed, Proof, climb};

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`client`], `dsn`, `tls` | where the server is, how to reach it, what an error means |
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
-//! | `groups`, `horizon`, `vacuuming`, `structure`, `usage`, `keys` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys |
+//! | `groups`, `horizon`, `vacuuming`, `structure`, `usage`, `keys`, `disk` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys, the room on the disk |
 //! | [`bloat`] | how much of the largest tables and indexes is air |
 //! | `statements`, `settings`, `security` | of that reading: which statements take the most, the configuration, who may come in |
 //! | [`advise`] | indexes that are missing, verified by the planner |
@@ -31,6 +31,7 @@ pub mod round;
 pub mod tie;
 pub mod walsender;
 
+mod disk;
 mod dsn;
 mod groups;
 mod horizon;

@@ -6,7 +6,7 @@
 use super::client::{APPLICATION_NAME, Endpoint, reading_settings};
 use super::mask::masked;
 use super::triggers::{Triggers, is_switched_off};
-use super::{bloat, groups, horizon, keys, security, settings, sql, statements, structure, usage, vacuuming};
+use super::{bloat, disk, groups, horizon, keys, security, settings, sql, statements, structure, usage, vacuuming};
 use groundskeeper_core::observation::{
     Access, Activity, Archiver, Checkpoints, Database, Failure, FailureKind, Gap, LagParts, Part, Postgres, Reading,
     Replication, Server, Standby, Statements, Table,
@@ -41,7 +41,7 @@ async fn look(
     let settings = reading_settings(until - started);
     let session = endpoint.connect(APPLICATION_NAME, &settings, until - started).await?;
     let Some(client) = session.client() else { return Err(cut_off(endpoint)) };
-    let asking = Asking { client, until, protected: endpoint.protected() };
+    let asking = Asking { client, until, protected: endpoint.protected(), disk: endpoint.disk() };
 
     let facts = match timeout_at(until, client.query_typed_one(sql::FACTS, &[])).await {
         Ok(answer) => answer.map_err(|error| endpoint.failure(&error))?,
@@ -119,6 +119,8 @@ pub(super) struct Asking<'a> {
     client: &'a Client,
     until: Instant,
     protected: &'a [String],
+    /// Bytes of the server's disk, as configured.
+    disk: Option<u64>,
 }
 
 impl Asking<'_> {
@@ -137,6 +139,7 @@ impl Asking<'_> {
             horizon,
             vacuuming,
             structure,
+            room,
             settings,
             security,
             available,
@@ -154,6 +157,7 @@ impl Asking<'_> {
             Box::pin(horizon::read(self, version)),
             Box::pin(vacuuming::read(self, version, access.monitor)),
             Box::pin(structure::read(self, version)),
+            Box::pin(disk::read(self, self.disk, version)),
             Box::pin(settings::read(self)),
             Box::pin(security::read(self, version, &access.user)),
             self.one(sql::STATEMENTS_AVAILABLE, |row| get(row, "available")),
@@ -186,12 +190,18 @@ impl Asking<'_> {
             keys,
             usage,
             structure,
+            room,
             machine: None,
             accepted: None,
             settings,
             security,
             statements: Box::new(statements),
         }
+    }
+
+    /// After which nobody waits any more.
+    pub(super) fn until(&self) -> Instant {
+        self.until
     }
 
     async fn rows(&self, sql: &str) -> Part<Vec<Row>> {

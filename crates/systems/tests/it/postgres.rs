@@ -4,6 +4,7 @@ mod acting;
 mod bloat;
 mod blocking;
 mod contents;
+mod disk;
 mod expiring;
 mod facts;
 mod keys;

@@ -3,12 +3,13 @@
 use crate::check::{Judgement, Status, Tuning, judge_all};
 use crate::finding::Finding;
 use crate::observation::{
-    Accepted, Access, Activity, Archiver, Checkpoints, Database, Index, Leaders, Machine, Observation, Pace, Past,
-    Postgres, Reading, Replication, Security, Server, Session, SessionState, Setting, Settings, Statement, Statements,
-    Storage, Structure, Superuser, Table, TableName, Totals, Vacuuming,
+    Accepted, Access, Activity, Archiver, Checkpoints, Database, Disk, Index, Leaders, Machine, Observation, Pace,
+    Past, Postgres, Reading, Replication, Room, Security, Server, Session, SessionState, Setting, Settings, SizeOf,
+    Sizes, Statement, Statements, Storage, Structure, Superuser, Table, TableName, Totals, Vacuuming, WalWritten,
 };
 use crate::quantity::after;
 use crate::system::{SystemId, SystemKind};
+use crate::trend::Point;
 use jiff::Timestamp;
 
 pub(super) fn now() -> Timestamp {
@@ -66,6 +67,7 @@ pub(crate) fn healthy() -> Postgres {
             indexes: Ok(vec![index("chunks_pkey", &[1]), index("chunks_body", &[2])]),
             ..Structure::default()
         }),
+        room: Box::new(room()),
         machine: Some(Box::new(machine())),
         accepted: Some(Box::new(Accepted::of(&settings(), true, now(), "ann"))),
         settings: Ok(Box::new(settings())),
@@ -99,6 +101,28 @@ pub(crate) fn setting(name: &str, value: &str, unit: Option<&str>) -> Setting {
 pub(crate) fn machine() -> Machine {
     let told_by = "the configuration".into();
     Machine { memory: Some(16 << 30), cores: Some(8), storage: Some(Storage::Ssd), told_by }
+}
+
+/// More than half of the disk is free, and two weeks took 1.3 GiB of it.
+fn room() -> Room {
+    let disk = Disk { total: 500 << 30, free: 300 << 30, is_told: false };
+    let past = vec![
+        sizes(SizeOf::Database, "docrag", (0..14).map(|day| f64::from(day) * 0.1 + 1.0)),
+        sizes(SizeOf::Table, "public.chunks", (0..14).map(|day| f64::from(day) * 0.1 + 0.1)),
+        sizes(SizeOf::Wal, "", (0..14).map(|day| f64::from(day % 3) * 0.1 + 0.8)),
+    ];
+    // 100 KB in a second.
+    let written = WalWritten { bytes: Some(259_200_000_000), seconds: Some(30.0 * 86_400.0) };
+    Room { disk: Ok(Some(disk)), wal: Ok(1 << 30), written: Ok(written), past }
+}
+
+/// GiB, on each day up to today.
+pub(super) fn sizes(of: SizeOf, name: &str, gibibytes: impl ExactSizeIterator<Item = f64>) -> Sizes {
+    let count = gibibytes.len();
+    let day = |place: usize| ago((count - 1 - place) as f64 * 86_400.0);
+    let days =
+        gibibytes.enumerate().map(|(place, size)| Point { at: day(place), value: size * 1_073_741_824.0 }).collect();
+    Sizes { of, name: name.into(), days }
 }
 
 /// What suits that machine.

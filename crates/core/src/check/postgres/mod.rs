@@ -13,6 +13,7 @@ pub mod bloat;
 pub mod cache;
 pub mod configuration;
 pub mod connections;
+pub mod disk;
 pub mod drift;
 pub mod horizon;
 pub mod indexes;

@@ -39,7 +39,7 @@ const EXAMPLES: [(&str, &str); 4] = [
 # url = \"${DATABASE_URL}\"
 # password_file = \"/run/secrets/postgres\"
 # deadline = \"10s\"
-# # The size of its disk, where that cannot be looked at from here: indexes are built anew only where there is room.
+# # The size of its disk, where that cannot be looked at from here: when it is full, and where indexes can be built anew.
 # disk = \"100 GiB\"
 # # Rows that are not kept for ever; the weekly maintenance deletes them in small batches.
 # [[postgres.main.retention]]

@@ -3,8 +3,9 @@
 //! A `REINDEX CONCURRENTLY` waits for every older transaction of its database, holds vacuum back there while it builds,
 //! writes the whole index into the WAL and needs the room of a second one.
 
+use super::super::disk;
 use super::{ActError, Work};
-use crate::deadline::aside;
+use groundskeeper_core::observation::Disk;
 use groundskeeper_core::quantity::{format_bytes, format_seconds};
 use groundskeeper_core::remedy::Reindexing;
 use tokio_postgres::types::Type;
@@ -118,17 +119,18 @@ SELECT slot_name::text, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::int8
     }
 
     async fn disk_has_room(&self, client: &Client, at: IndexName<'_>, size: u64) -> Result<(), ActError> {
-        let free = match self.free_here(client, at).await? {
-            Some(free) => free,
-            None => match self.endpoint.disk() {
-                Some(disk) => disk.saturating_sub(self.used(client).await?),
-                None => {
-                    return Err(self.precondition(
-                        "the server's free disk cannot be seen from here; say how large that disk is with `disk = \"100 GiB\"` \
-                         in its table of the configuration",
-                    ));
-                }
-            },
+        let free = match (self.disk_here(client, at).await?, self.endpoint.disk()) {
+            (Some(disk), _) => disk.free,
+            (None, Some(total)) => {
+                let row = self.wait(client.query_typed_one(disk::USED, &[])).await?;
+                disk::told(total, u64::try_from(row.get::<_, i64>(0)).unwrap_or(0)).free
+            }
+            (None, None) => {
+                return Err(self.precondition(
+                    "the server's free disk cannot be seen from here; say how large that disk is with `disk = \"100 GiB\"` \
+                     in its table of the configuration",
+                ));
+            }
         };
         if free >= size.saturating_mul(ROOM_FACTOR) {
             return Ok(());
@@ -137,8 +139,8 @@ SELECT slot_name::text, pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::int8
         Err(self.precondition(format!("the disk has {free} free, and an index of {size} wants twice its size")))
     }
 
-    /// Free bytes where the index is, if the server runs on this very host.
-    async fn free_here(&self, client: &Client, at: IndexName<'_>) -> Result<Option<u64>, ActError> {
+    /// The disk that the index is on, if the server runs on this very host.
+    async fn disk_here(&self, client: &Client, at: IndexName<'_>) -> Result<Option<Disk>, ActError> {
         const PLACE: &str = "
 SELECT pg_backend_pid(), inet_client_port(),
        coalesce(nullif(pg_tablespace_location(x.reltablespace), ''),
@@ -148,30 +150,8 @@ SELECT pg_backend_pid(), inet_client_port(),
         let names = [(&at.schema as _, Type::TEXT), (&at.index as _, Type::TEXT)];
         let rows = self.wait(client.query_typed(PLACE, &names)).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let (pid, port, place): (i32, Option<i32>, Option<String>) = (row.get(0), row.get(1), row.get(2));
-        let Some(place) = place.filter(|_| is_here(pid, port)) else { return Ok(None) };
-        let looked = aside("statvfs", move || rustix::fs::statvfs(place.as_str()));
-        let Ok(answer) = looked else { return Ok(None) };
-        let disk = tokio::time::timeout_at(self.until, answer).await;
-        Ok(disk.ok().and_then(Result::ok).and_then(Result::ok).map(|disk| disk.f_bavail * disk.f_frsize))
+        Ok(disk::Place { pid: row.get(0), port: row.get(1), folder: row.get(2) }.look(self.until).await)
     }
-
-    /// What the server's files take as far as it says: databases and WAL.
-    async fn used(&self, client: &Client) -> Result<u64, ActError> {
-        const USED: &str = "
-SELECT (SELECT sum(pg_database_size(oid)) FROM pg_database)::int8 + (SELECT coalesce(sum(size), 0) FROM pg_ls_waldir())::int8";
-        let row = self.wait(client.query_typed_one(USED, &[])).await?;
-        Ok(u64::try_from(row.get::<_, i64>(0)).unwrap_or(0))
-    }
-}
-
-/// Whether the server's process that serves us is one of this host: its title has our own port in it. The same path on a
-/// server behind a tunnel would be another disk.
-fn is_here(pid: i32, port: Option<i32>) -> bool {
-    let Ok(title) = std::fs::read(format!("/proc/{pid}/cmdline")) else { return false };
-    let title = String::from_utf8_lossy(&title);
-    let from = port.map_or_else(|| "[local]".to_owned(), |port| format!("({port})"));
-    title.starts_with("postgres: ") && title.contains(&from)
 }
 
 /// Names, a duration or a size make a reason; a row without them is one whose state is hidden.
