@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::check::postgres::fixtures::{database, healthy, session, setting, table};
-use crate::observation::{Checkpoints, SessionState, Slot, Storage};
+use crate::observation::{Checkpoints, Disk, Part, SessionState, Slot, Storage, WalWritten};
 
 fn set(seen: &mut Postgres, name: &str, value: &str) {
     let settings = seen.settings.as_mut().unwrap();
@@ -163,6 +163,58 @@ fn room_for_the_wal_is_advised_where_checkpoints_came_for_want_of_it() {
     let advised = with(50, 50);
     let told: Vec<_> = advised.advice.iter().map(|one| (one.setting.as_str(), one.advised.as_str())).collect();
     assert_eq!(told, [("max_wal_size", "2GB"), ("min_wal_size", "512MB"), ("checkpoint_timeout", "15min")]);
+}
+
+/// On a server that writes so many bytes of WAL in a second, and had so many checkpoints.
+fn writing(rate: f64, timed: u64, requested: u64) -> Advised {
+    changed(|seen| {
+        let day = 86_400.0;
+        seen.room.written = Ok(WalWritten { bytes: Some((rate * day) as u64), seconds: Some(day) });
+        seen.checkpoints = Ok(Checkpoints { timed, requested, stats_reset: None });
+    })
+}
+
+#[test]
+fn the_room_for_the_wal_follows_from_what_is_written_between_two_checkpoints() {
+    // 10 MiB a second for the advised 15 minutes, spread over 1.9 of them, and twice that at the peak: 33.4 GiB, and rounded up.
+    let advised = writing(10.0 * MIB, 50, 50);
+    assert_eq!(weighty(&advised), [("max_wal_size", "40GB")]);
+    let reason = &advised.advice[0].reason;
+    assert!(reason.starts_with("50 % of 100 checkpoints") && reason.contains("on average 2.9 GiB of WAL"), "{reason}");
+    assert_eq!(writing(10.0 * MIB, 80, 20).advice, [], "the checkpoints come by the clock");
+    // A server that was just started: what is written is known before its checkpoints tell anything.
+    assert_eq!(weighty(&writing(10.0 * MIB, 3, 1)), [("max_wal_size", "40GB")]);
+    assert_eq!(writing(100_000.0, 3, 1).advice, []);
+}
+
+#[test]
+fn where_nobody_counts_the_wal_the_advice_is_unsure_and_says_so() {
+    let uncounted = |timed: u64, requested: u64, written: Part<WalWritten>| {
+        changed(|seen| {
+            seen.room.written = written;
+            seen.checkpoints = Ok(Checkpoints { timed, requested, stats_reset: None });
+        })
+    };
+    let advised = uncounted(50, 50, Ok(WalWritten::default()));
+    assert_eq!(weighty(&advised), [("max_wal_size", "2GB")]);
+    assert!(advised.advice[0].reason.contains("this is unsure"), "{}", advised.advice[0].reason);
+    let minutes = WalWritten { bytes: Some(1 << 40), seconds: Some(600.0) };
+    for written in [Ok(WalWritten::default()), Err(Gap::new("no")), Ok(minutes)] {
+        let advised = uncounted(3, 1, written);
+        assert_eq!(advised.advice, []);
+        assert!(advised.unknown.iter().any(|one| one.setting == "max_wal_size"), "{advised:#?}");
+    }
+}
+
+#[test]
+fn no_wal_is_advised_that_the_disk_could_not_hold() {
+    let advised = changed(|seen| {
+        seen.room.disk = Ok(Some(Disk { total: 100 << 30, free: 1 << 30, is_told: false }));
+        seen.checkpoints = Ok(Checkpoints { timed: 50, requested: 50, stats_reset: None });
+    });
+    assert_eq!(advised.advice, []);
+    let [one] = &advised.unknown[..] else { panic!("{advised:#?}") };
+    assert!(one.setting == "max_wal_size" && one.why.ends_with("and the disk has 1 GiB free"), "{}", one.why);
 }
 
 #[test]

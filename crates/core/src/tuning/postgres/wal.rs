@@ -1,13 +1,20 @@
 //! Checkpoints and what the WAL costs.
 
 use super::{Amount, Desk, GIB, matters, rounded, useful};
-use crate::quantity::format_bytes;
+use crate::quantity::{format_bytes, format_seconds};
 
 const MANUAL: &str = "https://www.postgresql.org/docs/current/wal-configuration.html";
 const WAL: &str = "https://www.postgresql.org/docs/current/runtime-config-wal.html";
 const REPLICATION: &str = "https://www.postgresql.org/docs/current/runtime-config-replication.html";
 /// As many checkpoints say something about a server.
 const ENOUGH: u64 = 20;
+/// A mean over less than an hour is that of one piece of work.
+const LONG_ENOUGH: f64 = 3_600.0;
+/// The busiest checkpoint of a day writes about twice what the mean does.
+const PEAK: f64 = 2.0;
+/// With fewer seconds between checkpoints, more time is advised as well.
+const SHORT_PAUSE: f64 = 600.0;
+const ROOMY_PAUSE: f64 = 900.0;
 
 pub(super) fn look(desk: &mut Desk<'_>) {
     checkpoints(desk);
@@ -35,28 +42,87 @@ fn checkpoints(desk: &mut Desk<'_>) {
         return desk.cannot("max_wal_size", "how often checkpoints were asked for could not be read");
     };
     let (requested, all) = (seen.requested, seen.requested + seen.timed);
+    let rate = rate(desk);
+    let wanted = rate.map(|rate| room(desk, rate, if pause < SHORT_PAUSE { ROOMY_PAUSE } else { pause }));
     // Up to a third: backups, bulk loads and shutdowns ask for some.
-    if all < ENOUGH || requested * 3 < all {
+    let (is_early, is_young) = (all >= ENOUGH && requested * 3 >= all, all < ENOUGH);
+    let may_be_small = is_young && wanted.is_none_or(|wanted| wanted > most);
+    if !is_early && !may_be_small {
         desk.suits("max_wal_size");
         desk.suits("min_wal_size");
         return desk.suits("checkpoint_timeout");
     }
-    let share = requested as f64 * 100.0 / all as f64;
-    let target = rounded((most * 2.0).max(2.0 * GIB));
-    let reason = format!(
-        "{share:.0} % of {all} checkpoints came because this much WAL was full, not by the clock, and after each one whole \
-         pages are written again. Needs so much room in pg_wal, and recovery after a crash takes longer"
-    );
+    if is_young && wanted.is_none() {
+        return desk.cannot(
+            "max_wal_size",
+            "there were fewer than 20 checkpoints, and how much WAL is written is not known (pg_stat_wal tells it from 14 on, \
+             after an hour): look again tomorrow",
+        );
+    }
+    let double = if is_early { rounded((most * 2.0).max(2.0 * GIB)) } else { 0.0 };
+    let target = double.max(wanted.unwrap_or(0.0));
+    let reason = why_more(is_early.then_some((requested, all)), rate, pause);
+    if let Some(free) = lacking(desk, target - most) {
+        let why = format!("{} would do ({reason}), and the disk has {} free", format_bytes(target), format_bytes(free));
+        return desk.cannot("max_wal_size", &why);
+    }
     desk.advise("max_wal_size", &Amount::Bytes(target), matters(reason, MANUAL));
     if least * 8.0 < target {
         let reason =
             format!("files that are used again are cheaper than new ones; a quarter of {}", format_bytes(target));
         desk.advise("min_wal_size", &Amount::Bytes(rounded(target / 4.0)), useful(&reason, MANUAL));
     }
-    if pause < 600.0 {
+    if pause < SHORT_PAUSE {
         let reason = "the same: fewer checkpoints write fewer whole pages. Recovery after a crash takes longer";
-        desk.advise("checkpoint_timeout", &Amount::Seconds(900.0), useful(reason, MANUAL));
+        desk.advise("checkpoint_timeout", &Amount::Seconds(ROOMY_PAUSE), useful(reason, MANUAL));
     }
+}
+
+/// Bytes of WAL in a second; none where nobody counts them, or not for long.
+fn rate(desk: &Desk<'_>) -> Option<f64> {
+    let written = desk.seen.room.written.as_ref().ok()?;
+    written.rate().filter(|_| written.seconds.is_some_and(|seconds| seconds >= LONG_ENOUGH))
+}
+
+/// What holds the WAL of a checkpoint of so many seconds. One is asked for when the WAL since the last began is
+/// `max_wal_size / (1 + checkpoint_completion_target)` (`CalculateCheckpointSegments` of xlog.c).
+fn room(desk: &Desk<'_>, rate: f64, pause: f64) -> f64 {
+    let spread = desk.settings.number("checkpoint_completion_target").unwrap_or(0.9);
+    rounded_up(rate * pause * (1.0 + spread) * PEAK)
+}
+
+fn rounded_up(bytes: f64) -> f64 {
+    let down = rounded(bytes.max(1.0));
+    if down >= bytes { down } else { down + (bytes.log2().floor() - 2.0).exp2() }
+}
+
+fn why_more(checkpoints: Option<(u64, u64)>, rate: Option<f64>, pause: f64) -> String {
+    let early = checkpoints.map(|(requested, all)| {
+        format!(
+            "{:.0} % of {all} checkpoints came because this much WAL was full, not by the clock, and after each one whole \
+             pages are written again",
+            requested as f64 * 100.0 / all as f64
+        )
+    });
+    let rate = match rate {
+        Some(rate) => format!(
+            "on average {} of WAL are written in the {} between two checkpoints, and about twice that when it is busy",
+            format_bytes(rate * pause),
+            format_seconds(pause)
+        ),
+        None => "how much WAL is written is not known here (pg_stat_wal tells it from 14 on, after an hour), so this is unsure, \
+                 and no more than the double: look again after a day"
+            .to_owned(),
+    };
+    let both: Vec<String> = early.into_iter().chain([rate]).collect();
+    format!("{}. Needs so much room in pg_wal, and recovery after a crash takes longer", both.join("; "))
+}
+
+/// The free bytes of the disk, where half of them would not hold so many more.
+fn lacking(desk: &Desk<'_>, more: f64) -> Option<f64> {
+    let disk = desk.seen.room.disk.as_ref().ok()?.as_ref()?;
+    let free = disk.free as f64;
+    (more * 2.0 > free).then_some(free)
 }
 
 /// Where the WAL goes somewhere, it costs more than the disk it is written to.
