@@ -17,6 +17,7 @@ mod reindexing;
 mod scans;
 mod security;
 mod statements;
+mod suiting;
 mod upkeep;
 mod usage;
 mod vacuuming;
