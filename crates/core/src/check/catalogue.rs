@@ -46,6 +46,7 @@ pub static CHECKS: &[&Check] = &[
     &postgres::indexes::FOREIGN_KEY_WITHOUT_INDEX,
     &postgres::keys::INTEGER_KEY_RUNNING_OUT,
     &postgres::scans::INDEX_MISSING,
+    &postgres::vectors::VECTOR_INDEX_UNSUITED,
     &postgres::schema::PRIMARY_KEY_MISSING,
     &postgres::schema::CONSTRAINT_NOT_VALIDATED,
     &postgres::schema::FOREIGN_KEY_TYPES_DIFFER,

@@ -17,6 +17,7 @@ mod statements;
 mod structure;
 mod usage;
 mod vacuuming;
+mod vectors;
 
 pub use accepted::{Accepted, AcceptedSetting, Drift};
 pub use footprint::{Footprint, Footprints, NoEstimate, suspects};
@@ -32,6 +33,7 @@ pub use statements::{Leaders, Statement, Statements, Totals};
 pub use structure::{ForeignKey, ForeignKeys, Index, Named, Structure, TableName, Trigger};
 pub use usage::{IndexUsage, IndexUse, StandbyUsage};
 pub use vacuuming::{Vacuuming, Worker};
+pub use vectors::{VectorColumn, VectorIndex, VectorIndexKind, VectorSetting, Vectors};
 
 use super::Part;
 use jiff::Timestamp;
@@ -55,6 +57,8 @@ pub struct Postgres {
     pub usage: Part<Box<IndexUsage>>,
     pub structure: Box<Structure>,
     pub room: Box<Room>,
+    /// None where pgvector is not created in the connected database.
+    pub vectors: Part<Option<Box<Vectors>>>,
     /// None where nobody says what it runs on.
     pub machine: Option<Box<Machine>>,
     pub settings: Part<Box<Settings>>,

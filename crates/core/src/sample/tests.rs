@@ -135,6 +135,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         usage: Ok(Box::default()),
         structure: Box::default(),
         room: Box::default(),
+        vectors: Ok(None),
         statements: Box::default(),
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`client`], `dsn`, `tls` | where the server is, how to reach it, what an error means |
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
-//! | `groups`, `horizon`, `vacuuming`, `structure`, `usage`, `keys`, `disk` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys, the room on the disk |
+//! | `groups`, `horizon`, `vacuuming`, `structure`, `usage`, `keys`, `disk`, `vectors` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys, the room on the disk, indexes of pgvector |
 //! | [`bloat`] | how much of the largest tables and indexes is air |
 //! | `statements`, `settings`, `security` | of that reading: which statements take the most, the configuration, who may come in |
 //! | [`advise`] | indexes that are missing, verified by the planner |
@@ -46,6 +46,7 @@ mod tls;
 mod triggers;
 mod usage;
 mod vacuuming;
+mod vectors;
 
 pub use client::{Endpoint, EndpointError};
 pub use observe::observe;

@@ -6,7 +6,9 @@
 use super::client::{APPLICATION_NAME, Endpoint, reading_settings};
 use super::mask::masked;
 use super::triggers::{Triggers, is_switched_off};
-use super::{bloat, disk, groups, horizon, keys, security, settings, sql, statements, structure, usage, vacuuming};
+use super::{
+    bloat, disk, groups, horizon, keys, security, settings, sql, statements, structure, usage, vacuuming, vectors,
+};
 use groundskeeper_core::observation::{
     Access, Activity, Archiver, Checkpoints, Database, Failure, FailureKind, Gap, LagParts, Part, Postgres, Reading,
     Replication, Server, Standby, Statements, Table,
@@ -140,6 +142,7 @@ impl Asking<'_> {
             vacuuming,
             structure,
             room,
+            vectors,
             settings,
             security,
             available,
@@ -158,6 +161,7 @@ impl Asking<'_> {
             Box::pin(vacuuming::read(self, version, access.monitor)),
             Box::pin(structure::read(self, version)),
             Box::pin(disk::read(self, self.disk, version)),
+            Box::pin(vectors::read(self, version)),
             Box::pin(settings::read(self)),
             Box::pin(security::read(self, version, &access.user)),
             self.one(sql::STATEMENTS_AVAILABLE, |row| get(row, "available")),
@@ -191,6 +195,7 @@ impl Asking<'_> {
             usage,
             structure,
             room,
+            vectors,
             machine: None,
             accepted: None,
             settings,

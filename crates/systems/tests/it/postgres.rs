@@ -21,6 +21,7 @@ mod suiting;
 mod upkeep;
 mod usage;
 mod vacuuming;
+mod vectors;
 mod walsender;
 
 use groundskeeper_core::observation::{Postgres, Reading};

@@ -68,6 +68,7 @@ pub(crate) fn healthy() -> Postgres {
             ..Structure::default()
         }),
         room: Box::new(room()),
+        vectors: Ok(Some(Box::default())),
         machine: Some(Box::new(machine())),
         accepted: Some(Box::new(Accepted::of(&settings(), true, now(), "ann"))),
         settings: Ok(Box::new(settings())),

@@ -34,6 +34,7 @@ pub mod transactions;
 pub mod usage;
 pub mod vacuum;
 pub mod vacuuming;
+pub mod vectors;
 pub mod versions;
 pub mod wal;
 pub mod wraparound;
