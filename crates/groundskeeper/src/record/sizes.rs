@@ -1,6 +1,6 @@
 //! How large databases, tables and the WAL of a Postgres were, day by day, and what they grew by since a moment.
 
-use super::{Resolution, Result, Store, millis, moment};
+use super::{Resolution, Result, Store, moment};
 use groundskeeper_core::SystemId;
 use groundskeeper_core::observation::{SizeOf, Sizes};
 use groundskeeper_core::trend::Point;
@@ -56,13 +56,13 @@ impl Store {
             "WITH ends AS (
                SELECT id, metric, subject,
                       (SELECT max(at) FROM sample WHERE resolution = ?1 AND series = series.id) AS last,
-                      (SELECT max(at) FROM sample WHERE resolution = ?1 AND series = series.id AND at <= ?3) AS then
+                      (SELECT max(at) FROM sample WHERE resolution = ?1 AND series = series.id AND at <= ?3) AS first
                FROM series WHERE system = ?2 AND metric IN {METRICS})
-             SELECT metric, subject, now.latest, before.latest
-             FROM ends JOIN sample now ON now.resolution = ?1 AND now.series = ends.id AND now.at = ends.last
-             LEFT JOIN sample before ON before.resolution = ?1 AND before.series = ends.id AND before.at = ends.then
+             SELECT metric, subject, latest.latest, earlier.latest
+             FROM ends JOIN sample latest ON latest.resolution = ?1 AND latest.series = ends.id AND latest.at = ends.last
+             LEFT JOIN sample earlier ON earlier.resolution = ?1 AND earlier.series = ends.id AND earlier.at = ends.first
              WHERE last >= (SELECT max(last) FROM ends) - 2 * ?1
-             ORDER BY now.latest DESC, subject"
+             ORDER BY latest.latest DESC, subject"
         ))?;
         let found = statement.query_map(params![hour, system.to_string(), since.as_second()], |row| {
             let (size, before): (f64, Option<f64>) = (row.get(2)?, row.get(3)?);
