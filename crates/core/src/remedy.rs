@@ -6,10 +6,12 @@
 
 mod declared;
 mod outcome;
+mod sequence;
 mod step;
 
 pub use declared::{REMEDIES, is_rest_of_reindex};
 pub use outcome::{Undo, Verification};
+pub use sequence::{Advance, FilledColumn};
 pub use step::{LARGEST_BATCH, Reindexing, Step, StepState};
 
 use crate::finding::Finding;

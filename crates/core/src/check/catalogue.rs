@@ -44,6 +44,7 @@ pub static CHECKS: &[&Check] = &[
     &postgres::usage::INDEX_UNUSED,
     &postgres::indexes::FOREIGN_KEY_WITHOUT_INDEX,
     &postgres::keys::INTEGER_KEY_RUNNING_OUT,
+    &postgres::sequences::SEQUENCE_BEHIND,
     &postgres::scans::INDEX_MISSING,
     &postgres::schema::PRIMARY_KEY_MISSING,
     &postgres::schema::CONSTRAINT_NOT_VALIDATED,

@@ -4,6 +4,7 @@
 //! Sizes of tables come from `pg_class.relpages`: that takes no lock, so that a reading never waits behind a migration.
 
 mod accepted;
+mod deep;
 mod footprint;
 mod groups;
 mod horizon;
@@ -18,6 +19,7 @@ mod usage;
 mod vacuuming;
 
 pub use accepted::{Accepted, AcceptedSetting, Drift};
+pub use deep::{Deep, NotCompared, SequenceBehind, Sequences};
 pub use footprint::{Footprint, Footprints, NoEstimate, suspects};
 pub use groups::{Opened, SessionGroup};
 pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};
@@ -59,6 +61,8 @@ pub struct Postgres {
     pub accepted: Option<Box<Accepted>>,
     pub security: Box<Security>,
     pub statements: Box<Statements>,
+    /// None where nobody asked: only the deeper rounds do.
+    pub deep: Option<Box<Deep>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

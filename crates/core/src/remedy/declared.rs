@@ -170,6 +170,19 @@ pub static REMEDIES: &[Remedy] = &[
         },
     },
     Remedy {
+        id: "postgres.advance_sequence",
+        title: "Move a sequence on that is behind the column that it fills",
+        check: Some("postgres.sequence_behind"),
+        eases: &[],
+        class: RiskClass::Corrective,
+        preconditions: "a primary; the sequence fills the same columns as before; the lock on their tables is had at once; it \
+                        is still behind; no more than half of what is left of its range is given up",
+        verification: "no value that it comes to is taken",
+        cooldown: 3600.0,
+        hourly_cap: 20,
+        propose: super::sequence::propose,
+    },
+    Remedy {
         id: crate::expiry::REMEDY,
         title: "Delete the rows that a rule of [[postgres.NAME.retention]] does not keep",
         check: None,

@@ -53,6 +53,9 @@ impl Step {
             Self::DeleteExpired { .. } => {
                 Undo::Impossible("rows that were deleted come back only out of a backup set".into())
             }
+            Self::AdvanceSequence { .. } => Undo::NotNeeded(
+                "the numbers that it skipped are in the table; with the old ones inserts would fail again".into(),
+            ),
             Self::PruneRepository { .. } => {
                 Undo::Impossible("a set that was removed cannot be had back; those that are kept still restore".into())
             }
@@ -82,6 +85,7 @@ impl Step {
             (Self::EndBlocker { pid, .. }, _, _) => {
                 Verification::DidNotHelp(format!("session {pid} still holds up others"))
             }
+            (Self::AdvanceSequence { .. }, before, after) => super::sequence::verify(before, after),
             (Self::Reindex { because, .. }, before, after) => reindexed(*because, before, after),
             (Self::DropLeftovers { .. }, StepState::Leftovers { names }, StepState::Gone) => {
                 Verification::Helped(format!("{} dropped", counted(names.len(), "leftover")))

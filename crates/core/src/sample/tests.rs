@@ -134,6 +134,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         security: Box::new(security()),
         usage: Ok(Box::default()),
         structure: Ok(Box::default()),
+        deep: None,
         statements: Box::default(),
     }
 }

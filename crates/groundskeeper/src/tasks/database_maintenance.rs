@@ -1,5 +1,5 @@
 //! Database maintenance, in the window: deletes the rows that a rule does not keep, analyzes and vacuums tables that are past
-//! *their own* trigger, worst first, and builds indexes anew that a failed build left invalid.
+//! *their own* trigger, worst first, builds indexes anew that a failed build left invalid, and moves sequences on that are behind.
 //!
 //! The watch alarms at twice the trigger and only after an hour, because autovacuum is meant to do this work. Once a
 //! week this task asks the stricter question: what is past its trigger at all? Never VACUUM FULL, never everything.
@@ -17,16 +17,18 @@ use groundskeeper_core::{SystemId, SystemKind};
 use std::sync::Arc;
 
 /// The checks whose findings this task mends.
-const CHECKS: [&str; 4] = [
+const CHECKS: [&str; 5] = [
     "postgres.dead_rows_past_trigger",
     "postgres.statistics_stale",
     "postgres.index_invalid",
     "postgres.index_bloated",
+    "postgres.sequence_behind",
 ];
 /// Those of them that compare a table with its own trigger.
 const OF_TRIGGERS: [&str; 2] = ["postgres.dead_rows_past_trigger", "postgres.statistics_stale"];
 
-const NOTHING_DUE: &str = "no table is past its trigger, no index is invalid or bloated, and no row has expired";
+const NOTHING_DUE: &str =
+    "no table is past its trigger, no index is invalid or bloated, no sequence is behind, and no row has expired";
 
 pub(super) struct DatabaseMaintenance(pub(super) Arc<Shop>);
 

@@ -284,7 +284,10 @@ async fn weekly_maintenance_leaves_ignored_findings_alone_and_says_what_is_wrong
     let until = Clock::wall().now() + jiff::SignedDuration::from_hours(1);
     app.ignore(worn.finding.fingerprint.0.clone(), "known".into(), until, "ann".into()).await.unwrap();
     let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
-    assert_eq!(run.summary, "no table is past its trigger, no index is invalid or bloated, and no row has expired");
+    assert_eq!(
+        run.summary,
+        "no table is past its trigger, no index is invalid or bloated, no sequence is behind, and no row has expired"
+    );
     assert!(!database.is_vacuumed("documents").await);
 }
 
@@ -421,4 +424,60 @@ async fn a_bloated_index_is_built_anew_once_it_was_seen_before_and_two_estimator
     assert!(run.ok && outcomes(&run.actions) == [Outcome::Helped], "{run:?}");
     assert!(size("notes_word").await * 10 < before, "{} {before}", size("notes_word").await);
     assert_eq!(size("new_word").await, other, "a first impression is no reason");
+}
+
+#[tokio::test]
+async fn a_sequence_that_is_behind_is_found_once_a_day_and_moved_on_by_the_weekly_maintenance() {
+    const CHECK: &str = "postgres.sequence_behind";
+    let database = Database::start(GRANTS).await;
+    let owner = database.app("docrag").await;
+    owner
+        .batch_execute(
+            "CREATE TABLE events (id serial PRIMARY KEY, word text);
+             INSERT INTO events (word) SELECT 'a' FROM generate_series(1, 100); ANALYZE events;
+             SELECT setval('events_id_seq', 50)",
+        )
+        .await
+        .unwrap();
+    let place = Place::new(&database.config("autonomy = \"assist\"", OPEN));
+    let app = place.app().await;
+    let open = async |app: &groundskeeper::app::App| {
+        let found = app.findings(false).await.unwrap();
+        found.iter().any(|view| view.finding.check == CHECK)
+    };
+    assert!(app.task_run("watch", false, "ann").await.unwrap().ok);
+    assert!(!open(&app).await, "the watch does not look into tables");
+    let daily = app.task_run("daily-health", false, "ann").await.unwrap();
+    assert!(daily.ok && open(&app).await, "{daily:?}");
+    assert!(
+        matches!(&daily.actions[..], [] | [ActionView { result: ActionResult::Skipped { .. }, .. }]),
+        "corrective: {daily:?}"
+    );
+    assert!(app.task_run("watch", false, "ann").await.unwrap().ok);
+    assert!(open(&app).await, "and does not close what it cannot see");
+    drop(app);
+
+    place.configure(&database.config("autonomy = \"auto\"", OPEN));
+    let app = place.app().await;
+    let told = app.task_run("database-maintenance", true, "ann").await.unwrap();
+    let exact = |line: &String| {
+        line.starts_with(
+            "BEGIN; SET LOCAL lock_timeout = '200ms'; LOCK TABLE \"public\".\"events\" IN SHARE ROW EXCLUSIVE MODE;",
+        ) && line.contains("public.events_id_seq gives 51 next")
+            && line.ends_with("would do")
+    };
+    assert!(told.details.iter().any(exact), "{told:?}");
+    let planned = app.plan().await.unwrap().plan;
+    let remedies: Vec<&str> = planned.items.iter().map(|item| item.remedy.as_str()).collect();
+    assert_eq!(remedies, ["postgres.advance_sequence"]);
+    assert!(owner.batch_execute("INSERT INTO events (word) VALUES ('b')").await.is_err(), "nothing was done yet");
+
+    let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert!(run.ok && outcomes(&run.actions) == [Outcome::Helped], "{run:?}");
+    assert!(run.details.iter().any(|line| line.contains("the next value is 101, and is free")), "{run:?}");
+    owner.batch_execute("INSERT INTO events (word) VALUES ('b')").await.unwrap();
+    assert!(matches!(app.undo(1, "ann").await.unwrap().undo, Undo::NotNeeded(_)));
+    assert_eq!(place.count("SELECT count(*) FROM journal WHERE outcome = 'helped'"), 1);
+    assert!(app.task_run("daily-health", false, "ann").await.unwrap().ok);
+    assert!(!open(&app).await, "the next deeper look sees that it is mended");
 }

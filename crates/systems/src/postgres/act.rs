@@ -8,6 +8,7 @@ mod ending;
 mod expired;
 mod preflight;
 mod reindex;
+mod sequence;
 
 use self::expired::Aging;
 use self::preflight::IndexName;
@@ -119,6 +120,14 @@ pub async fn apply(
             work.finish().await;
             done
         }
+        Step::AdvanceSequence { database, schema, sequence, advance, .. } => {
+            let endpoint = endpoint.with_database(database);
+            let deadline = deadline.min(SWEEP_WITHIN);
+            let work = Work::begin(&endpoint, step.step(), acting_settings(deadline), deadline).await?;
+            let done = Box::pin(work.advance_sequence((schema, sequence), advance, halt)).await;
+            work.finish().await;
+            done
+        }
         Step::DropLeftovers { database, schema, table, .. } => {
             let endpoint = endpoint.with_database(database);
             // To stop may wait for it: it takes moments, or gives up.
@@ -155,6 +164,9 @@ fn table_of(step: &Step) -> Option<(&str, &str, &str)> {
         | Step::Reindex { database, schema, table, .. }
         | Step::DropLeftovers { database, schema, table, .. }
         | Step::DeleteExpired { database, schema, table, .. } => Some((database, schema, table)),
+        Step::AdvanceSequence { database, advance, .. } => {
+            advance.columns.first().map(|filled| (database.as_str(), filled.schema.as_str(), filled.table.as_str()))
+        }
         Step::EndIdleSession { .. } | Step::EndBlocker { .. } | Step::PruneRepository { .. } => None,
     }
 }
@@ -170,6 +182,7 @@ pub async fn capture(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Re
         Step::Analyze { schema, table, .. } | Step::Vacuum { schema, table, .. } => work.table(schema, table).await,
         Step::Reindex { schema, table, index, .. } => work.index_state(IndexName { schema, table, index }).await,
         Step::DropLeftovers { schema, table, .. } => work.leftovers_state(schema, table).await,
+        Step::AdvanceSequence { schema, sequence, .. } => work.sequence_state(schema, sequence).await,
         Step::DeleteExpired { schema, table, column, before, keep_seconds, .. } => {
             work.expired_state(Aging { schema, table, column, before: *before, keep: *keep_seconds as f64 }).await
         }
@@ -275,6 +288,7 @@ impl<'a> Work<'a> {
             Step::DeleteExpired { .. } => {
                 format!("grant SELECT, DELETE and, to lock rows, UPDATE of one column of the table to {role}")
             }
+            Step::AdvanceSequence { .. } => sequence::missing_grant(role),
             Step::Analyze { .. } | Step::Vacuum { .. } => {
                 format!("grant MAINTAIN on the table (17 on) to {role}, or make it a member of the owner")
             }
@@ -288,6 +302,7 @@ impl<'a> Work<'a> {
             Step::Reindex { .. } => "the old index is as it was; give it more time in a quiet hour",
             Step::DeleteExpired { .. } => "what it deleted so far stays deleted; the next run goes on",
             Step::DropLeftovers { .. } => "what it dropped so far stays dropped",
+            Step::AdvanceSequence { .. } => "it may be done again",
             Step::Analyze { .. } | Step::Vacuum { .. } => "what it did so far stays; give it more time in a quiet hour",
             Step::PruneRepository { .. } => "",
         };

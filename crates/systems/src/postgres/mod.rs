@@ -7,6 +7,7 @@
 //! | `groups`, `horizon`, `vacuuming`, `structure`, `usage`, `keys` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys |
 //! | [`bloat`] | how much of the largest tables and indexes is air |
 //! | `statements`, `settings`, `security` | of that reading: which statements take the most, the configuration, who may come in |
+//! | [`deep`], `sequences` | what only the deeper rounds ask: sequences against the columns that they fill |
 //! | [`advise`] | indexes that are missing, verified by the planner |
 //! | [`round`] | readings at the same time: what standbys counted goes to their primary |
 //! | [`act`] | the changes that we can make |
@@ -23,6 +24,7 @@ pub mod bloat;
 pub mod client;
 pub mod configuration;
 pub mod contents;
+pub mod deep;
 pub mod facts;
 pub mod grants;
 pub mod observe;
@@ -37,6 +39,7 @@ mod horizon;
 mod keys;
 mod mask;
 mod security;
+mod sequences;
 mod settings;
 mod sql;
 mod statements;

@@ -191,6 +191,7 @@ impl Asking<'_> {
             settings,
             security,
             statements: Box::new(statements),
+            deep: None,
         }
     }
 

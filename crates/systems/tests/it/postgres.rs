@@ -15,6 +15,7 @@ mod reading;
 mod reindexing;
 mod scans;
 mod security;
+mod sequences;
 mod statements;
 mod upkeep;
 mod usage;

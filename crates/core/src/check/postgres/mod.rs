@@ -26,6 +26,7 @@ pub mod replication;
 pub mod scans;
 pub mod schema;
 pub mod security;
+pub mod sequences;
 pub mod settings;
 pub mod suitability;
 pub mod temporary;
