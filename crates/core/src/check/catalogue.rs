@@ -22,6 +22,7 @@ pub static CHECKS: &[&Check] = &[
     &postgres::horizon::XMIN_HELD_BACK,
     &postgres::vacuum::DEAD_ROWS_PAST_TRIGGER,
     &postgres::vacuum::STATISTICS_STALE,
+    &postgres::estimates::STATISTICS_TOO_COARSE,
     &postgres::configuration::AUTOVACUUM_OFF,
     &postgres::vacuuming::AUTOVACUUM_WORKERS_SATURATED,
     &postgres::vacuuming::AUTOVACUUM_THROTTLED,

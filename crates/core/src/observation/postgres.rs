@@ -5,6 +5,7 @@
 
 mod accepted;
 mod deep;
+mod distribution;
 mod footprint;
 mod groups;
 mod horizon;
@@ -20,6 +21,7 @@ mod vacuuming;
 
 pub use accepted::{Accepted, AcceptedSetting, Drift};
 pub use deep::{Deep, NotCompared, SequenceBehind, Sequences};
+pub use distribution::{ColumnDistribution, Distribution, Distributions};
 pub use footprint::{Footprint, Footprints, NoEstimate, suspects};
 pub use groups::{Opened, SessionGroup};
 pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};

@@ -170,6 +170,20 @@ pub static REMEDIES: &[Remedy] = &[
         },
     },
     Remedy {
+        id: "postgres.raise_statistics_target",
+        title: "Let ANALYZE look closer at a column whose common values its sample misses",
+        check: Some("postgres.statistics_too_coarse"),
+        eases: &[],
+        class: RiskClass::Routine,
+        preconditions: "a primary; we own the table; the column has the target that was seen; nobody holds a conflicting lock",
+        verification: "the list has room left, or fewer rows are out of it, or they are taken for less wrong; otherwise the old \
+                       target is put back",
+        // A week, less what the next weekly maintenance may be early.
+        cooldown: 6.5 * 86_400.0,
+        hourly_cap: 10,
+        propose: super::statistics::propose,
+    },
+    Remedy {
         id: "postgres.advance_sequence",
         title: "Move a sequence on that is behind the column that it fills",
         check: Some("postgres.sequence_behind"),

@@ -17,12 +17,13 @@ use groundskeeper_core::{SystemId, SystemKind};
 use std::sync::Arc;
 
 /// The checks whose findings this task mends.
-const CHECKS: [&str; 5] = [
+const CHECKS: [&str; 6] = [
     "postgres.dead_rows_past_trigger",
     "postgres.statistics_stale",
     "postgres.index_invalid",
     "postgres.index_bloated",
     "postgres.sequence_behind",
+    "postgres.statistics_too_coarse",
 ];
 /// Those of them that compare a table with its own trigger.
 const OF_TRIGGERS: [&str; 2] = ["postgres.dead_rows_past_trigger", "postgres.statistics_stale"];

@@ -16,6 +16,9 @@ pub(super) async fn look(shop: &Shop, system: &SystemId, observation: &mut Obser
         return;
     }
     let Some(looked) = shop.stack.look_deeper(system, BUDGET).await else { return };
-    let deep = looked.unwrap_or_else(|failure| Deep { sequences: Err(Gap::new(failure.message)) });
+    let deep = looked.unwrap_or_else(|failure| {
+        let gap = Gap::new(failure.message);
+        Deep { sequences: Err(gap.clone()), distributions: Err(gap) }
+    });
     seen.deep = Some(Box::new(deep));
 }

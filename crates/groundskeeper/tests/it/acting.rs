@@ -481,3 +481,43 @@ async fn a_sequence_that_is_behind_is_found_once_a_day_and_moved_on_by_the_weekl
     assert!(app.task_run("daily-health", false, "ann").await.unwrap().ok);
     assert!(!open(&app).await, "the next deeper look sees that it is mended");
 }
+
+#[tokio::test]
+async fn a_coarse_column_is_looked_at_closer_by_one_step_a_week_and_a_person_can_put_it_back() {
+    let database = Database::start(GRANTS).await;
+    let (owner, admin) = (database.app("docrag").await, database.server.client().await);
+    admin.batch_execute("ALTER DATABASE docrag SET default_statistics_target = 20").await.unwrap();
+    owner
+        .batch_execute(
+            "SET default_statistics_target = 20; CREATE TABLE chunks (id int PRIMARY KEY, tenant int);
+             INSERT INTO chunks SELECT n, CASE WHEN n % 5 < 3 THEN (n / 5) % 30 ELSE 1000 + n END FROM generate_series(1, 120000) n;
+             CREATE INDEX ON chunks (tenant); SELECT pg_stat_force_next_flush()",
+        )
+        .await
+        .unwrap();
+    owner.batch_execute("ANALYZE chunks").await.unwrap();
+    let target = async || -> Option<i32> {
+        let sql = "SELECT nullif(attstattarget::int4, -1) FROM pg_attribute WHERE attrelid = 'chunks'::regclass AND attname = 'tenant'";
+        owner.query_one(sql, &[]).await.unwrap().get(0)
+    };
+    let place = Place::new(&database.config("autonomy = \"assist\"", OPEN));
+    let app = place.app().await;
+    const STEP: &str = "ALTER TABLE \"public\".\"chunks\" ALTER COLUMN \"tenant\" SET STATISTICS 40; ANALYZE \"public\".\"chunks\" (\"tenant\")";
+    let planned = app.plan().await.unwrap().plan;
+    assert_eq!(planned.items.iter().map(|item| item.statement.as_str()).collect::<Vec<_>>(), [STEP]);
+    let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert!(run.ok && outcomes(&run.actions) == [Outcome::Helped], "{run:?}");
+    assert!(run.details.iter().any(|line| line.contains("20 -> 30 common values")), "{run:?}");
+    assert_eq!(target().await, Some(40));
+    assert!(app.plan().await.unwrap().plan.items.is_empty());
+
+    let undone = app.undo(1, "ann").await.unwrap();
+    assert!(
+        matches!(undone.undo, Undo::By(_)) && outcomes(undone.action.as_slice()) == [Outcome::Helped],
+        "{undone:?}"
+    );
+    assert_eq!(target().await, None);
+    let again = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert!(again.ok && again.summary.contains("1 held back: done at"), "one step a week: {again:?}");
+    assert_eq!(target().await, None);
+}

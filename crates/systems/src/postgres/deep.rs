@@ -2,7 +2,7 @@
 //! that somebody asks for.
 
 use super::client::{APPLICATION_NAME, Endpoint, reading_settings};
-use super::sequences;
+use super::{estimates, sequences};
 use groundskeeper_core::observation::{Deep, Failure, Gap};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -11,10 +11,13 @@ use tokio::time::Instant;
 pub async fn look(endpoint: &Endpoint, within: Duration) -> Result<Deep, Failure> {
     let until = Instant::now() + within;
     let session = endpoint.connect(APPLICATION_NAME, &reading_settings(within), within).await?;
-    let sequences = match session.client() {
-        Some(client) => Box::pin(sequences::read(client, until)).await,
-        None => Err(Gap::new("the server closed the connection")),
+    let gap = || Gap::new("the server closed the connection");
+    let (distributions, sequences) = match session.client() {
+        Some(client) => {
+            (Box::pin(estimates::read(client, until)).await, Box::pin(sequences::read(client, until)).await)
+        }
+        None => (Err(gap()), Err(gap())),
     };
     session.close(until.saturating_duration_since(Instant::now())).await;
-    Ok(Deep { sequences })
+    Ok(Deep { sequences, distributions })
 }

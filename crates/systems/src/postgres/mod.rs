@@ -7,7 +7,7 @@
 //! | `groups`, `horizon`, `vacuuming`, `structure`, `usage`, `keys` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys |
 //! | [`bloat`] | how much of the largest tables and indexes is air |
 //! | `statements`, `settings`, `security` | of that reading: which statements take the most, the configuration, who may come in |
-//! | [`deep`], `sequences` | what only the deeper rounds ask: sequences against the columns that they fill |
+//! | [`deep`], `sequences`, `estimates` | what only the deeper rounds ask: sequences against the columns that they fill, what the planner's samples miss |
 //! | [`advise`] | indexes that are missing, verified by the planner |
 //! | [`round`] | readings at the same time: what standbys counted goes to their primary |
 //! | [`act`] | the changes that we can make |
@@ -34,6 +34,7 @@ pub mod tie;
 pub mod walsender;
 
 mod dsn;
+mod estimates;
 mod groups;
 mod horizon;
 mod keys;

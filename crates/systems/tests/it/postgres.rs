@@ -4,6 +4,7 @@ mod acting;
 mod bloat;
 mod blocking;
 mod contents;
+mod estimates;
 mod expiring;
 mod facts;
 mod keys;

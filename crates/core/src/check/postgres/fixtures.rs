@@ -3,9 +3,9 @@
 use crate::check::{Judgement, Status, Tuning, judge_all};
 use crate::finding::Finding;
 use crate::observation::{
-    Accepted, Access, Activity, Archiver, Checkpoints, Database, Deep, Index, Leaders, Machine, Observation, Pace,
-    Past, Postgres, Reading, Replication, Security, Sequences, Server, Session, SessionState, Setting, Settings,
-    Statement, Statements, Storage, Structure, Superuser, Table, TableName, Totals, Vacuuming,
+    Accepted, Access, Activity, Archiver, Checkpoints, Database, Deep, Distributions, Index, Leaders, Machine,
+    Observation, Pace, Past, Postgres, Reading, Replication, Security, Sequences, Server, Session, SessionState,
+    Setting, Settings, Statement, Statements, Storage, Structure, Superuser, Table, TableName, Totals, Vacuuming,
 };
 use crate::quantity::after;
 use crate::system::{SystemId, SystemKind};
@@ -77,7 +77,10 @@ pub(crate) fn healthy() -> Postgres {
             leaders: Some(Ok(Box::new(leaders()))),
             past: vec![past(7, 0.001_5)],
         }),
-        deep: Some(Box::new(Deep { sequences: Ok(Sequences { compared: 2, ..Sequences::default() }) })),
+        deep: Some(Box::new(Deep {
+            sequences: Ok(Sequences { compared: 2, ..Sequences::default() }),
+            distributions: Ok(Distributions { seen: 5, ..Distributions::default() }),
+        })),
     }
 }
 

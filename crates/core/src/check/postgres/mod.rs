@@ -14,6 +14,7 @@ pub mod cache;
 pub mod configuration;
 pub mod connections;
 pub mod drift;
+pub mod estimates;
 pub mod horizon;
 pub mod indexes;
 pub mod keys;

@@ -2,7 +2,7 @@
 //!
 //! To find it out means to look into users' tables, by an index and for a moment each. The watch does not do that.
 
-use super::TableName;
+use super::{Distributions, TableName};
 use crate::observation::Part;
 use crate::remedy::{Advance, FilledColumn};
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Deep {
     pub sequences: Part<Sequences>,
+    pub distributions: Part<Distributions>,
 }
 
 /// The sequences of the connected database that fill integer columns, against what those columns hold.
