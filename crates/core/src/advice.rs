@@ -88,6 +88,18 @@ pub fn question(statement: &str, tables: &[TableShape]) -> Result<Option<Questio
     Ok(Some(Question { sql, parameters, candidates }))
 }
 
+/// The columns of these tables that the statement compares with something. Nothing where it cannot be parsed.
+pub fn compared(statement: &str, tables: &[TableShape]) -> Vec<(TableName, String)> {
+    let parsed = Parser::parse_sql(&PostgreSqlDialect {}, statement).unwrap_or_default();
+    let mut found = Vec::new();
+    for (one, shape) in parsed.iter().flat_map(|one| tables.iter().map(move |shape| (one, shape))) {
+        for wish in conditions::wishes(one, shape) {
+            found.extend(wish.equal.into_iter().chain(wish.range).map(|column| (shape.table.clone(), column)));
+        }
+    }
+    found
+}
+
 /// Whether the statement is of a kind that may have conditions.
 fn has_conditions(statement: &str) -> bool {
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, statement).tokenize().unwrap_or_default();

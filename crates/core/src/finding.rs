@@ -6,6 +6,7 @@
 
 use crate::quantity::Value;
 use crate::receipt::Rung;
+use crate::remedy::Advance;
 use crate::severity::Severity;
 use crate::system::SystemId;
 use jiff::Timestamp;
@@ -55,6 +56,23 @@ pub enum Target {
         table: String,
         name: String,
     },
+    Column {
+        database: String,
+        schema: String,
+        table: String,
+        name: String,
+        /// The statistics target that it may be given, where it may.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        target: Option<u32>,
+    },
+    Sequence {
+        database: String,
+        schema: String,
+        name: String,
+        /// How it may be moved on, where it may.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        advance: Option<Box<Advance>>,
+    },
     /// A backend is pid *and* start time: pids are used again.
     Session {
         pid: i32,
@@ -83,6 +101,8 @@ impl fmt::Display for Target {
             Self::Database { name } => format!("database {name}"),
             Self::Table { database, schema, name } => format!("table {database}.{schema}.{name}"),
             Self::Index { database, schema, name, .. } => format!("index {database}.{schema}.{name}"),
+            Self::Column { database, schema, table, name, .. } => format!("column {database}.{schema}.{table}.{name}"),
+            Self::Sequence { database, schema, name, .. } => format!("sequence {database}.{schema}.{name}"),
             Self::Session { pid, backend_start } => format!("session {pid} (started {backend_start:.3})"),
             Self::Standby { name } => format!("standby {name}"),
             Self::Path { path } => path.clone(),

@@ -8,7 +8,7 @@ use crate::config::{Endpoint, SystemSettings};
 use groundskeeper_backup::{self as backup, Lookout};
 use groundskeeper_core::advice::Advice;
 use groundskeeper_core::observation::{
-    Failure, FailureKind, Footprints, Gap, Machine, Observation, Reading, TableName,
+    Deep, Failure, FailureKind, Footprints, Gap, Machine, Observation, Reading, TableName,
 };
 use groundskeeper_core::{SystemId, SystemKind};
 use groundskeeper_systems::{self as systems, postgres::Round};
@@ -85,6 +85,14 @@ impl Stack {
                 systems::postgres::bloat::confirm(endpoint, spaces, ratio, wasted, within).await
             }
             _ => Ok(Vec::new()),
+        }
+    }
+
+    /// What only the deeper rounds ask of a Postgres; none of other systems.
+    pub async fn look_deeper(&self, id: &SystemId, within: Duration) -> Option<Result<Deep, Failure>> {
+        match self.get(id).map(|system| &system.endpoint) {
+            Some(Endpoint::Postgres(endpoint)) => Some(systems::postgres::deep::look(endpoint, within).await),
+            _ => None,
         }
     }
 

@@ -123,6 +123,8 @@ pub enum UnknownKind {
     NotRead,
     /// The check compares two readings and this was the first.
     NeedsHistory,
+    /// Only the deeper rounds ask: the daily health check and the weekly maintenance. This was none of them.
+    NotAsked,
     /// Nothing here can tell (a container without a time service of its own), and nothing is to be mended for that.
     NotHere,
 }
@@ -139,6 +141,13 @@ impl Unknown {
         Self {
             kind: UnknownKind::NeedsHistory,
             reason: format!("{what} is measured between two readings, and this was the first"),
+        }
+    }
+
+    pub fn not_asked(what: &str) -> Self {
+        Self {
+            kind: UnknownKind::NotAsked,
+            reason: format!("{what} is asked by the daily health check and the weekly maintenance only"),
         }
     }
 }
@@ -284,7 +293,8 @@ impl Status {
     }
 }
 
-/// Runs every enabled check of the system's kind over one observation, in the catalogue's order.
+/// Runs every enabled check of the system's kind over one observation, in the catalogue's order. What only a deeper round
+/// asks is not judged by another one: its last answer stands.
 pub fn judge_all(
     system: &SystemId,
     current: &Observation,
@@ -295,6 +305,7 @@ pub fn judge_all(
     catalogue::of(system.kind)
         .filter(|check| !tuning.is_disabled(check.id))
         .map(|check| judge(check, system, current, before, tuning, now))
+        .filter(|judgement| !matches!(&judgement.status, Status::Unknown(Unknown { kind: UnknownKind::NotAsked, .. })))
         .collect()
 }
 

@@ -4,6 +4,8 @@
 //! Sizes of tables come from `pg_class.relpages`: that takes no lock, so that a reading never waits behind a migration.
 
 mod accepted;
+mod deep;
+mod distribution;
 mod footprint;
 mod groups;
 mod horizon;
@@ -20,6 +22,8 @@ mod vacuuming;
 mod vectors;
 
 pub use accepted::{Accepted, AcceptedSetting, Drift};
+pub use deep::{Deep, NotCompared, SequenceBehind, Sequences};
+pub use distribution::{ColumnDistribution, Distribution, Distributions};
 pub use footprint::{Footprint, Footprints, NoEstimate, suspects};
 pub use groups::{Opened, SessionGroup};
 pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};
@@ -66,6 +70,8 @@ pub struct Postgres {
     pub accepted: Option<Box<Accepted>>,
     pub security: Box<Security>,
     pub statements: Box<Statements>,
+    /// None where nobody asked: only the deeper rounds do.
+    pub deep: Option<Box<Deep>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

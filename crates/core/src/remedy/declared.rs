@@ -170,6 +170,33 @@ pub static REMEDIES: &[Remedy] = &[
         },
     },
     Remedy {
+        id: "postgres.raise_statistics_target",
+        title: "Let ANALYZE look closer at a column whose common values its sample misses",
+        check: Some("postgres.statistics_too_coarse"),
+        eases: &[],
+        class: RiskClass::Routine,
+        preconditions: "a primary; we own the table; the column has the target that was seen; nobody holds a conflicting lock",
+        verification: "the list has room left, or fewer rows are out of it, or they are taken for less wrong; otherwise the old \
+                       target is put back",
+        // A week, less what the next weekly maintenance may be early.
+        cooldown: 6.5 * 86_400.0,
+        hourly_cap: 10,
+        propose: super::statistics::propose,
+    },
+    Remedy {
+        id: "postgres.advance_sequence",
+        title: "Move a sequence on that is behind the column that it fills",
+        check: Some("postgres.sequence_behind"),
+        eases: &[],
+        class: RiskClass::Corrective,
+        preconditions: "a primary; the sequence fills the same columns as before; the lock on their tables is had at once; it \
+                        is still behind; no more than half of what is left of its range is given up",
+        verification: "no value that it comes to is taken",
+        cooldown: 3600.0,
+        hourly_cap: 20,
+        propose: super::sequence::propose,
+    },
+    Remedy {
         id: crate::expiry::REMEDY,
         title: "Delete the rows that a rule of [[postgres.NAME.retention]] does not keep",
         check: None,

@@ -26,9 +26,8 @@ pub enum Undo {
 }
 
 impl Step {
-    /// What undoing this step means. The state before it is an argument because later steps (settings, scaling) need
-    /// the old value; today's steps do not.
-    pub fn undo(&self, _before: &StepState) -> Undo {
+    /// What undoing this step means. Where it is to put an old value back, that is in the state before it.
+    pub fn undo(&self, before: &StepState) -> Undo {
         match self {
             Self::Analyze { .. } => {
                 Undo::NotNeeded("statistics describe the rows as they are; autovacuum refreshes them anyway".into())
@@ -53,6 +52,13 @@ impl Step {
             Self::DeleteExpired { .. } => {
                 Undo::Impossible("rows that were deleted come back only out of a backup set".into())
             }
+            Self::SetStatistics { .. } => super::statistics::put_back(self, before).map_or_else(
+                || Undo::Impossible("the target that it had is not known".into()),
+                |step| Undo::By(Box::new(step)),
+            ),
+            Self::AdvanceSequence { .. } => Undo::NotNeeded(
+                "the numbers that it skipped are in the table; with the old ones inserts would fail again".into(),
+            ),
             Self::PruneRepository { .. } => {
                 Undo::Impossible("a set that was removed cannot be had back; those that are kept still restore".into())
             }
@@ -82,6 +88,8 @@ impl Step {
             (Self::EndBlocker { pid, .. }, _, _) => {
                 Verification::DidNotHelp(format!("session {pid} still holds up others"))
             }
+            (Self::SetStatistics { target, .. }, before, after) => super::statistics::verify(*target, before, after),
+            (Self::AdvanceSequence { .. }, before, after) => super::sequence::verify(before, after),
             (Self::Reindex { because, .. }, before, after) => reindexed(*because, before, after),
             (Self::DropLeftovers { .. }, StepState::Leftovers { names }, StepState::Gone) => {
                 Verification::Helped(format!("{} dropped", counted(names.len(), "leftover")))

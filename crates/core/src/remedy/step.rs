@@ -1,7 +1,8 @@
 //! The changes that we can make, each as small as it can be named, and what their targets look like.
 
-use super::quoted;
+use super::{Advance, quoted, statistics_statements};
 use crate::finding::Target;
+use crate::observation::Distribution;
 use crate::receipt::SetId;
 use crate::system::SystemId;
 use jiff::Timestamp;
@@ -68,6 +69,25 @@ pub enum Step {
         /// What the rule keeps: `before` is so far back, at least, also by the server's clock.
         keep_seconds: u64,
     },
+    /// Sets how closely ANALYZE looks at one column, and has it look.
+    SetStatistics {
+        system: SystemId,
+        database: String,
+        schema: String,
+        table: String,
+        column: String,
+        /// None is the server's default.
+        target: Option<u32>,
+    },
+    /// Moves a sequence on to the furthest value of the columns that it fills, while nobody can insert into them. Only if it
+    /// is behind at that moment, never back, and never beyond `advance.limit`.
+    AdvanceSequence {
+        system: SystemId,
+        database: String,
+        schema: String,
+        sequence: String,
+        advance: Advance,
+    },
     /// Removes these sets from the repository of backups, as far as no rule of retention keeps them at that moment, and
     /// deletes data that were marked longer than the grace ago.
     PruneRepository {
@@ -96,6 +116,8 @@ impl Step {
             | Self::Reindex { system, .. }
             | Self::DropLeftovers { system, .. }
             | Self::DeleteExpired { system, .. }
+            | Self::AdvanceSequence { system, .. }
+            | Self::SetStatistics { system, .. }
             | Self::PruneRepository { system, .. } => system,
         }
     }
@@ -125,6 +147,19 @@ impl Step {
                 schema: schema.clone(),
                 table: table.clone(),
                 name: index.clone(),
+            },
+            Self::SetStatistics { database, schema, table, column, .. } => Target::Column {
+                database: database.clone(),
+                schema: schema.clone(),
+                table: table.clone(),
+                name: column.clone(),
+                target: None,
+            },
+            Self::AdvanceSequence { database, schema, sequence, .. } => Target::Sequence {
+                database: database.clone(),
+                schema: schema.clone(),
+                name: sequence.clone(),
+                advance: None,
             },
             Self::EndIdleSession { pid, backend_start, .. } | Self::EndBlocker { pid, backend_start, .. } => {
                 Target::Session { pid: *pid, backend_start: *backend_start }
@@ -168,6 +203,10 @@ impl Step {
                 quoted(table),
                 quoted(column)
             ),
+            Self::SetStatistics { schema, table, column, target, .. } => {
+                statistics_statements(schema, table, column, *target).join("; ")
+            }
+            Self::AdvanceSequence { schema, sequence, advance, .. } => advance.statement(schema, sequence),
             Self::PruneRepository { sets, .. } => {
                 let named: Vec<&str> = sets.iter().map(SetId::as_str).collect();
                 let sets = if named.is_empty() { "no set".to_owned() } else { named.join(", ") };
@@ -223,6 +262,17 @@ pub enum StepState {
     /// What was left on a table by a `REINDEX CONCURRENTLY`.
     Leftovers {
         names: Vec<String>,
+    },
+    /// What the planner knows of a column's values.
+    Column(Distribution),
+    /// Where a sequence is, and how far its columns are ahead of it.
+    Sequence {
+        last: i64,
+        is_called: bool,
+        /// None when it has come to its end.
+        next: Option<i64>,
+        /// The furthest value of its columns that it has not come to.
+        taken: Option<i64>,
     },
     /// Those of the step's sets that are in the repository.
     Sets {

@@ -136,6 +136,7 @@ fn server(databases: &[(&str, u64, u64, u64)]) -> Postgres {
         structure: Box::default(),
         room: Box::default(),
         vectors: Ok(None),
+        deep: None,
         statements: Box::default(),
     }
 }

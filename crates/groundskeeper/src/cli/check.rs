@@ -131,20 +131,21 @@ fn details(out: &mut String, system: &CheckedSystem, paint: Paint) {
 /// What could not be judged, by reason: one line each.
 fn unknowns(out: &mut String, view: &CheckView, paint: Paint) {
     let mut by_reason: BTreeMap<(String, &str), Vec<&str>> = BTreeMap::new();
-    let mut need_history = 0;
+    let (mut need_history, mut not_asked) = (0, 0);
     let mut silent: BTreeMap<String, usize> = BTreeMap::new();
     for judgement in view.systems.iter().flat_map(|system| &system.judgements) {
         let Status::Unknown(unknown) = &judgement.status else { continue };
         let system = judgement.system.to_string();
         match unknown.kind {
             UnknownKind::NeedsHistory => need_history += 1,
+            UnknownKind::NotAsked => not_asked += 1,
             UnknownKind::NoAnswer => *silent.entry(system).or_default() += 1,
             UnknownKind::NotRead | UnknownKind::NotHere => {
                 by_reason.entry((system, unknown.reason.as_str())).or_default().push(&judgement.check);
             }
         }
     }
-    if !by_reason.is_empty() || !silent.is_empty() || need_history > 0 {
+    if !by_reason.is_empty() || !silent.is_empty() || need_history + not_asked > 0 {
         out.push('\n');
     }
     let mark = paint.state(SystemState::Unknown, "?");
@@ -159,6 +160,14 @@ fn unknowns(out: &mut String, view: &CheckView, paint: Paint) {
         let they = if need_history == 1 { "it needs" } else { "they need" };
         let line =
             format!("{} {verb} two readings: {they} the daemon (`groundskeeper run`)", counted(need_history, "check"));
+        let _ = writeln!(out, "{}", paint.dim(&line));
+    }
+    if not_asked > 0 {
+        let verb = if not_asked == 1 { "looks" } else { "look" };
+        let line = format!(
+            "{} {verb} into tables, once a day: `groundskeeper task run daily-health` does it now",
+            counted(not_asked, "check")
+        );
         let _ = writeln!(out, "{}", paint.dim(&line));
     }
 }

@@ -1,8 +1,8 @@
-//! The daily health check: the full sweep at nine, and the report of the last day.
+//! The daily health check: the full sweep at nine with what the watch does not ask, and the report of the last day.
 
-use super::watch::tell;
+use super::watch::{mend, tell};
 use super::{Found, Round, Shop};
-use crate::app::report;
+use crate::app::{report, view};
 use crate::record;
 use crate::scheduler::{BoxFuture, End, Job, Mode};
 use std::sync::Arc;
@@ -23,10 +23,12 @@ impl Job for DailyHealth {
 }
 
 async fn sweep(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
-    let round = Round::watch(shop, |_| true, mode).await?;
+    let round = Round::sweep(shop, mode).await?;
     if mode == Mode::Real {
         tell(shop).await?;
     }
+    // Nobody acts on what he did not see himself, and some of it only this round sees.
+    let (plan, actions) = mend(shop, &round, mode).await?;
     let now = shop.clock.now();
     let broken = shop.record.with(|store| store.verify_audit()).await?.1;
     shop.present.set_broken_audit(broken.map(|broken| format!("entry {}: {}", broken.seq, broken.why)));
@@ -37,5 +39,6 @@ async fn sweep(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     let summary =
         format!("{systems} systems, {} checks; {open} open, {resolved} resolved in 24 h", round.judgements.len());
     let details = report.to_text().lines().map(str::to_owned).collect();
-    Ok(End { ok: true, summary, found: Found { details, ..Found::default() } })
+    let actions = actions.into_iter().map(view::action).collect();
+    Ok(End { ok: true, summary, found: Found { details, plan: Some(plan), actions, ..Found::default() } })
 }

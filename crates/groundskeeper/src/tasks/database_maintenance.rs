@@ -1,6 +1,6 @@
 //! Database maintenance, in the window: deletes the rows that a rule does not keep, analyzes and vacuums tables that are past
-//! *their own* trigger, worst first, and then builds indexes anew that a failed build left invalid or that are mostly air. It
-//! also tells sizes, and what they grew by since its last run.
+//! *their own* trigger, worst first, and then builds indexes anew that a failed build left invalid or that are mostly air, and
+//! moves sequences on that are behind. It also tells sizes, and what they grew by since its last run.
 //!
 //! The watch alarms at twice the trigger and only after an hour, because autovacuum is meant to do this work. Once a
 //! week this task asks the stricter question: what is past its trigger at all? Never VACUUM FULL, never everything.
@@ -19,10 +19,12 @@ use std::sync::Arc;
 
 /// The checks that compare a table with its own trigger.
 const OF_TRIGGERS: [&str; 2] = ["postgres.dead_rows_past_trigger", "postgres.statistics_stale"];
-/// What is known of an index is as old as its table's statistics, so these come after the tables.
-const OF_INDEXES: [&str; 2] = ["postgres.index_invalid", "postgres.index_bloated"];
+/// What is known of indexes and columns is as old as their tables' statistics, so these come after the tables.
+const AFTER_TABLES: [&str; 4] =
+    ["postgres.index_invalid", "postgres.index_bloated", "postgres.sequence_behind", "postgres.statistics_too_coarse"];
 
-const NOTHING_DUE: &str = "no table is past its trigger, no index is invalid or bloated, and no row has expired";
+const NOTHING_DUE: &str =
+    "no table is past its trigger, no index is invalid or bloated, no sequence is behind, and no row has expired";
 
 pub(super) struct DatabaseMaintenance(pub(super) Arc<Shop>);
 
@@ -57,11 +59,11 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
         judgements = judged(shop, mode).await?;
     }
     applied.extend(worked);
-    let indexes = planned(shop, &judgements, &OF_INDEXES).await?;
-    applied.extend(carry_out(shop, mode, &indexes).await?);
+    let rest = planned(shop, &judgements, &AFTER_TABLES).await?;
+    applied.extend(carry_out(shop, mode, &rest).await?);
     details.extend(not_asked(&judgements));
     let could_ask = details.is_empty();
-    all.items.extend(tables.items.into_iter().chain(indexes.items));
+    all.items.extend(tables.items.into_iter().chain(rest.items));
     let plan = Plan::new(shop.clock.now(), all.items);
     let kept = plan.clone();
     shop.record.with(move |store| store.keep_plan(&kept)).await?;
@@ -121,7 +123,7 @@ async fn carry_out(shop: &Shop, mode: Mode, plan: &Plan) -> record::Result<Vec<A
 }
 
 fn is_mended_here(check: &str) -> bool {
-    OF_TRIGGERS.contains(&check) || OF_INDEXES.contains(&check)
+    OF_TRIGGERS.contains(&check) || AFTER_TABLES.contains(&check)
 }
 
 /// The databases that could not be looked at, and why.

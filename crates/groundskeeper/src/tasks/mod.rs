@@ -9,6 +9,7 @@ mod bloat;
 pub mod calendar;
 mod daily_health;
 mod database_maintenance;
+mod deep;
 pub(crate) mod expired;
 mod history;
 mod performance_review;

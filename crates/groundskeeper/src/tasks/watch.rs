@@ -4,7 +4,7 @@
 //! Each system is judged and recorded the moment its reading arrives, so that one that hangs delays no other; and an
 //! action that takes long goes on beside the watch.
 
-use super::{Found, Shop, acceptance, bloat, calendar, history};
+use super::{Found, Shop, acceptance, bloat, calendar, deep, history};
 use crate::app::view;
 use crate::record;
 use crate::remediation::{Applied, Permission};
@@ -77,7 +77,7 @@ pub(super) async fn tell(shop: &Shop) -> record::Result<()> {
 }
 
 /// Plans for the open findings and applies what the guards allow.
-async fn mend(
+pub(super) async fn mend(
     shop: &Shop,
     round: &Round,
     mode: Mode,
@@ -120,6 +120,15 @@ pub(crate) struct Round {
 impl Round {
     /// Reads, judges and (in a real round) records the chosen systems.
     pub(crate) async fn watch(shop: &Shop, chosen: impl Fn(&SystemId) -> bool, mode: Mode) -> record::Result<Self> {
+        Self::look(shop, chosen, mode, false).await
+    }
+
+    /// The same with what the watch does not ask.
+    pub(super) async fn sweep(shop: &Shop, mode: Mode) -> record::Result<Self> {
+        Self::look(shop, |_| true, mode, true).await
+    }
+
+    async fn look(shop: &Shop, chosen: impl Fn(&SystemId) -> bool, mode: Mode, is_deep: bool) -> record::Result<Self> {
         let mut round = Self::default();
         let mut readings = shop.stack.observe(shop.clock.now(), chosen);
         while let Some(read) = readings.join_next().await {
@@ -132,6 +141,9 @@ impl Round {
             };
             let mut observation = history::with_past(shop, &system, observation).await?;
             acceptance::compare(shop, &system, &mut observation, mode).await?;
+            if is_deep {
+                deep::look(shop, &system, &mut observation).await;
+            }
             round.take(shop, &system, Arc::new(observation), mode).await?;
         }
         Ok(round)
@@ -256,6 +268,7 @@ pub(crate) async fn judge_now(
     while let Some(read) = readings.join_next().await {
         if let Ok((system, mut observation)) = read {
             bloat::confirm(shop, &system, &mut observation, tuning).await?;
+            deep::look(shop, &system, &mut observation).await;
             if remembers {
                 bloat::remember(shop, &system, &observation).await?;
             }

@@ -284,7 +284,10 @@ async fn weekly_maintenance_leaves_ignored_findings_alone_and_says_what_is_wrong
     let until = Clock::wall().now() + jiff::SignedDuration::from_hours(1);
     app.ignore(worn.finding.fingerprint.0.clone(), "known".into(), until, "ann".into()).await.unwrap();
     let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
-    assert_eq!(run.summary, "no table is past its trigger, no index is invalid or bloated, and no row has expired");
+    assert_eq!(
+        run.summary,
+        "no table is past its trigger, no index is invalid or bloated, no sequence is behind, and no row has expired"
+    );
     assert!(!database.is_vacuumed("documents").await);
 }
 
@@ -452,4 +455,100 @@ async fn rows_that_expired_are_deleted_and_their_table_and_its_indexes_mended_in
         let rebuilt = format!("REINDEX INDEX CONCURRENTLY \"public\".\"{index}\"");
         assert!(done.contains(&rebuilt.as_str()), "{done:?}");
     }
+}
+
+#[tokio::test]
+async fn a_sequence_that_is_behind_is_found_once_a_day_and_moved_on_by_the_weekly_maintenance() {
+    const CHECK: &str = "postgres.sequence_behind";
+    let database = Database::start(GRANTS).await;
+    let owner = database.app("docrag").await;
+    owner
+        .batch_execute(
+            "CREATE TABLE events (id serial PRIMARY KEY, word text);
+             INSERT INTO events (word) SELECT 'a' FROM generate_series(1, 100); ANALYZE events;
+             SELECT setval('events_id_seq', 50)",
+        )
+        .await
+        .unwrap();
+    let place = Place::new(&database.config("autonomy = \"assist\"", OPEN));
+    let app = place.app().await;
+    let open = async |app: &groundskeeper::app::App| {
+        let found = app.findings(false).await.unwrap();
+        found.iter().any(|view| view.finding.check == CHECK)
+    };
+    assert!(app.task_run("watch", false, "ann").await.unwrap().ok);
+    assert!(!open(&app).await, "the watch does not look into tables");
+    let daily = app.task_run("daily-health", false, "ann").await.unwrap();
+    assert!(daily.ok && open(&app).await, "{daily:?}");
+    assert!(
+        matches!(&daily.actions[..], [] | [ActionView { result: ActionResult::Skipped { .. }, .. }]),
+        "corrective: {daily:?}"
+    );
+    assert!(app.task_run("watch", false, "ann").await.unwrap().ok);
+    assert!(open(&app).await, "and does not close what it cannot see");
+    drop(app);
+
+    place.configure(&database.config("autonomy = \"auto\"", OPEN));
+    let app = place.app().await;
+    let told = app.task_run("database-maintenance", true, "ann").await.unwrap();
+    let exact = |line: &String| {
+        line.starts_with(
+            "BEGIN; SET LOCAL lock_timeout = '200ms'; LOCK TABLE \"public\".\"events\" IN SHARE ROW EXCLUSIVE MODE;",
+        ) && line.contains("public.events_id_seq gives 51 next")
+            && line.ends_with("would do")
+    };
+    assert!(told.details.iter().any(exact), "{told:?}");
+    let planned = app.plan().await.unwrap().plan;
+    let remedies: Vec<&str> = planned.items.iter().map(|item| item.remedy.as_str()).collect();
+    assert_eq!(remedies, ["postgres.advance_sequence"]);
+    assert!(owner.batch_execute("INSERT INTO events (word) VALUES ('b')").await.is_err(), "nothing was done yet");
+
+    let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert!(run.ok && outcomes(&run.actions) == [Outcome::Helped], "{run:?}");
+    assert!(run.details.iter().any(|line| line.contains("the next value is 101, and is free")), "{run:?}");
+    owner.batch_execute("INSERT INTO events (word) VALUES ('b')").await.unwrap();
+    assert!(matches!(app.undo(1, "ann").await.unwrap().undo, Undo::NotNeeded(_)));
+    assert_eq!(place.count("SELECT count(*) FROM journal WHERE outcome = 'helped'"), 1);
+    assert!(app.task_run("daily-health", false, "ann").await.unwrap().ok);
+    assert!(!open(&app).await, "the next deeper look sees that it is mended");
+}
+
+#[tokio::test]
+async fn a_coarse_column_is_looked_at_closer_by_one_step_a_week_and_a_person_can_put_it_back() {
+    let database = Database::start(GRANTS).await;
+    let (owner, admin) = (database.app("docrag").await, database.server.client().await);
+    admin.batch_execute("ALTER DATABASE docrag SET default_statistics_target = 20").await.unwrap();
+    owner
+        .batch_execute(
+            "SET default_statistics_target = 20; CREATE TABLE chunks (id int PRIMARY KEY, tenant int);
+             INSERT INTO chunks SELECT n, CASE WHEN n % 5 < 3 THEN (n / 5) % 30 ELSE 1000 + n END FROM generate_series(1, 120000) n;
+             CREATE INDEX ON chunks (tenant); SELECT pg_stat_force_next_flush()",
+        )
+        .await
+        .unwrap();
+    owner.batch_execute("ANALYZE chunks").await.unwrap();
+    let target = async || -> Option<i32> {
+        let sql = "SELECT nullif(attstattarget::int4, -1) FROM pg_attribute WHERE attrelid = 'chunks'::regclass AND attname = 'tenant'";
+        owner.query_one(sql, &[]).await.unwrap().get(0)
+    };
+    let place = Place::new(&database.config("autonomy = \"assist\"", OPEN));
+    let app = place.app().await;
+    const STEP: &str = "ALTER TABLE \"public\".\"chunks\" ALTER COLUMN \"tenant\" SET STATISTICS 40; ANALYZE \"public\".\"chunks\" (\"tenant\")";
+    let planned = app.plan().await.unwrap().plan;
+    assert_eq!(planned.items.iter().map(|item| item.statement.as_str()).collect::<Vec<_>>(), [STEP]);
+    let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert!(run.ok && outcomes(&run.actions) == [Outcome::Helped], "{run:?}");
+    assert!(run.details.iter().any(|line| line.contains("20 -> 30 common values")), "{run:?}");
+    assert_eq!(target().await, Some(40));
+    assert!(app.plan().await.unwrap().plan.items.is_empty());
+
+    let undone = app.undo(1, "ann").await.unwrap();
+    assert!(
+        matches!(undone.undo, Undo::By(_)) && outcomes(undone.action.as_slice()) == [Outcome::Helped],
+        "{undone:?}"
+    );
+    assert_eq!(target().await, None);
+    let again = app.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert!(again.ok && again.summary.contains("1 held back: done at"), "one step a week: {again:?}");
+    assert_eq!(target().await, None);
 }

@@ -8,6 +8,8 @@ mod ending;
 mod expired;
 mod preflight;
 mod reindex;
+mod sequence;
+mod statistics;
 
 use self::expired::Aging;
 use self::preflight::IndexName;
@@ -119,6 +121,21 @@ pub async fn apply(
             work.finish().await;
             done
         }
+        Step::SetStatistics { database, schema, table, column, target, .. } => {
+            let endpoint = endpoint.with_database(database);
+            let work = Work::begin(&endpoint, step.step(), acting_settings(deadline), deadline).await?;
+            let done = Box::pin(work.set_statistics((schema, table, column), *target, halt)).await;
+            work.finish().await;
+            done
+        }
+        Step::AdvanceSequence { database, schema, sequence, advance, .. } => {
+            let endpoint = endpoint.with_database(database);
+            let deadline = deadline.min(SWEEP_WITHIN);
+            let work = Work::begin(&endpoint, step.step(), acting_settings(deadline), deadline).await?;
+            let done = Box::pin(work.advance_sequence((schema, sequence), advance, halt)).await;
+            work.finish().await;
+            done
+        }
         Step::DropLeftovers { database, schema, table, .. } => {
             let endpoint = endpoint.with_database(database);
             // To stop may wait for it: it takes moments, or gives up.
@@ -154,7 +171,11 @@ fn table_of(step: &Step) -> Option<(&str, &str, &str)> {
         | Step::Vacuum { database, schema, table, .. }
         | Step::Reindex { database, schema, table, .. }
         | Step::DropLeftovers { database, schema, table, .. }
+        | Step::SetStatistics { database, schema, table, .. }
         | Step::DeleteExpired { database, schema, table, .. } => Some((database, schema, table)),
+        Step::AdvanceSequence { database, advance, .. } => {
+            advance.columns.first().map(|filled| (database.as_str(), filled.schema.as_str(), filled.table.as_str()))
+        }
         Step::EndIdleSession { .. } | Step::EndBlocker { .. } | Step::PruneRepository { .. } => None,
     }
 }
@@ -170,6 +191,8 @@ pub async fn capture(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Re
         Step::Analyze { schema, table, .. } | Step::Vacuum { schema, table, .. } => work.table(schema, table).await,
         Step::Reindex { schema, table, index, .. } => work.index_state(IndexName { schema, table, index }).await,
         Step::DropLeftovers { schema, table, .. } => work.leftovers_state(schema, table).await,
+        Step::SetStatistics { schema, table, column, .. } => work.column_state((schema, table, column)).await,
+        Step::AdvanceSequence { schema, sequence, .. } => work.sequence_state(schema, sequence).await,
         Step::DeleteExpired { schema, table, column, before, keep_seconds, .. } => {
             work.expired_state(Aging { schema, table, column, before: *before, keep: *keep_seconds as f64 }).await
         }
@@ -271,10 +294,13 @@ impl<'a> Work<'a> {
         let role = self.endpoint.role();
         match self.step {
             Step::EndIdleSession { .. } | Step::EndBlocker { .. } => format!("grant pg_signal_backend to {role}"),
-            Step::Reindex { .. } | Step::DropLeftovers { .. } => format!("make {role} a member of the table's owner"),
+            Step::Reindex { .. } | Step::DropLeftovers { .. } | Step::SetStatistics { .. } => {
+                format!("make {role} a member of the table's owner")
+            }
             Step::DeleteExpired { .. } => {
                 format!("grant SELECT, DELETE and, to lock rows, UPDATE of one column of the table to {role}")
             }
+            Step::AdvanceSequence { .. } => sequence::missing_grant(role),
             Step::Analyze { .. } | Step::Vacuum { .. } => {
                 format!("grant MAINTAIN on the table (17 on) to {role}, or make it a member of the owner")
             }
@@ -288,6 +314,8 @@ impl<'a> Work<'a> {
             Step::Reindex { .. } => "the old index is as it was; give it more time in a quiet hour",
             Step::DeleteExpired { .. } => "what it deleted so far stays deleted; the next run goes on",
             Step::DropLeftovers { .. } => "what it dropped so far stays dropped",
+            Step::AdvanceSequence { .. } => "it may be done again",
+            Step::SetStatistics { .. } => "the old target is put back",
             Step::Analyze { .. } | Step::Vacuum { .. } => "what it did so far stays; give it more time in a quiet hour",
             Step::PruneRepository { .. } => "",
         };

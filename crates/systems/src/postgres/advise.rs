@@ -23,7 +23,7 @@ const APPLICATION_NAME: &str = "groundskeeper-advice";
 const WORTH: f64 = 0.5;
 /// Among indexes that save about as much, the one with fewer columns is chosen.
 const ABOUT: f64 = 1.1;
-const STATEMENTS: i64 = 50;
+pub(super) const STATEMENTS: i64 = 50;
 
 /// The columns and B-trees of some tables. An index of rows that meet a condition serves only statements that name it.
 const SHAPES: &str = "
@@ -114,7 +114,7 @@ async fn prepare(client: &Client, tables: &[TableName]) -> Result<Prepared, toki
     Ok(Prepared::Work(work))
 }
 
-fn texts(schema: &str, version: &str) -> String {
+pub(super) fn texts(schema: &str, version: &str) -> String {
     let is_old = version.split_once('.').is_some_and(|(_, minor)| minor.parse::<u32>().is_ok_and(|minor| minor < 8));
     let time = if is_old { "total_time" } else { "total_exec_time" };
     format!(

@@ -101,6 +101,15 @@ fn maintain(script: &mut String, name: &str, tables: &[(String, String)]) {
          END IF;\n\
          END $maintain$;\n",
     );
+    let _ = write!(
+        script,
+        "-- Build indexes anew and set statistics targets: only a table's owner may, in every version.\n\
+         -- Move a sequence on that is behind its column, after a restore for instance. For that the role reads the column and\n\
+         -- locks its table for a moment: with MAINTAIN (17 on), with UPDATE on the table, or as a member of its owner. It could\n\
+         -- move sequences back as well, and never does. Take the dashes away where that is wanted, for each schema.\n\
+         -- GRANT SELECT, UPDATE ON ALL SEQUENCES IN SCHEMA public TO {name};\n\
+         -- GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name};\n"
+    );
 }
 
 fn back_up(script: &mut String, name: &str) {

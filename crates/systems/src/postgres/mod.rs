@@ -7,6 +7,7 @@
 //! | `groups`, `horizon`, `vacuuming`, `structure`, `usage`, `keys`, `disk`, `vectors` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys, the room on the disk, indexes of pgvector |
 //! | [`bloat`] | how much of the largest tables and indexes is air |
 //! | `statements`, `settings`, `security` | of that reading: which statements take the most, the configuration, who may come in |
+//! | [`deep`], `sequences`, `estimates` | what only the deeper rounds ask: sequences against the columns that they fill, what the planner's samples miss |
 //! | [`advise`] | indexes that are missing, verified by the planner |
 //! | [`round`] | readings at the same time: what standbys counted goes to their primary |
 //! | [`act`] | the changes that we can make |
@@ -23,6 +24,7 @@ pub mod bloat;
 pub mod client;
 pub mod configuration;
 pub mod contents;
+pub mod deep;
 pub mod facts;
 pub mod grants;
 pub mod observe;
@@ -33,11 +35,13 @@ pub mod walsender;
 
 mod disk;
 mod dsn;
+mod estimates;
 mod groups;
 mod horizon;
 mod keys;
 mod mask;
 mod security;
+mod sequences;
 mod settings;
 mod sql;
 mod statements;

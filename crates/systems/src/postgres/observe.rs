@@ -201,6 +201,7 @@ impl Asking<'_> {
             settings,
             security,
             statements: Box::new(statements),
+            deep: None,
         }
     }
 

@@ -68,7 +68,8 @@ SELECT EXISTS (
      AND a.datname = current_database()
      AND ((a.state = 'active' AND a.query = $3)
        OR EXISTS (SELECT 1 FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
-                   WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.mode IN ('ShareUpdateExclusiveLock', 'RowExclusiveLock')
+                   WHERE l.pid = a.pid AND l.locktype = 'relation' AND l.mode IN ('ShareUpdateExclusiveLock', 'RowExclusiveLock',
+                                                                                  'ShareRowExclusiveLock')
                      AND l.granted
                      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                      AND n.nspname = $1 AND c.relname = $2)))";

@@ -3,9 +3,10 @@
 use crate::check::{Judgement, Status, Tuning, judge_all};
 use crate::finding::Finding;
 use crate::observation::{
-    Accepted, Access, Activity, Archiver, Checkpoints, Database, Disk, Index, Leaders, Machine, Observation, Pace,
-    Past, Postgres, Reading, Replication, Room, Security, Server, Session, SessionState, Setting, Settings, SizeOf,
-    Sizes, Statement, Statements, Storage, Structure, Superuser, Table, TableName, Totals, Vacuuming, WalWritten,
+    Accepted, Access, Activity, Archiver, Checkpoints, Database, Deep, Disk, Distributions, Index, Leaders, Machine,
+    Observation, Pace, Past, Postgres, Reading, Replication, Room, Security, Sequences, Server, Session, SessionState,
+    Setting, Settings, SizeOf, Sizes, Statement, Statements, Storage, Structure, Superuser, Table, TableName, Totals,
+    Vacuuming, WalWritten,
 };
 use crate::quantity::after;
 use crate::system::{SystemId, SystemKind};
@@ -80,6 +81,10 @@ pub(crate) fn healthy() -> Postgres {
             leaders: Some(Ok(Box::new(leaders()))),
             past: vec![past(7, 0.001_5)],
         }),
+        deep: Some(Box::new(Deep {
+            sequences: Ok(Sequences { compared: 2, ..Sequences::default() }),
+            distributions: Ok(Distributions { seen: 5, ..Distributions::default() }),
+        })),
     }
 }
 
