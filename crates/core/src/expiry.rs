@@ -1,5 +1,12 @@
 //! Which rows of a database are not kept for ever, as its configuration says.
 
+mod contained;
+mod partitions;
+
+pub use contained::{Contained, PROVE, Sample, containing};
+pub(crate) use partitions::restored_by;
+pub use partitions::{DROP, ExpiredPartition, is_range, may_drop, planned_drop};
+
 use crate::finding::{Fingerprint, Target};
 use crate::plan::PlanItem;
 use crate::policy::{Consent, Policy, Situation, permit};

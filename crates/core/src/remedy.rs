@@ -6,10 +6,12 @@
 
 mod declared;
 mod outcome;
+mod partition;
 mod step;
 
 pub use declared::{REMEDIES, is_rest_of_reindex};
 pub use outcome::{Undo, Verification};
+pub use partition::Detach;
 pub use step::{LARGEST_BATCH, Reindexing, Step, StepState};
 
 use crate::finding::Finding;

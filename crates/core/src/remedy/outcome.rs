@@ -26,9 +26,8 @@ pub enum Undo {
 }
 
 impl Step {
-    /// What undoing this step means. The state before it is an argument because later steps (settings, scaling) need
-    /// the old value; today's steps do not.
-    pub fn undo(&self, _before: &StepState) -> Undo {
+    /// What undoing this step means, by the state before it.
+    pub fn undo(&self, before: &StepState) -> Undo {
         match self {
             Self::Analyze { .. } => {
                 Undo::NotNeeded("statistics describe the rows as they are; autovacuum refreshes them anyway".into())
@@ -53,6 +52,7 @@ impl Step {
             Self::DeleteExpired { .. } => {
                 Undo::Impossible("rows that were deleted come back only out of a backup set".into())
             }
+            Self::DropPartition { .. } | Self::AttachPartition { .. } => self.undo_parting(before),
             Self::PruneRepository { .. } => {
                 Undo::Impossible("a set that was removed cannot be had back; those that are kept still restore".into())
             }
@@ -91,6 +91,9 @@ impl Step {
             }
             (Self::PruneRepository { .. }, StepState::Sets { there: before }, StepState::Sets { there: after }) => {
                 pruned(before, after)
+            }
+            (Self::DropPartition { .. } | Self::AttachPartition { .. }, before, after) => {
+                self.verify_parting(before, after)
             }
             (Self::DropLeftovers { .. }, _, _) => did_not_help("the indexes of the table were not read"),
             (Self::PruneRepository { .. }, _, _) => did_not_help("the sets of the repository are not known"),

@@ -50,9 +50,9 @@ pub(crate) fn strict(tuning: &Tuning) -> Tuning {
 
 async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     // First what a rule wants gone: the vacuum afterwards finds its rows.
-    let (expired, troubles) = expired::due(shop).await?;
+    let expired::Due { items, troubles, notes } = expired::due(shop).await?;
     let mut details: Vec<String> = troubles.into_iter().map(|(_, trouble)| trouble).collect();
-    let expired = Plan::new(shop.clock.now(), expired);
+    let expired = Plan::new(shop.clock.now(), items);
     let mut applied = carry_out(shop, mode, &expired).await?;
     let tuning = strict(&shop.settings.tuning);
     let is_postgres = |system: &SystemId| system.kind == SystemKind::Postgres;
@@ -66,6 +66,7 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
         .collect();
     details.extend(not_asked(&judgements));
     let could_ask = details.is_empty();
+    details.extend(notes);
     let situation = shop.executor.situation().await?;
     let upkeep = plan(&due, &shop.settings.policy, &situation, now);
     applied.extend(carry_out(shop, mode, &upkeep).await?);

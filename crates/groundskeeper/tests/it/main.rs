@@ -13,6 +13,7 @@ mod drift;
 mod init;
 mod keeper;
 mod notify;
+mod parting;
 mod performance;
 mod scene;
 mod trouble;

@@ -9,6 +9,7 @@ mod facts;
 mod keys;
 mod lag;
 mod leak;
+mod parting;
 mod queries;
 mod reaching;
 mod reading;

@@ -36,7 +36,7 @@ const FAN_OUT: f64 = 100.0;
 const PLAIN: &str = "SET TimeZone = 'UTC'; SET row_security = off";
 /// No batch holds its locks for longer, whatever goes along.
 const BATCH_GIVEN_UP_MS: u32 = 5_000;
-const AGES: [&str; 3] = ["date", "timestamp", "timestamptz"];
+pub(super) const AGES: [&str; 3] = ["date", "timestamp", "timestamptz"];
 
 /// A table and the column that its rows age by.
 #[derive(Debug, Clone, Copy)]
@@ -209,10 +209,7 @@ SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_na
             Some(other) if !AGES.contains(&other) => {
                 format!("{} is of the type {other}, which is no date or time", of.column)
             }
-            _ if is(1) => {
-                "it is partitioned; whole partitions would have to be dropped, which this version does not do"
-                    .to_owned()
-            }
+            _ if is(1) => "it is partitioned: its rows are not deleted one by one, whole partitions go".to_owned(),
             _ if !is(2) => "it is no ordinary table".to_owned(),
             _ if !is(3) => {
                 return Err(ActError::Denied {
@@ -261,6 +258,9 @@ SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_na
 
     pub(super) async fn expired_state(&self, of: Aging<'_>) -> Result<StepState, ActError> {
         let client = self.client()?;
+        if let Some(state) = self.partitions_state(of).await? {
+            return Ok(state);
+        }
         // Without the index even to look would read the whole table.
         match self.fit_to_delete(client, of).await {
             Ok(_) => {}

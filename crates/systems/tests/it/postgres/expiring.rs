@@ -137,7 +137,7 @@ async fn a_rule_that_cannot_be_carried_out_harmlessly_is_refused_with_the_reason
         .batch_execute(
             "CREATE TABLE bare (id int, made date);
              CREATE TABLE partial (made date); CREATE INDEX ON partial (made) WHERE made > '2020-01-01';
-             CREATE TABLE parted (made date) PARTITION BY RANGE (made); CREATE INDEX ON parted (made);
+             CREATE TABLE parted (made date) PARTITION BY LIST (made); CREATE INDEX ON parted (made);
              CREATE TABLE watched (made timestamp); CREATE INDEX ON watched (made);
              CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
              CREATE TRIGGER note BEFORE DELETE ON watched FOR EACH ROW EXECUTE FUNCTION note()",
