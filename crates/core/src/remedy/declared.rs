@@ -176,7 +176,7 @@ pub static REMEDIES: &[Remedy] = &[
         eases: &[],
         class: RiskClass::Routine,
         preconditions: "a primary; an ordinary table with an index on the column; no trigger on delete; whatever refers to \
-                        the table has an index for it, and what is deleted with it is bounded; standbys and slots keep up",
+                        the table has an index for it, what is deleted with it is bounded, and what it forbids to delete stays; standbys and slots keep up",
         verification: "no row of that age is left",
         cooldown: 3600.0,
         hourly_cap: 60,

@@ -74,8 +74,8 @@ impl Step {
             (
                 Self::DeleteExpired { .. },
                 StepState::Expired { rows, is_more, .. },
-                StepState::Expired { rows: left, .. },
-            ) => expired(*rows, *is_more, *left),
+                StepState::Expired { rows: left, is_more: more_left, referred, .. },
+            ) => expired((*rows, *is_more), (*left, *more_left), *referred),
             (Self::EndBlocker { pid, .. }, _, StepState::Blocker { holds_up: 0, .. }) => {
                 Verification::Helped(format!("session {pid} holds up nobody any more"))
             }
@@ -161,13 +161,20 @@ fn reindexed(because: Reindexing, before: &StepState, after: &StepState) -> Veri
 /// A tenth is what a fresh index loses by its fill factor within days; whoever gains less gained nothing.
 const STILL_AS_LARGE: f64 = 0.9;
 
-fn expired(before: u64, is_more: bool, left: u64) -> Verification {
+fn expired((before, is_more): (u64, bool), (left, more_left): (u64, bool), referred: u64) -> Verification {
     let gone = format_count(before.saturating_sub(left) as f64);
     let more = if is_more { "more than " } else { "" };
+    let stay = match referred {
+        0 => String::new(),
+        _ => format!("; {} stay, because others refer to them", format_count(referred as f64)),
+    };
     match left {
-        0 => Verification::Helped(format!("{more}{gone} rows deleted, none of that age is left")),
+        0 if more_left => {
+            Verification::Helped(format!("{more}{gone} rows deleted; not all of that age were looked at{stay}"))
+        }
+        0 => Verification::Helped(format!("{more}{gone} rows deleted, none of that age is left{stay}")),
         _ if left < before => Verification::Helped(format!(
-            "{more}{gone} rows deleted; {} are left: locked by somebody, or written meanwhile",
+            "{more}{gone} rows deleted; {} are left: locked by somebody, or written meanwhile{stay}",
             format_count(left as f64)
         )),
         _ => Verification::DidNotHelp(format!("{} rows of that age are still there", format_count(left as f64))),

@@ -255,6 +255,9 @@ pub enum StepState {
         is_more: bool,
         /// The oldest moment in the rule's column.
         oldest: Option<Timestamp>,
+        /// So many more are of that age, and stay because rows of other tables refer to them.
+        #[serde(default)]
+        referred: u64,
     },
     /// What a rule means for a table that is partitioned by its column.
     Partitions {

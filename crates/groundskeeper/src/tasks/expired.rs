@@ -46,6 +46,7 @@ pub(crate) async fn due(shop: &Shop) -> record::Result<Due> {
                 continue;
             }
             Ok(state) => {
+                due.notes.extend(expiry::left(&state).map(|note| format!("retention of {named}: {note}")));
                 due.items.extend(expiry::planned(rule, step, &state, &shop.settings.policy, &situation, now));
                 continue;
             }

@@ -8,6 +8,7 @@ mod ending;
 mod expired;
 mod partition;
 mod preflight;
+mod referrers;
 mod reindex;
 
 use self::expired::Aging;
@@ -289,7 +290,7 @@ impl<'a> Work<'a> {
             &SqlState::LOCK_NOT_AVAILABLE => {
                 self.failed("a lock or an older transaction did not go away in time".to_owned(), true)
             }
-            &SqlState::T_R_DEADLOCK_DETECTED => self.failed(failure.message, true),
+            &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::FOREIGN_KEY_VIOLATION => self.failed(failure.message, true),
             _ => {
                 let passing =
                     [FailureKind::Interrupted, FailureKind::NotReady, FailureKind::Timeout, FailureKind::Exhausted];
