@@ -6,6 +6,7 @@ mod blocking;
 mod contents;
 mod expiring;
 mod facts;
+mod granting;
 mod keys;
 mod lag;
 mod leak;

@@ -35,7 +35,7 @@ fn rule() -> Step {
 }
 
 /// What a set that was made and proven just now would say of a partition.
-async fn proven(at: &Endpoint, server: &Client, partition: &str) -> Contained {
+pub(super) async fn proven(at: &Endpoint, server: &Client, partition: &str) -> Contained {
     let contents = hold(at).await.unwrap().read(PATIENCE).await;
     let of_database = contents.databases.iter().find(|database| database.name == "postgres").unwrap();
     let name = format!("public.{partition}");
@@ -69,7 +69,7 @@ async fn due(at: &Endpoint) -> (Vec<ExpiredPartition>, Vec<String>) {
 }
 
 /// The step that drops a partition which is due.
-async fn dropping(at: &Endpoint, partition: &str, contained: &Contained) -> Step {
+pub(super) async fn dropping(at: &Endpoint, partition: &str, contained: &Contained) -> Step {
     let (due, _) = due(at).await;
     let found = due.iter().find(|due| due.name == partition).unwrap_or_else(|| panic!("{due:?}"));
     assert_eq!(found.hindrance, None);
@@ -77,7 +77,7 @@ async fn dropping(at: &Endpoint, partition: &str, contained: &Contained) -> Step
 }
 
 /// `Audit` with a partition for each month around the cut-off: `old_1` and `old_2` before it, `partly` around it, `young`.
-async fn audit() -> (PostgresServer, Client) {
+pub(super) async fn audit() -> (PostgresServer, Client) {
     let options = PostgresOptions::default().set("autovacuum", "off").set("wal_level", "logical");
     let server = PostgresServer::start_with(options).await.unwrap();
     let client = server.client().await;
