@@ -1,5 +1,12 @@
 //! Which rows of a database are not kept for ever, as its configuration says.
 
+mod contained;
+mod partitions;
+
+pub use contained::{Contained, PROVE, Sample, containing};
+pub(crate) use partitions::restored_by;
+pub use partitions::{DROP, ExpiredPartition, is_range, may_drop, planned_drop};
+
 use crate::finding::{Fingerprint, Target};
 use crate::plan::PlanItem;
 use crate::policy::{Consent, Policy, Situation, permit};
@@ -62,7 +69,10 @@ pub fn planned(
     now: Timestamp,
 ) -> Option<PlanItem> {
     let remedy = remedy::find(REMEDY)?;
-    let StepState::Expired { rows: due @ 1.., is_more, oldest } = *state else { return None };
+    let StepState::Expired { rows: due, is_more, oldest, .. } = *state else { return None };
+    if due == 0 && !is_more {
+        return None;
+    }
     let target = step.target();
     let finding = fingerprint(step.system(), &target);
     let rows = format!("{}{}", if is_more { "more than " } else { "" }, format_count(due as f64));
@@ -77,6 +87,13 @@ pub fn planned(
         step,
         finding,
     })
+}
+
+/// What a rule leaves although it does not keep it.
+pub fn left(state: &StepState) -> Option<String> {
+    let StepState::Expired { referred: referred @ 1.., is_more, .. } = *state else { return None };
+    let (count, more) = (format_count(referred as f64), if is_more { "more than " } else { "" });
+    Some(format!("{more}{count} rows are expired and stay: rows of other tables refer to them"))
 }
 
 /// By what the record knows the rule's work on a table.
@@ -128,8 +145,12 @@ mod tests {
             let step = rule().step(&main_database(), now());
             planned(&rule(), step, state, &policy, &Situation::default(), now())
         };
-        let due =
-            |rows| StepState::Expired { rows, is_more: false, oldest: Some("2026-01-01T00:00:00Z".parse().unwrap()) };
+        let due = |rows| StepState::Expired {
+            rows,
+            is_more: false,
+            oldest: Some("2026-01-01T00:00:00Z".parse().unwrap()),
+            referred: 0,
+        };
         assert_eq!(plan(&due(0), Autonomy::Assist, "Sun 02:00-05:00"), None);
         assert_eq!(plan(&StepState::Gone, Autonomy::Assist, "Sun 02:00-05:00"), None);
         let item = plan(&due(1_200), Autonomy::Assist, "Sun 02:00-05:00").unwrap();
@@ -139,5 +160,24 @@ mod tests {
         assert!(matches!(outside.decision, Decision::Skip { guard: Guard::Window, .. }), "{outside:?}");
         let watching = plan(&due(1_200), Autonomy::Observe, "Sun 02:00-05:00").unwrap();
         assert!(matches!(watching.decision, Decision::NeedsApproval { .. }), "{watching:?}");
+    }
+
+    #[test]
+    fn rows_that_others_refer_to_are_told_and_no_reason_to_act() {
+        let state = |rows, is_more, referred| StepState::Expired { rows, is_more, oldest: None, referred };
+        let policy = Policy { autonomy: Autonomy::Assist, ..Policy::default() };
+        let planned = |state: &StepState| {
+            let step = rule().step(&main_database(), now());
+            planned(&rule(), step, state, &policy, &Situation::default(), now()).is_some()
+        };
+        assert!(!planned(&state(0, false, 1_200)));
+        assert!(planned(&state(0, true, 200_001)), "nobody has looked at the others");
+        assert_eq!(left(&state(9, false, 0)), None);
+        let told = "1,200 rows are expired and stay: rows of other tables refer to them";
+        assert_eq!(left(&state(0, false, 1_200)).as_deref(), Some(told));
+        let step = rule().step(&main_database(), now());
+        let verdict = step.verify(&state(40, false, 3), &state(0, false, 3));
+        let helped = "40 rows deleted, none of that age is left; 3 stay, because others refer to them";
+        assert_eq!(verdict, crate::remedy::Verification::Helped(helped.into()));
     }
 }

@@ -6,12 +6,14 @@
 
 mod declared;
 mod outcome;
+mod partition;
 mod sequence;
 mod statistics;
 mod step;
 
 pub use declared::{REMEDIES, is_rest_of_reindex};
 pub use outcome::{Undo, Verification};
+pub use partition::Detach;
 pub use sequence::{Advance, FilledColumn};
 pub use statistics::{LARGEST_TARGET, next_target, statistics_statements};
 pub use step::{LARGEST_BATCH, Reindexing, Step, StepState};

@@ -114,7 +114,13 @@ mod tests {
             sample: None,
         };
         let database = DatabaseContents { name: "docrag".into(), tables: vec![table; tables] };
-        Contents { at: Lsn(0x300_0028), moment: Moment::Quiet, databases: vec![database], not_covered: Vec::new() }
+        Contents {
+            at: Lsn(0x300_0028),
+            moment: Moment::Quiet,
+            finished_below: None,
+            databases: vec![database],
+            not_covered: Vec::new(),
+        }
     }
 
     #[test]

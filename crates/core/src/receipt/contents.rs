@@ -20,6 +20,9 @@ pub struct Contents {
     pub at: Lsn,
     /// How nobody could write in between.
     pub moment: Moment,
+    /// Every transaction below this number was over at that position.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_below: Option<u64>,
     pub databases: Vec<DatabaseContents>,
     /// What was not looked at, a sentence each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -58,7 +61,7 @@ pub struct TableContents {
 }
 
 /// How a row is hashed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Hashed {
     /// Its text (`hashtextextended`): every type has one, and making it takes long.

@@ -203,8 +203,24 @@ pub static REMEDIES: &[Remedy] = &[
         eases: &[],
         class: RiskClass::Routine,
         preconditions: "a primary; an ordinary table with an index on the column; no trigger on delete; whatever refers to \
-                        the table has an index for it, and what is deleted with it is bounded; standbys and slots keep up",
+                        the table has an index for it, what is deleted with it is bounded, and what it forbids to delete stays; standbys and slots keep up",
         verification: "no row of that age is left",
+        cooldown: 3600.0,
+        hourly_cap: 60,
+        // What is due is a question of the rule: the task plans for itself.
+        propose: |_| Vec::new(),
+    },
+    Remedy {
+        id: crate::expiry::DROP,
+        title: "Drop a partition that lies wholly before what a rule of [[postgres.NAME.retention]] keeps",
+        check: None,
+        eases: &[],
+        class: RiskClass::Routine,
+        preconditions: "a primary; still a partition of the rule's table, its upper bound not after the cut-off by the server's \
+                        clock; no other rule keeps its rows; the newest proven backup set has the rows that it holds now; no \
+                        foreign key refers to it, nothing depends on it, no publication or trigger has to hear of its rows; \
+                        we own it",
+        verification: "the table is gone",
         cooldown: 3600.0,
         hourly_cap: 60,
         // What is due is a question of the rule: the task plans for itself.

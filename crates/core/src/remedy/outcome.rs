@@ -26,7 +26,7 @@ pub enum Undo {
 }
 
 impl Step {
-    /// What undoing this step means. Where it is to put an old value back, that is in the state before it.
+    /// What undoing this step means, by the state before it.
     pub fn undo(&self, before: &StepState) -> Undo {
         match self {
             Self::Analyze { .. } => {
@@ -59,6 +59,7 @@ impl Step {
             Self::AdvanceSequence { .. } => Undo::NotNeeded(
                 "the numbers that it skipped are in the table; with the old ones inserts would fail again".into(),
             ),
+            Self::DropPartition { .. } | Self::AttachPartition { .. } => self.undo_parting(before),
             Self::PruneRepository { .. } => {
                 Undo::Impossible("a set that was removed cannot be had back; those that are kept still restore".into())
             }
@@ -80,8 +81,8 @@ impl Step {
             (
                 Self::DeleteExpired { .. },
                 StepState::Expired { rows, is_more, .. },
-                StepState::Expired { rows: left, .. },
-            ) => expired(*rows, *is_more, *left),
+                StepState::Expired { rows: left, is_more: more_left, referred, .. },
+            ) => expired((*rows, *is_more), (*left, *more_left), *referred),
             (Self::EndBlocker { pid, .. }, _, StepState::Blocker { holds_up: 0, .. }) => {
                 Verification::Helped(format!("session {pid} holds up nobody any more"))
             }
@@ -99,6 +100,9 @@ impl Step {
             }
             (Self::PruneRepository { .. }, StepState::Sets { there: before }, StepState::Sets { there: after }) => {
                 pruned(before, after)
+            }
+            (Self::DropPartition { .. } | Self::AttachPartition { .. }, before, after) => {
+                self.verify_parting(before, after)
             }
             (Self::DropLeftovers { .. }, _, _) => did_not_help("the indexes of the table were not read"),
             (Self::PruneRepository { .. }, _, _) => did_not_help("the sets of the repository are not known"),
@@ -166,13 +170,20 @@ fn reindexed(because: Reindexing, before: &StepState, after: &StepState) -> Veri
 /// A tenth is what a fresh index loses by its fill factor within days; whoever gains less gained nothing.
 const STILL_AS_LARGE: f64 = 0.9;
 
-fn expired(before: u64, is_more: bool, left: u64) -> Verification {
+fn expired((before, is_more): (u64, bool), (left, more_left): (u64, bool), referred: u64) -> Verification {
     let gone = format_count(before.saturating_sub(left) as f64);
     let more = if is_more { "more than " } else { "" };
+    let stay = match referred {
+        0 => String::new(),
+        _ => format!("; {} stay, because others refer to them", format_count(referred as f64)),
+    };
     match left {
-        0 => Verification::Helped(format!("{more}{gone} rows deleted, none of that age is left")),
+        0 if more_left => {
+            Verification::Helped(format!("{more}{gone} rows deleted; not all of that age were looked at{stay}"))
+        }
+        0 => Verification::Helped(format!("{more}{gone} rows deleted, none of that age is left{stay}")),
         _ if left < before => Verification::Helped(format!(
-            "{more}{gone} rows deleted; {} are left: locked by somebody, or written meanwhile",
+            "{more}{gone} rows deleted; {} are left: locked by somebody, or written meanwhile{stay}",
             format_count(left as f64)
         )),
         _ => Verification::DidNotHelp(format!("{} rows of that age are still there", format_count(left as f64))),

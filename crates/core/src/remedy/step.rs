@@ -1,6 +1,7 @@
 //! The changes that we can make, each as small as it can be named, and what their targets look like.
 
-use super::{Advance, quoted, statistics_statements};
+use super::{Advance, Detach, quoted, statistics_statements};
+use crate::expiry::{Contained, ExpiredPartition};
 use crate::finding::Target;
 use crate::observation::Distribution;
 use crate::receipt::SetId;
@@ -88,6 +89,34 @@ pub enum Step {
         sequence: String,
         advance: Advance,
     },
+    /// Detaches a partition and drops it: one that lies wholly before what a rule keeps, while a proven backup set has the
+    /// rows that it holds.
+    DropPartition {
+        system: SystemId,
+        database: String,
+        schema: String,
+        table: String,
+        column: String,
+        partition_schema: String,
+        partition: String,
+        before: Timestamp,
+        keep_seconds: u64,
+        detach: Detach,
+        contained_in: Box<Contained>,
+    },
+    /// Puts a partition back that was detached and not dropped.
+    AttachPartition {
+        system: SystemId,
+        database: String,
+        schema: String,
+        table: String,
+        partition_schema: String,
+        partition: String,
+        /// The number of the very table that was detached.
+        oid: u32,
+        /// As `pg_get_expr(relpartbound)` told them before.
+        bounds: String,
+    },
     /// Removes these sets from the repository of backups, as far as no rule of retention keeps them at that moment, and
     /// deletes data that were marked longer than the grace ago.
     PruneRepository {
@@ -118,6 +147,8 @@ impl Step {
             | Self::DeleteExpired { system, .. }
             | Self::AdvanceSequence { system, .. }
             | Self::SetStatistics { system, .. }
+            | Self::DropPartition { system, .. }
+            | Self::AttachPartition { system, .. }
             | Self::PruneRepository { system, .. } => system,
         }
     }
@@ -141,6 +172,10 @@ impl Step {
             | Self::DropLeftovers { database, schema, table, .. }
             | Self::DeleteExpired { database, schema, table, .. } => {
                 Target::Table { database: database.clone(), schema: schema.clone(), name: table.clone() }
+            }
+            Self::DropPartition { database, partition_schema: schema, partition, .. }
+            | Self::AttachPartition { database, partition_schema: schema, partition, .. } => {
+                Target::Table { database: database.clone(), schema: schema.clone(), name: partition.clone() }
             }
             Self::Reindex { database, schema, table, index, .. } => Target::Index {
                 database: database.clone(),
@@ -207,6 +242,7 @@ impl Step {
                 statistics_statements(schema, table, column, *target).join("; ")
             }
             Self::AdvanceSequence { schema, sequence, advance, .. } => advance.statement(schema, sequence),
+            Self::DropPartition { .. } | Self::AttachPartition { .. } => self.parting_statement(),
             Self::PruneRepository { sets, .. } => {
                 let named: Vec<&str> = sets.iter().map(SetId::as_str).collect();
                 let sets = if named.is_empty() { "no set".to_owned() } else { named.join(", ") };
@@ -258,6 +294,25 @@ pub enum StepState {
         is_more: bool,
         /// The oldest moment in the rule's column.
         oldest: Option<Timestamp>,
+        /// So many more are of that age, and stay because rows of other tables refer to them.
+        #[serde(default)]
+        referred: u64,
+    },
+    /// What a rule means for a table that is partitioned by its column.
+    Partitions {
+        due: Vec<ExpiredPartition>,
+        /// What stays although some of its rows are due, a sentence each.
+        notes: Vec<String>,
+    },
+    /// A table that is, or was, a partition.
+    Partition {
+        oid: u32,
+        /// As `pg_get_expr(relpartbound)` tells them; none when it is detached.
+        bounds: Option<String>,
+        /// Its detach was begun and is not finished.
+        is_pending: bool,
+        /// With its indexes.
+        bytes: u64,
     },
     /// What was left on a table by a `REINDEX CONCURRENTLY`.
     Leftovers {

@@ -30,9 +30,9 @@ impl App {
             .filter(|finding| !ignored.iter().any(|ignored| ignored.fingerprint == finding.fingerprint))
             .cloned()
             .collect();
-        let (expired, troubles) = tasks::expired::due(shop).await?;
+        let expired = tasks::expired::due(shop).await?;
         let upkeep = plan(&findings, &shop.settings.policy, &situation, shop.clock.now());
-        let plan = Plan::new(upkeep.made, expired.into_iter().chain(upkeep.items).collect());
+        let plan = Plan::new(upkeep.made, expired.items.into_iter().chain(upkeep.items).collect());
         let kept = plan.clone();
         shop.record.with(move |store| store.keep_plan(&kept)).await?;
         let mut unread: Vec<(SystemId, String)> = judgements
@@ -45,7 +45,7 @@ impl App {
             })
             .collect();
         unread.dedup();
-        unread.extend(troubles);
+        unread.extend(expired.troubles);
         Ok(PlanView { plan, unread })
     }
 

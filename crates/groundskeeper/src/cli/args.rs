@@ -206,6 +206,7 @@ pub struct CheckArgs {
 #[command(after_help = "Examples:
   groundskeeper grants postgres.main | psql -U postgres app
   groundskeeper grants --for watch --for act --role keeper
+  groundskeeper grants --for watch --for retention
   groundskeeper grants --for watch --for backup")]
 pub struct GrantsArgs {
     /// A Postgres of the configuration [default: the only one]
@@ -213,7 +214,8 @@ pub struct GrantsArgs {
     /// The role that Groundskeeper logs in as
     #[arg(long, default_value = "groundskeeper")]
     pub role: String,
-    /// What it is to be able to do: watch, act, backup, end-sessions or maintain; may be given several times
+    /// What it is to be able to do: watch, act (end-sessions, maintain, reindex and retention as well) or backup; or one of
+    /// those; may be given several times
     #[arg(long = "for", value_name = "PURPOSE", default_value = "watch")]
     pub purposes: Vec<config::Purpose>,
 }

@@ -3,7 +3,8 @@
 use super::nearest::did_you_mean;
 use super::{ConfigError, Endpoint, Settings};
 use groundskeeper_core::{SystemId, SystemKind};
-use groundskeeper_systems::postgres::grants::{Wish, grants as script};
+use groundskeeper_systems::postgres::grants::{Ruled, Wish, grants as script};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 /// What the role is to be able to do.
@@ -12,6 +13,9 @@ pub enum Purpose {
     Watch,
     EndSessions,
     Maintain,
+    /// Delete what the configured rules do not keep.
+    Retention,
+    Reindex,
     /// All that any remedy needs.
     Act,
     /// Base backups.
@@ -26,24 +30,30 @@ impl FromStr for Purpose {
             "watch" => Ok(Self::Watch),
             "end-sessions" => Ok(Self::EndSessions),
             "maintain" => Ok(Self::Maintain),
+            "retention" => Ok(Self::Retention),
+            "reindex" => Ok(Self::Reindex),
             "act" => Ok(Self::Act),
             "backup" => Ok(Self::Backup),
             _ => {
-                let hint = did_you_mean(text, ["watch", "act", "backup", "end-sessions", "maintain"]);
-                Err(format!("use watch, act, backup, end-sessions or maintain{hint}"))
+                let hint =
+                    did_you_mean(text, ["watch", "act", "backup", "end-sessions", "maintain", "reindex", "retention"]);
+                Err(format!("use watch, act, backup, end-sessions, maintain, reindex or retention{hint}"))
             }
         }
     }
 }
 
 impl Purpose {
-    fn wishes(self) -> Vec<Wish> {
+    /// `rules` is what the retention of that Postgres needs.
+    fn wishes(self, rules: &[Wish]) -> Vec<Wish> {
         let everywhere = || Wish::Maintain { tables: Vec::new() };
         match self {
             Self::Watch => vec![Wish::Watch],
             Self::EndSessions => vec![Wish::EndSessions],
             Self::Maintain => vec![everywhere()],
-            Self::Act => vec![Wish::Watch, Wish::EndSessions, everywhere()],
+            Self::Retention => rules.to_vec(),
+            Self::Reindex => vec![Wish::Reindex],
+            Self::Act => [vec![Wish::Watch, Wish::EndSessions, everywhere(), Wish::Reindex], rules.to_vec()].concat(),
             Self::Backup => vec![Wish::BackUp],
         }
     }
@@ -65,30 +75,44 @@ pub fn grants(
         })
         .collect();
     let names: Vec<String> = all.iter().map(|(id, _)| id.to_string()).collect();
-    let address = match (system, all.as_slice()) {
+    let (id, address) = match (system, all.as_slice()) {
         (_, []) => return Err(ConfigError::general("no Postgres is configured; add a [postgres.main] section")),
         (Some(name), _) => {
             // `main` is enough: only a Postgres has grants.
             let meant = |id: &SystemId| id.to_string() == name || id.name == name;
-            let found = all.iter().find(|(id, _)| meant(id)).map(|(_, address)| address);
+            let found = all.iter().find(|(id, _)| meant(id)).map(|(id, address)| (*id, address));
             found.ok_or_else(|| {
                 let hint = did_you_mean(name, names.iter().map(String::as_str));
                 ConfigError::general(format!("there is no {} `{name}`{hint}", SystemKind::Postgres))
             })?
         }
-        (None, [(_, address)]) => address,
+        (None, [(id, address)]) => (*id, address),
         (None, _) => {
             let message = format!("several Postgres are configured; name one of {}", names.join(", "));
             return Err(ConfigError::general(message));
         }
     };
+    // An address is `host:port/database`, and a host may be the folder of a socket.
+    let database = address.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("postgres");
+    let rules = retained(settings, id, database);
     let mut wishes = Vec::new();
-    for wish in purposes.iter().flat_map(|purpose| purpose.wishes()) {
+    for wish in purposes.iter().flat_map(|purpose| purpose.wishes(&rules)) {
         if !wishes.contains(&wish) {
             wishes.push(wish);
         }
     }
-    // An address is `host:port/database`, and a host may be the folder of a socket.
-    let database = address.rsplit('/').next().filter(|name| !name.is_empty()).unwrap_or("postgres");
     Ok(script(role, database, &wishes))
+}
+
+/// One wish for each database that a rule of that Postgres is about; one without tables where there is no rule.
+fn retained(settings: &Settings, system: &SystemId, database: &str) -> Vec<Wish> {
+    let mut databases: BTreeMap<&str, Vec<Ruled>> = BTreeMap::new();
+    for (_, rule) in settings.expiry.iter().filter(|(of, _)| of == system) {
+        let ruled = Ruled { schema: rule.schema.clone(), table: rule.table.clone(), column: rule.column.clone() };
+        databases.entry(&rule.database).or_default().push(ruled);
+    }
+    if databases.is_empty() {
+        databases.insert(database, Vec::new());
+    }
+    databases.into_iter().map(|(of, tables)| Wish::Retain { database: of.to_owned(), tables }).collect()
 }

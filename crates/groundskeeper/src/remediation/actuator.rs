@@ -2,7 +2,7 @@
 //!
 //! A trait, because the executor's tests need hands that fail, hang and die on command.
 
-use super::{Limits, repository};
+use super::{Limits, partition, repository};
 use crate::clock::Clock;
 use crate::config::Endpoint;
 use crate::scheduler::BoxFuture;
@@ -95,6 +95,7 @@ impl Actuator for Stack {
                 let why = format!("no rule of the configuration asks for that (any more): {}", step.step().subject());
                 return Err(Trouble::Precondition(why));
             }
+            partition::relied_on(step.step(), &self.expiry, self.systems.lookout()).await?;
             let (endpoint, within) = (self.postgres(step.step())?, limits.within);
             Ok(act::apply(endpoint, step, within, limits.halt()).await?)
         })

@@ -262,7 +262,7 @@ impl Executor {
     /// Puts one earlier action back because a person asked for it.
     pub async fn undo(&self, id: i64, by: &str) -> record::Result<(Undo, Option<Entry>)> {
         let entry = self.record.with(move |store| store.entry(id)).await?;
-        let undo = entry.step.undo(&entry.before);
+        let undo = entry.step.undo_after(&entry.before, entry.after.as_ref());
         let Undo::By(step) = &undo else { return Ok((undo, None)) };
         let _under_way = self.turns.begin();
         let _turn = self.turns.take(entry.class, true).await;

@@ -2,6 +2,7 @@
 
 mod actuator;
 mod executor;
+mod partition;
 mod recovery;
 mod repository;
 mod turns;

@@ -48,9 +48,9 @@ pub(crate) fn strict(tuning: &Tuning) -> Tuning {
 
 async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     // First what a rule wants gone: the vacuum afterwards finds its rows.
-    let (expired, troubles) = expired::due(shop).await?;
+    let expired::Due { items, troubles, notes } = expired::due(shop).await?;
     let mut details: Vec<String> = troubles.into_iter().map(|(_, trouble)| trouble).collect();
-    let mut all = Plan::new(shop.clock.now(), expired);
+    let mut all = Plan::new(shop.clock.now(), items);
     let mut applied = carry_out(shop, mode, &all).await?;
     let mut judgements = judged(shop, mode).await?;
     let tables = planned(shop, &judgements, &OF_TRIGGERS).await?;
@@ -63,6 +63,7 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     applied.extend(carry_out(shop, mode, &rest).await?);
     details.extend(not_asked(&judgements));
     let could_ask = details.is_empty();
+    details.extend(notes);
     all.items.extend(tables.items.into_iter().chain(rest.items));
     let plan = Plan::new(shop.clock.now(), all.items);
     let kept = plan.clone();

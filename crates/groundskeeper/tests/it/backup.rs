@@ -43,6 +43,11 @@ impl Scene {
 
     /// `more` stands at the end of `[backup]`, and may open other tables.
     pub(crate) fn configure(&self, more: &str) {
+        self.configure_as("", more);
+    }
+
+    /// The same, with keys outside every table.
+    pub(crate) fn configure_as(&self, head: &str, more: &str) {
         // How full the disk of the tests is, is not their business.
         let backup = format!(
             "[checks.\"backup.repository_nearly_full\"]\nenabled = false\n[backup]\nrepository = \"{}\"\nkey_file = \"{}\"\nscratch = \"{}\"\nleave_free = \"0 B\"\n{more}",
@@ -50,7 +55,7 @@ impl Scene {
             self.key().display(),
             self.scratch.path().display()
         );
-        self.place.configure(&self.database.config("", &backup));
+        self.place.configure(&self.database.config(head, &backup));
     }
 
     pub(crate) fn repository(&self) -> PathBuf {

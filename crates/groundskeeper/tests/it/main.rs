@@ -14,6 +14,7 @@ mod growth;
 mod init;
 mod keeper;
 mod notify;
+mod parting;
 mod performance;
 mod scene;
 mod trouble;

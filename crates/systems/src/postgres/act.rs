@@ -6,12 +6,15 @@
 mod blocker;
 mod ending;
 mod expired;
+mod partition;
 mod preflight;
+mod referrers;
 mod reindex;
 mod sequence;
 mod statistics;
 
 use self::expired::Aging;
+use self::partition::Family;
 use self::preflight::IndexName;
 use super::client::{APPLICATION_NAME, Endpoint, Session, reading_settings};
 use super::sql;
@@ -145,6 +148,15 @@ pub async fn apply(
             work.finish().await;
             done
         }
+        step @ (Step::DropPartition { database, .. } | Step::AttachPartition { database, .. }) => {
+            let endpoint = endpoint.with_database(database);
+            let deadline =
+                if matches!(step, Step::DropPartition { .. }) { deadline } else { deadline.min(SWEEP_WITHIN) };
+            let work = Work::begin(&endpoint, step, acting_settings(deadline), deadline).await?;
+            let done = Box::pin(work.part(halt)).await;
+            work.finish().await;
+            done
+        }
         step @ Step::PruneRepository { .. } => Err(foreign(step)),
     }
 }
@@ -159,7 +171,10 @@ pub async fn is_under_way(endpoint: &Endpoint, step: &Step, deadline: Duration) 
     let Some((database, schema, table)) = table_of(step) else { return Ok(false) };
     let endpoint = endpoint.with_database(database);
     let work = Work::begin(&endpoint, step, reading_settings(deadline), deadline).await?;
-    let answer = work.is_under_way(schema, table).await;
+    let answer = match family_of(step) {
+        Some(family) => work.is_parting(family).await,
+        None => work.is_under_way(schema, table).await,
+    };
     work.finish().await;
     answer
 }
@@ -172,11 +187,24 @@ fn table_of(step: &Step) -> Option<(&str, &str, &str)> {
         | Step::Reindex { database, schema, table, .. }
         | Step::DropLeftovers { database, schema, table, .. }
         | Step::SetStatistics { database, schema, table, .. }
-        | Step::DeleteExpired { database, schema, table, .. } => Some((database, schema, table)),
+        | Step::DeleteExpired { database, schema, table, .. }
+        | Step::DropPartition { database, schema, table, .. }
+        | Step::AttachPartition { database, schema, table, .. } => Some((database, schema, table)),
         Step::AdvanceSequence { database, advance, .. } => {
             advance.columns.first().map(|filled| (database.as_str(), filled.schema.as_str(), filled.table.as_str()))
         }
         Step::EndIdleSession { .. } | Step::EndBlocker { .. } | Step::PruneRepository { .. } => None,
+    }
+}
+
+/// The partition that a step works on, with its table.
+fn family_of(step: &Step) -> Option<Family<'_>> {
+    match step {
+        Step::DropPartition { schema, table, partition_schema, partition, .. }
+        | Step::AttachPartition { schema, table, partition_schema, partition, .. } => {
+            Some(Family { schema, table, partition_schema, partition })
+        }
+        _ => None,
     }
 }
 
@@ -198,6 +226,10 @@ pub async fn capture(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Re
         }
         Step::EndIdleSession { pid, backend_start, .. } => work.session_state(*pid, *backend_start).await,
         Step::EndBlocker { pid, backend_start, .. } => work.blocker_state(*pid, *backend_start).await,
+        Step::DropPartition { schema, table, partition_schema, partition, .. }
+        | Step::AttachPartition { schema, table, partition_schema, partition, .. } => {
+            work.partition_state(Family { schema, table, partition_schema, partition }).await
+        }
         Step::PruneRepository { .. } => Err(foreign(step)),
     };
     work.finish().await;
@@ -281,7 +313,7 @@ impl<'a> Work<'a> {
             &SqlState::LOCK_NOT_AVAILABLE => {
                 self.failed("a lock or an older transaction did not go away in time".to_owned(), true)
             }
-            &SqlState::T_R_DEADLOCK_DETECTED => self.failed(failure.message, true),
+            &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::FOREIGN_KEY_VIOLATION => self.failed(failure.message, true),
             _ => {
                 let passing =
                     [FailureKind::Interrupted, FailureKind::NotReady, FailureKind::Timeout, FailureKind::Exhausted];
@@ -296,6 +328,9 @@ impl<'a> Work<'a> {
             Step::EndIdleSession { .. } | Step::EndBlocker { .. } => format!("grant pg_signal_backend to {role}"),
             Step::Reindex { .. } | Step::DropLeftovers { .. } | Step::SetStatistics { .. } => {
                 format!("make {role} a member of the table's owner")
+            }
+            Step::DropPartition { .. } | Step::AttachPartition { .. } => {
+                format!("make {role} a member of the owner of the table and of its partitions")
             }
             Step::DeleteExpired { .. } => {
                 format!("grant SELECT, DELETE and, to lock rows, UPDATE of one column of the table to {role}")
@@ -316,6 +351,8 @@ impl<'a> Work<'a> {
             Step::DropLeftovers { .. } => "what it dropped so far stays dropped",
             Step::AdvanceSequence { .. } => "it may be done again",
             Step::SetStatistics { .. } => "the old target is put back",
+            Step::DropPartition { .. } => "what was detached and not dropped is attached again",
+            Step::AttachPartition { .. } => "the table is whole, and no partition",
             Step::Analyze { .. } | Step::Vacuum { .. } => "what it did so far stays; give it more time in a quiet hour",
             Step::PruneRepository { .. } => "",
         };

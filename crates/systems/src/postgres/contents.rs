@@ -75,6 +75,7 @@ pub struct Held {
     /// The WAL to here has something that a recovery can stop before.
     pub end: Lsn,
     moment: Moment,
+    finished_below: u64,
     databases: Vec<Opened>,
     not_covered: Vec<String>,
 }
@@ -122,12 +123,12 @@ async fn hold_by(endpoint: &Endpoint, control: &Session) -> Result<Held, String>
     let sees_writers: bool = row.get(1);
     let (databases, not_covered) = enter(endpoint, control).await?;
     let quiet = if sees_writers { quiet(control, &databases).await.map_err(failed)? } else { None };
-    let (at, moment) = match quiet {
-        Some(at) => (at, Moment::Quiet),
+    let ((at, finished_below), moment) = match quiet {
+        Some(held) => (held, Moment::Quiet),
         None => (locked(endpoint, control, &databases).await?, Moment::Locked),
     };
     let end = lsn(control, MESSAGE).await.map_err(failed)?;
-    Ok(Held { at, end, moment, databases, not_covered })
+    Ok(Held { at, end, moment, finished_below, databases, not_covered })
 }
 
 /// Where the WAL ends.
@@ -161,14 +162,16 @@ async fn enter(endpoint: &Endpoint, control: &Client) -> Result<(Vec<Opened>, Ve
     Ok((opened, not_covered))
 }
 
-/// Opens a snapshot in each session.
-async fn snapshots(databases: &[Opened]) -> Result<(), Error> {
+/// Opens a snapshot in each session. Gives the number below which every transaction is over in all of them.
+async fn snapshots(databases: &[Opened]) -> Result<u64, Error> {
+    const OPEN: &str = "SELECT pg_snapshot_xmin(pg_current_snapshot())::text::int8";
+    let mut lowest = u64::MAX;
     for database in databases {
         if let Some(client) = database.session.client() {
-            client.query_one("SELECT pg_current_snapshot()::text", &[]).await?;
+            lowest = lowest.min(client.query_one(OPEN, &[]).await?.try_get::<_, i64>(0)?.unsigned_abs());
         }
     }
-    Ok(())
+    Ok(lowest)
 }
 
 async fn each(databases: &[Opened], sql: &str) -> Result<(), Error> {
@@ -182,7 +185,7 @@ async fn each(databases: &[Opened], sql: &str) -> Result<(), Error> {
 
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 
-async fn quiet(control: &Client, databases: &[Opened]) -> Result<Option<Lsn>, Error> {
+async fn quiet(control: &Client, databases: &[Opened]) -> Result<Option<(Lsn, u64)>, Error> {
     for attempt in 0..QUIET_TRIES {
         if attempt > 0 {
             tokio::time::sleep(PAUSE).await;
@@ -190,9 +193,9 @@ async fn quiet(control: &Client, databases: &[Opened]) -> Result<Option<Lsn>, Er
         each(databases, BEGIN).await?;
         let before = position(control).await?;
         if control.query_one(WRITERS, &[]).await?.get::<_, i64>(0) == 0 {
-            snapshots(databases).await?;
+            let finished_below = snapshots(databases).await?;
             if position(control).await? == before {
-                return Ok(Some(before));
+                return Ok(Some((before, finished_below)));
             }
         }
         each(databases, "ROLLBACK").await?;
@@ -200,7 +203,7 @@ async fn quiet(control: &Client, databases: &[Opened]) -> Result<Option<Lsn>, Er
     Ok(None)
 }
 
-async fn locked(endpoint: &Endpoint, control: &Client, databases: &[Opened]) -> Result<Lsn, String> {
+async fn locked(endpoint: &Endpoint, control: &Client, databases: &[Opened]) -> Result<(Lsn, u64), String> {
     let mut lockers = Vec::new();
     for database in databases {
         let session = session(&endpoint.with_database(&database.name)).await?;
@@ -213,12 +216,12 @@ async fn locked(endpoint: &Endpoint, control: &Client, databases: &[Opened]) -> 
             Ok(()) => {
                 let opened = async {
                     each(databases, BEGIN).await?;
-                    snapshots(databases).await?;
-                    position(control).await
+                    let finished_below = snapshots(databases).await?;
+                    Ok((position(control).await?, finished_below))
                 };
-                let at = opened.await.map_err(|error| told(&error));
+                let held = opened.await.map_err(|error: Error| told(&error));
                 unlock(&lockers).await;
-                return at;
+                return held;
             }
             Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
                 unlock(&lockers).await;
@@ -281,8 +284,13 @@ impl Held {
     /// can be vacuumed, is not covered.
     pub async fn read(self, budget: Duration) -> Contents {
         let until = Instant::now() + budget;
-        let mut contents =
-            Contents { at: self.at, moment: self.moment, databases: Vec::new(), not_covered: self.not_covered };
+        let mut contents = Contents {
+            at: self.at,
+            moment: self.moment,
+            finished_below: Some(self.finished_below),
+            databases: Vec::new(),
+            not_covered: self.not_covered,
+        };
         for Opened { name, session } in self.databases {
             if let Some(client) = session.client() {
                 let room = MOST_TABLES.saturating_sub(contents.tables().count());
@@ -426,10 +434,18 @@ pub async fn fingerprint(
 
 /// Opens a transaction in a session of another copy of the cluster, so that [`fingerprint`] gives there what it gave here.
 pub async fn prepare(client: &Client) -> Result<(), String> {
-    for (name, value) in SETTINGS {
-        client.query_one("SELECT set_config($1, $2, false)", &[&name, &value]).await.map_err(|error| told(&error))?;
-    }
+    settle(client).await.map_err(|error| told(&error))?;
     client.batch_execute(BEGIN).await.map_err(|error| told(&error))
+}
+
+/// Has a session write values as every other one does that fingerprints tables.
+pub(super) async fn settle(client: &Client) -> Result<(), Error> {
+    let text = tokio_postgres::types::Type::TEXT;
+    for (name, value) in SETTINGS {
+        let values = [(&name as _, text.clone()), (&value as _, text.clone())];
+        client.query_typed_one("SELECT set_config($1, $2, false)", &values).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

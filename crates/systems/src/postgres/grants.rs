@@ -1,5 +1,7 @@
 //! The SQL that gives our role what it needs, and no more.
 
+mod retain;
+
 use groundskeeper_core::remedy::quoted;
 use std::fmt::Write as _;
 
@@ -12,8 +14,21 @@ pub enum Wish {
     EndSessions,
     /// Vacuum and analyze these tables (schema, name); every table of the server when the list is empty.
     Maintain { tables: Vec<(String, String)> },
+    /// Build indexes anew: only the owner of a table may.
+    Reindex,
+    /// Delete rows, and drop partitions, that a rule does not keep.
+    Retain { database: String, tables: Vec<Ruled> },
     /// Copy the whole cluster over the replication protocol, and read what a copy must be given.
     BackUp,
+}
+
+/// A table that a rule is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ruled {
+    pub schema: String,
+    pub table: String,
+    /// That the rows age by.
+    pub column: String,
 }
 
 /// A script for psql, to be run by a superuser in `database`. It may be run again: a role that exists stays as it is.
@@ -44,6 +59,8 @@ pub fn grants(role: &str, database: &str, wishes: &[Wish]) -> String {
                 );
             }
             Wish::Maintain { tables } => maintain(&mut script, &name, tables),
+            Wish::Reindex => retain::reindex(&mut script, role),
+            Wish::Retain { database: of, tables } => retain::retain(&mut script, role, (database, of), tables),
             Wish::BackUp => back_up(&mut script, &name),
         }
     }

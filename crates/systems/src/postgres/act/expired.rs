@@ -1,6 +1,7 @@
 //! Deleting the rows that a rule does not keep: small batches by an index, each committed, with pauses that follow what the
 //! server and its standbys can take.
 
+use super::referrers::Referrers;
 use super::{ActError, Work};
 use groundskeeper_core::remedy::{LARGEST_BATCH, StepState, quoted};
 use jiff::Timestamp;
@@ -29,14 +30,14 @@ const STANDBY_BEHIND_SECONDS: f64 = 10.0;
 const SLOTS_KEEP_BYTES: i64 = 16 << 30;
 /// Beyond this many rows nobody counts on.
 const COUNTED: i64 = 2_000_000;
-/// What is deleted along with one row, by the tables' estimated sizes, at most: more is a deletion of another table.
-const FAN_OUT: f64 = 100.0;
+/// The same where an index is asked for each.
+const COUNTED_BY_KEYS: i64 = 200_000;
 
 /// Times without a zone are UTC, whatever the role's default is. Row security would hide rows without a word.
 const PLAIN: &str = "SET TimeZone = 'UTC'; SET row_security = off";
 /// No batch holds its locks for longer, whatever goes along.
 const BATCH_GIVEN_UP_MS: u32 = 5_000;
-const AGES: [&str; 3] = ["date", "timestamp", "timestamptz"];
+pub(super) const AGES: [&str; 3] = ["date", "timestamp", "timestamptz"];
 
 /// A table and the column that its rows age by.
 #[derive(Debug, Clone, Copy)]
@@ -50,12 +51,11 @@ pub(super) struct Aging<'n> {
 }
 
 /// What a table allows.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Fit {
     /// The very table that was looked at. The name may be another one's a moment later.
     oid: u32,
-    /// How many rows of other tables go along with one.
-    along: f64,
+    referrers: Referrers,
 }
 
 impl Aging<'_> {
@@ -78,7 +78,7 @@ impl Work<'_> {
         let mut halt = pin!(halt);
         // What somebody had locked at the first pass is looked at once more.
         for _ in 0..2 {
-            if !self.pass(client, of, fit, halt.as_mut()).await? {
+            if !self.pass(client, of, &fit, halt.as_mut()).await? {
                 return Err(ActError::Interrupted(self.what()));
             }
         }
@@ -90,11 +90,11 @@ impl Work<'_> {
         &self,
         client: &Client,
         of: Aging<'_>,
-        fit: Fit,
+        fit: &Fit,
         mut halt: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<bool, ActError> {
-        let batch = delete_batch(of);
-        let most = (f64::from(LARGEST_BATCH) / (1.0 + fit.along)).max(f64::from(SMALLEST_BATCH)) as u32;
+        let batch = delete_batch(of, &fit.referrers);
+        let most = (f64::from(LARGEST_BATCH) / (1.0 + fit.referrers.along)).max(f64::from(SMALLEST_BATCH)) as u32;
         let mut size = FIRST_BATCH.min(most);
         // Each batch begins where the last one ended: what is dead before that would have to be stepped over each time.
         let mut from: Option<Timestamp> = None;
@@ -112,6 +112,7 @@ impl Work<'_> {
             let row = match self.wait(client.query_typed_one(&batch, &values)).await {
                 // A row that goes along is locked by somebody. They go first.
                 // Or more goes along than the statistics know of: a batch that takes so long is too large.
+                // Or somebody has referred to one of its rows since they were chosen: the next choice leaves that out.
                 Err(ActError::Failed { retryable: true, .. } | ActError::Timeout { .. })
                     if refused < REFUSALS && Instant::now() < self.until =>
                 {
@@ -138,8 +139,12 @@ impl Work<'_> {
             if looked.elapsed() < LOOK_EVERY {
                 continue;
             }
-            if self.fit_to_delete(client, of).await?.oid != fit.oid {
+            let now = self.fit_to_delete(client, of).await?;
+            if now.oid != fit.oid {
                 return Err(self.failed("the table has become another one meanwhile".to_owned(), false));
+            }
+            if now.referrers.holds() != fit.referrers.holds() {
+                return Err(self.failed("other tables refer to it than before; the next run goes on".to_owned(), true));
             }
             while let Some(pressure) = self.pressure(client).await? {
                 tracing::debug!(pressure, "deleting old rows pauses");
@@ -209,10 +214,7 @@ SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_na
             Some(other) if !AGES.contains(&other) => {
                 format!("{} is of the type {other}, which is no date or time", of.column)
             }
-            _ if is(1) => {
-                "it is partitioned; whole partitions would have to be dropped, which this version does not do"
-                    .to_owned()
-            }
+            _ if is(1) => "it is partitioned: its rows are not deleted one by one, whole partitions go".to_owned(),
             _ if !is(2) => "it is no ordinary table".to_owned(),
             _ if !is(3) => {
                 return Err(ActError::Denied {
@@ -226,73 +228,57 @@ SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_na
             _ if !is(7) => {
                 "by the server's clock that is not yet as far back as the rule says; look at the clocks".to_owned()
             }
-            _ => return Ok(Fit { oid: row.get(8), along: self.rows_along(client, of).await? }),
+            _ => return Ok(Fit { oid: row.get(8), referrers: self.referrers(client, of).await? }),
         };
         Err(self.precondition(why))
     }
 
-    /// How many rows of other tables go along with one, as far as that can be bounded.
-    async fn rows_along(&self, client: &Client, of: Aging<'_>) -> Result<f64, ActError> {
-        let names: [(&(dyn ToSql + Sync), Type); 2] = [(&of.schema, Type::TEXT), (&of.table, Type::TEXT)];
-        let mut along = 0.0;
-        for row in self.wait(client.query_typed(REFERRERS, &names)).await? {
-            let (name, is_indexed, spreads): (String, bool, bool) = (row.get(0), row.get(1), row.get(2));
-            let (goes_on, fan_out): (bool, f64) = (row.get(3), row.get(4));
-            let why = if !spreads {
-                format!(
-                    "the foreign key {name} forbids to delete what is referred to; its ON DELETE has to say what becomes of that"
-                )
-            } else if !is_indexed {
-                format!("the foreign key {name} has no index: each row that is deleted would read its whole table")
-            } else if goes_on {
-                format!("the foreign key {name} deletes or changes rows that are referred to in turn, or have triggers")
-            } else if !fan_out.is_finite() {
-                format!("the table of the foreign key {name} was never analyzed: nobody knows how many rows go along")
-            } else if fan_out > FAN_OUT {
-                format!("the foreign key {name} has some {fan_out:.0} rows for each of this table")
-            } else {
-                along += fan_out;
-                continue;
-            };
-            return Err(self.precondition(why));
-        }
-        Ok(along)
-    }
-
     pub(super) async fn expired_state(&self, of: Aging<'_>) -> Result<StepState, ActError> {
         let client = self.client()?;
+        if let Some(state) = self.partitions_state(of).await? {
+            return Ok(state);
+        }
         // Without the index even to look would read the whole table.
-        match self.fit_to_delete(client, of).await {
-            Ok(_) => {}
+        let fit = match self.fit_to_delete(client, of).await {
+            Ok(fit) => fit,
             Err(ActError::Precondition { reason, .. }) if reason == "the table is gone" => return Ok(StepState::Gone),
             Err(other) => return Err(other),
-        }
+        };
         self.wait(client.batch_execute(PLAIN)).await?;
         let (relation, column) = (of.relation(), quoted(of.column));
+        let holds = fit.referrers.holds();
         let question = format!(
-            "SELECT (SELECT count(*) FROM (SELECT 1 FROM ONLY {relation} WHERE {column} < $1 LIMIT $2) AS expired)::int8,
-                    (SELECT min({column}) FROM ONLY {relation} WHERE isfinite({column}))::timestamptz"
+            "SELECT count(*) FILTER (WHERE NOT is_held)::int8, count(*) FILTER (WHERE is_held)::int8,
+                    (SELECT min({column}) FROM ONLY {relation} WHERE isfinite({column}))::timestamptz
+               FROM (SELECT {holds} AS is_held FROM ONLY {relation} AS ours WHERE ours.{column} < $1 LIMIT $2) AS expired"
         );
-        let most = COUNTED + 1;
-        let values: [(&(dyn ToSql + Sync), Type); 2] = [(&of.before, Type::TIMESTAMPTZ), (&most, Type::INT8)];
+        let most = if fit.referrers.may_hold() { COUNTED_BY_KEYS } else { COUNTED };
+        let one_more = most + 1;
+        let values: [(&(dyn ToSql + Sync), Type); 2] = [(&of.before, Type::TIMESTAMPTZ), (&one_more, Type::INT8)];
         let row = self.wait(client.query_typed_one(&question, &values)).await?;
-        let count: i64 = row.get(0);
-        let rows = u64::try_from(count.min(COUNTED)).unwrap_or(0);
-        let oldest = row.get::<_, Option<Timestamp>>(1).filter(|_| rows > 0);
-        Ok(StepState::Expired { rows, is_more: count > COUNTED, oldest })
+        let (count, held): (i64, i64) = (row.get(0), row.get(1));
+        let rows = u64::try_from(count.min(most)).unwrap_or(0);
+        let oldest = row.get::<_, Option<Timestamp>>(2).filter(|_| rows > 0);
+        Ok(StepState::Expired {
+            rows,
+            is_more: count + held > most,
+            oldest,
+            referred: u64::try_from(held).unwrap_or(0),
+        })
     }
 }
 
 /// The array is made once, by the index, and its rows are locked: nobody can have changed them when they are deleted. A place
 /// (`ctid`) is one in a single table: what was attached or inherits from it meanwhile has the same places.
-fn delete_batch(of: Aging<'_>) -> String {
+fn delete_batch(of: Aging<'_>, referrers: &Referrers) -> String {
     let (relation, column) = (of.relation(), quoted(of.column));
+    let unless = if referrers.may_hold() { format!("AND NOT {}", referrers.holds()) } else { String::new() };
     format!(
         "WITH gone AS (
   DELETE FROM ONLY {relation} WHERE tableoid = $4 AND {column} < $2 AND ctid = ANY (ARRAY(
-    SELECT ctid FROM ONLY {relation}
-     WHERE tableoid = $4 AND {column} < $2 AND {column} >= coalesce($1, '-infinity'::timestamptz)
-     ORDER BY {column} LIMIT $3 FOR UPDATE SKIP LOCKED))
+    SELECT ours.ctid FROM ONLY {relation} AS ours
+     WHERE ours.tableoid = $4 AND ours.{column} < $2 AND ours.{column} >= coalesce($1, '-infinity'::timestamptz) {unless}
+     ORDER BY ours.{column} LIMIT $3 FOR UPDATE OF ours SKIP LOCKED))
   RETURNING {column})
 SELECT count(*)::int8, (SELECT max({column}) FROM gone WHERE isfinite({column}))::timestamptz FROM gone"
     )
@@ -325,28 +311,6 @@ SELECT (SELECT y.typname::text FROM pg_attribute a JOIN pg_type y ON y.oid = a.a
        pg_is_in_recovery(), $4 <= clock_timestamp() - make_interval(secs => $5) + interval '10 minutes', t.oid
   FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
  WHERE n.nspname = $1 AND t.relname = $2 AND n.nspname NOT IN ('pg_catalog', 'information_schema')";
-
-/// Who refers to the table: the key, whether it has an index, whether it deletes or changes rows, whether that goes on from
-/// there, and how many rows there are for each of ours. A table that refers to itself goes on for ever.
-const REFERRERS: &str = "
-SELECT c.conname || ' of ' || r.relname,
-       EXISTS (SELECT 1 FROM pg_index i
-                WHERE i.indrelid = c.conrelid AND i.indisvalid AND i.indpred IS NULL
-                  AND i.indnkeyatts >= cardinality(c.conkey)
-                  AND (i.indkey::int2[])[0:cardinality(c.conkey) - 1] @> c.conkey),
-       c.confdeltype IN ('c', 'n', 'd'),
-       r.oid = t.oid OR r.relkind = 'p'
-         OR EXISTS (SELECT 1 FROM pg_constraint o WHERE o.contype = 'f' AND o.confrelid = r.oid)
-         OR EXISTS (SELECT 1 FROM pg_trigger g WHERE g.tgrelid = r.oid AND NOT g.tgisinternal AND g.tgenabled <> 'D'
-                      AND g.tgtype & (CASE WHEN c.confdeltype = 'c' THEN 8 ELSE 16 END) > 0),
-       CASE WHEN r.reltuples < 0 OR (r.reltuples = 0 AND r.relpages = 0 AND pg_stat_get_live_tuples(r.oid) > 0)
-            THEN 'Infinity' ELSE r.reltuples / greatest(t.reltuples, 1) END::float8
-  FROM pg_constraint c
-  JOIN pg_class t ON t.oid = c.confrelid
-  JOIN pg_namespace n ON n.oid = t.relnamespace
-  JOIN pg_class r ON r.oid = c.conrelid
- WHERE c.contype = 'f' AND n.nspname = $1 AND t.relname = $2
- ORDER BY 1";
 
 #[cfg(test)]
 mod tests {

@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// How long after an attempt that did not get its locks the next one begins.
-const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(16)];
+pub(super) const PAUSES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(4), Duration::from_secs(16)];
 /// How long a build waits for a lock or for an old transaction. Nobody queues behind that wait but those who change the
 /// table, and they end it.
 const LOCK_TIMEOUT: &str = "SET lock_timeout = '2s'";
@@ -80,7 +80,7 @@ impl Work<'_> {
     }
 
     /// What was begun is a failure from then on, so that whatever is left of it is put back.
-    fn begun(&self, error: ActError) -> ActError {
+    pub(super) fn begun(&self, error: ActError) -> ActError {
         match error {
             ActError::Precondition { reason, .. } => self.failed(reason, false),
             other => other,
@@ -230,6 +230,6 @@ fn is_built(old: &StepState, now: &StepState) -> bool {
 }
 
 /// Whether the same may work in a moment.
-fn is_passing(trouble: &ActError) -> bool {
+pub(super) fn is_passing(trouble: &ActError) -> bool {
     matches!(trouble, ActError::Failed { retryable: true, .. })
 }

@@ -77,10 +77,13 @@ async fn old_rows_go_in_batches_and_young_ones_stay() {
         .unwrap();
     let (at, step) = (endpoint(&keeper), expire("User Sessions", "ends at"));
     let before = state(&at, &step).await;
-    assert!(matches!(before, StepState::Expired { rows: 4001, is_more: false, oldest: Some(_) }), "{before:?}");
+    assert!(
+        matches!(before, StepState::Expired { rows: 4001, is_more: false, oldest: Some(_), referred: 0 }),
+        "{before:?}"
+    );
     run(&at, &step).await.unwrap();
     let after = state(&at, &step).await;
-    assert_eq!(after, StepState::Expired { rows: 0, is_more: false, oldest: None });
+    assert_eq!(after, StepState::Expired { rows: 0, is_more: false, oldest: None, referred: 0 });
     let helped = Verification::Helped("4,001 rows deleted, none of that age is left".into());
     assert_eq!(step.verify(&before, &after), helped);
     assert_eq!(count(&client, "\"User Sessions\"").await, 2_002);
@@ -137,7 +140,7 @@ async fn a_rule_that_cannot_be_carried_out_harmlessly_is_refused_with_the_reason
         .batch_execute(
             "CREATE TABLE bare (id int, made date);
              CREATE TABLE partial (made date); CREATE INDEX ON partial (made) WHERE made > '2020-01-01';
-             CREATE TABLE parted (made date) PARTITION BY RANGE (made); CREATE INDEX ON parted (made);
+             CREATE TABLE parted (made date) PARTITION BY LIST (made); CREATE INDEX ON parted (made);
              CREATE TABLE watched (made timestamp); CREATE INDEX ON watched (made);
              CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN OLD; END';
              CREATE TRIGGER note BEFORE DELETE ON watched FOR EACH ROW EXECUTE FUNCTION note()",
@@ -199,6 +202,92 @@ async fn what_is_deleted_along_is_bounded_or_the_rule_is_refused() {
         .await
         .unwrap();
     refused(run(&at, &step).await, "rows for each of this table");
+}
+
+#[tokio::test]
+async fn rows_that_others_refer_to_stay_and_are_counted() {
+    let (server, client) = sessions().await;
+    let keeper = role(&server, "keeper", "IN ROLE pg_monitor").await;
+    let (at, step) = (endpoint(&keeper), expire("User Sessions", "ends at"));
+    client
+        .batch_execute(
+            "GRANT SELECT, DELETE, UPDATE (id) ON \"User Sessions\" TO keeper;
+             CREATE TABLE \"Orders\" (id serial PRIMARY KEY, \"of\" int REFERENCES \"User Sessions\");
+             INSERT INTO \"Orders\" (\"of\") SELECT n FROM generate_series(1, 6000, 40) n UNION ALL SELECT NULL",
+        )
+        .await
+        .unwrap();
+    refused(run(&at, &step).await, "CREATE INDEX CONCURRENTLY ON \"public\".\"Orders\" (of)");
+    client.batch_execute("CREATE INDEX ON \"Orders\" (\"of\"); ANALYZE").await.unwrap();
+    let denied = run(&at, &step).await.unwrap_err().to_string();
+    assert!(denied.contains("grant SELECT (of) on \"public\".\"Orders\" to keeper"), "{denied}");
+    client.batch_execute("GRANT SELECT (\"of\") ON \"Orders\" TO keeper").await.unwrap();
+
+    let before = state(&at, &step).await;
+    assert!(matches!(before, StepState::Expired { rows: 3901, referred: 100, .. }), "{before:?}");
+    run(&at, &step).await.unwrap();
+    let after = state(&at, &step).await;
+    let Verification::Helped(told) = step.verify(&before, &after) else { panic!("{after:?}") };
+    assert_eq!(told, "3,901 rows deleted, none of that age is left; 100 stay, because others refer to them");
+    assert_eq!(count(&client, "\"User Sessions\"").await, 2_102);
+    assert_eq!(count(&client, "\"Orders\"").await, 151);
+    // What is referred to no more goes with the next run.
+    client.batch_execute("DELETE FROM \"Orders\" WHERE \"of\" < 2000").await.unwrap();
+    run(&at, &step).await.unwrap();
+    assert_eq!(due(&state(&at, &step).await), 0);
+    assert_eq!(count(&client, "\"User Sessions\"").await, 2_052);
+}
+
+#[tokio::test]
+async fn a_table_of_several_columns_or_partitions_or_the_table_itself_may_refer() {
+    let (server, client) = sessions().await;
+    let (at, step) = (endpoint(&server.url()), expire("User Sessions", "ends at"));
+    client
+        .batch_execute(
+            "ALTER TABLE \"User Sessions\" ADD COLUMN part int DEFAULT 1, ADD UNIQUE (part, id),
+               ADD COLUMN after int REFERENCES \"User Sessions\";
+             CREATE INDEX ON \"User Sessions\" (after);
+             UPDATE \"User Sessions\" SET after = 100 WHERE id = 5000;
+             CREATE TABLE pairs (id int, part int, FOREIGN KEY (part, id) REFERENCES \"User Sessions\" (part, id)) PARTITION BY LIST (part);
+             CREATE TABLE pairs_1 PARTITION OF pairs FOR VALUES IN (1, NULL); CREATE INDEX ON pairs (id, part);
+             INSERT INTO pairs VALUES (200, 1), (300, NULL)",
+        )
+        .await
+        .unwrap();
+    run(&at, &step).await.unwrap();
+    let after = state(&at, &step).await;
+    assert!(matches!(after, StepState::Expired { rows: 0, referred: 2, .. }), "{after:?}");
+    let left =
+        client.query("SELECT id FROM \"User Sessions\" WHERE id BETWEEN 1 AND 4000 ORDER BY 1", &[]).await.unwrap();
+    assert_eq!(left.iter().map(|row| row.get::<_, i32>(0)).collect::<Vec<_>>(), [100, 200]);
+}
+
+#[tokio::test]
+async fn a_reference_that_comes_between_makes_a_batch_be_chosen_anew_and_loses_nothing() {
+    let (server, client) = sessions().await;
+    let (at, step) = (endpoint(&server.url()), expire("User Sessions", "ends at"));
+    client
+        .batch_execute(
+            "CREATE TABLE orders (id serial PRIMARY KEY, session int REFERENCES \"User Sessions\");
+             CREATE INDEX ON orders (session); INSERT INTO orders (session) VALUES (6000); ANALYZE",
+        )
+        .await
+        .unwrap();
+    // Somebody refers to rows all over the table while it is being emptied.
+    let busy = server.client().await;
+    let referring = tokio::spawn(async move {
+        for n in (0..4_000).rev().step_by(7) {
+            let sql = format!("INSERT INTO orders (session) SELECT id FROM \"User Sessions\" WHERE id = {n}");
+            // The row may just be going.
+            let _ = busy.batch_execute(&sql).await;
+        }
+    });
+    run(&at, &step).await.unwrap();
+    referring.await.unwrap();
+    let dangling =
+        "SELECT count(*) FROM orders o WHERE NOT EXISTS (SELECT 1 FROM \"User Sessions\" s WHERE s.id = o.session)";
+    assert_eq!(client.query_one(dangling, &[]).await.unwrap().get::<_, i64>(0), 0);
+    assert_eq!(due(&state(&at, &step).await), 0);
 }
 
 #[tokio::test]
