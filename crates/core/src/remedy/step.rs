@@ -67,6 +67,9 @@ pub enum Step {
         before: Timestamp,
         /// What the rule keeps: `before` is so far back, at least, also by the server's clock.
         keep_seconds: u64,
+        /// Only rows that are in the repository of backups by then.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        export: bool,
     },
     /// Removes these sets from the repository of backups, as far as no rule of retention keeps them at that moment, and
     /// deletes data that were marked longer than the grace ago.
@@ -162,11 +165,12 @@ impl Step {
                 quoted(schema),
                 quoted(table)
             ),
-            Self::DeleteExpired { schema, table, column, before, .. } => format!(
-                "DELETE FROM {}.{} WHERE {} < '{before}' -- by its index, batches of at most {LARGEST_BATCH} rows",
+            Self::DeleteExpired { schema, table, column, before, export, .. } => format!(
+                "DELETE FROM {}.{} WHERE {} < '{before}' -- by its index, batches of at most {LARGEST_BATCH} rows{}",
                 quoted(schema),
                 quoted(table),
-                quoted(column)
+                quoted(column),
+                if *export { ", each row once it is in the repository of backups" } else { "" }
             ),
             Self::PruneRepository { sets, .. } => {
                 let named: Vec<&str> = sets.iter().map(SetId::as_str).collect();

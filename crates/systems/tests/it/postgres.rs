@@ -5,6 +5,7 @@ mod bloat;
 mod blocking;
 mod contents;
 mod expiring;
+mod exporting;
 mod facts;
 mod keys;
 mod lag;
