@@ -53,33 +53,9 @@ async fn a_store_that_refuses_has_not_taken_it(#[case] method: &'static str, #[c
     let refused = exporter.keep(piece(2, CSV)).await.unwrap_err();
     assert!(refused.contains(said), "{refused}");
     remote.proxy.behave();
-    // Where only reading back failed it is there: the next one is of another deletion.
-    exporter_again(&remote).await;
-}
-
-async fn exporter_again(remote: &Remote) {
-    exporter(&remote.vault, "sessions", 4).keep(piece(1, CSV)).await.unwrap();
+    // Where only reading back failed it may be there: the next one is of another deletion.
+    crate::exports::exporter(&remote.vault, "sessions", 4).keep(piece(1, CSV)).await.unwrap();
     let listed = remote.elsewhere().exports().await.unwrap();
-    assert!(listed.iter().any(|export| export.entry == 4), "{listed:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_was_lost_is_found_out_by_reading_back() {
-    let remote = Remote::new().await;
-    let exporter = exporter(&remote.vault, "sessions", 3);
-    let puts = std::sync::atomic::AtomicU32::new(0);
-    // It is stored, and we never hear of it: the second try finds its name taken.
-    remote.proxy.misbehave(move |asked| {
-        let first = asked.method == "PUT"
-            && asked.path.contains("/exports/")
-            && puts.fetch_add(1, std::sync::atomic::Ordering::Relaxed) == 0;
-        first.then_some(Fault::Cut)
-    });
-    let kept = exporter.keep(piece(1, CSV)).await;
-    remote.proxy.behave();
-    let listed = remote.elsewhere().exports().await.unwrap();
-    if kept.is_ok() {
-        assert_eq!(remote.elsewhere().read_export(&listed[0]).await.unwrap().csv, CSV);
-    }
-    exporter_again(&remote).await;
+    assert!(listed[0].entry == 4 || listed[1].entry == 4, "{listed:?}");
+    assert_eq!(listed.iter().any(|export| export.piece == 2), method == "GET", "{listed:?}");
 }

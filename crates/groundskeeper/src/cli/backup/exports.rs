@@ -8,6 +8,7 @@ use crate::app::api::{Export, ExportsView};
 use groundskeeper_core::quantity::{format_bytes, format_count};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use std::fmt::Write as _;
 
 pub(super) async fn run(desk: &mut Desk, args: ExportsArgs) -> Outcome {
     let (backups, zone) = place(desk, &args.place)?;
@@ -56,11 +57,13 @@ fn told(view: &ExportsView, zone: &TimeZone, paint: Paint) -> String {
     let mut out =
         table::columns(&rows, "", |line, column, cell| if line == 0 || column == 0 { paint.bold(&cell) } else { cell });
     let (pieces, stored) = (counted(view.exports.len(), "piece"), format_bytes(view.stored as f64));
-    out.push_str(&format!(
+    // Writing to a String cannot fail.
+    let _ = write!(
+        out,
         "\n{pieces} in {}, {stored} in all. Groundskeeper never removes them; what nobody needs any more is removed by hand.\n\
          `groundskeeper backup exports --read EXPORT` writes the rows as CSV.\n",
         view.repository
-    ));
+    );
     out
 }
 
