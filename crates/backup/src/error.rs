@@ -24,6 +24,8 @@ pub enum Error {
     Busy(String),
     #[error("there is no set {0}; `groundskeeper backup list` shows them")]
     NoSet(String),
+    #[error("there is no export {0}; `groundskeeper backup exports` lists them")]
+    NoExport(String),
     #[error("{}: {why}", path.display())]
     Target { path: PathBuf, why: String },
     #[error("{0}")]

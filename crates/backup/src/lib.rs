@@ -7,6 +7,7 @@
 //! | `key` | where the repository's key comes from |
 //! | `make`, `verify`, `drill`, `restore`, [`prune`] | one file for each thing that the façade does |
 //! | [`wal`] | the WAL between the sets: streamed, and replayed to a time |
+//! | [`exports`] | rows that retention has deleted, as they were |
 //! | [`progress`] | how far the work is |
 //! | [`plan`] | the recovery plan of an installation |
 //! | `steps` | what a person does with what was restored |
@@ -22,6 +23,7 @@
 //! nothing half-made to be promoted; what a broken run leaves are chunks that the next one finds, or a prune removes.
 
 pub mod error;
+pub mod exports;
 pub mod observe;
 pub mod place;
 pub mod plan;

@@ -28,6 +28,8 @@ pub struct Rule {
     pub column: String,
     /// Seconds.
     pub keep: f64,
+    /// Whether rows are put into the repository of backups before they are deleted.
+    pub export: bool,
 }
 
 impl Rule {
@@ -43,19 +45,21 @@ impl Rule {
             column: self.column.clone(),
             before: Timestamp::from_second(before).unwrap_or(Timestamp::MIN),
             keep_seconds: self.keep.ceil() as u64,
+            export: self.export,
         }
     }
 }
 
 /// Whether one of the rules in force asks for that very step, or for more. A plan may be older than its rule.
 pub fn is_asked_for(rules: &[(SystemId, Rule)], step: &Step) -> bool {
-    let Step::DeleteExpired { system: at, database, schema, table, column, keep_seconds, .. } = step else {
+    let Step::DeleteExpired { system: at, database, schema, table, column, keep_seconds, export, .. } = step else {
         return false;
     };
     rules.iter().any(|(system, rule)| {
         system == at
             && (&rule.database, &rule.schema, &rule.table, &rule.column) == (database, schema, table, column)
             && rule.keep <= *keep_seconds as f64
+            && (*export || !rule.export)
     })
 }
 
@@ -82,7 +86,7 @@ pub fn planned(
         class: remedy.class,
         statement: step.statement(),
         why: format!("{rows} rows of {} are older than {}{age}", rule.table, format_seconds(rule.keep)),
-        expected: "they are gone for good, a batch at a time; its next vacuum makes their room usable again".to_owned(),
+        expected: expected(rule.export).to_owned(),
         decision: permit(remedy, &step, &finding, policy, situation, Consent::default(), now),
         step,
         finding,
@@ -94,6 +98,15 @@ pub fn left(state: &StepState) -> Option<String> {
     let StepState::Expired { referred: referred @ 1.., is_more, .. } = *state else { return None };
     let (count, more) = (format_count(referred as f64), if is_more { "more than " } else { "" });
     Some(format!("{more}{count} rows are expired and stay: rows of other tables refer to them"))
+}
+
+fn expected(export: bool) -> &'static str {
+    if export {
+        "they are in the repository of backups (`groundskeeper backup exports`) and then gone from the table, a batch at a \
+         time; its next vacuum makes their room usable again"
+    } else {
+        "they are gone for good, a batch at a time; its next vacuum makes their room usable again"
+    }
 }
 
 /// By what the record knows the rule's work on a table.
@@ -113,7 +126,7 @@ mod tests {
 
     fn rule() -> Rule {
         let (database, schema, table) = ("docrag".into(), "public".into(), "user_sessions".into());
-        Rule { database, schema, table, column: "expires_at".into(), keep: 30.0 * 86_400.0 }
+        Rule { database, schema, table, column: "expires_at".into(), keep: 30.0 * 86_400.0, export: false }
     }
 
     fn main_database() -> SystemId {
@@ -136,6 +149,19 @@ mod tests {
         assert!(!asked(Rule { keep: 365.0 * 86_400.0, ..rule() }), "somebody has thought better of it");
         assert!(!asked(Rule { column: "made_at".into(), ..rule() }));
         assert!(!is_asked_for(&[], &step));
+    }
+
+    #[test]
+    fn a_rule_that_exports_asks_for_no_step_without_and_another_bears_one_with() {
+        let exporting = Rule { export: true, ..rule() };
+        let asked = |rule: &Rule, step: &Step| is_asked_for(&[(main_database(), rule.clone())], step);
+        let (with, without) = (exporting.step(&main_database(), now()), rule().step(&main_database(), now()));
+        assert!(!asked(&exporting, &without), "approved before the rule began to export");
+        assert!(asked(&exporting, &with) && asked(&rule(), &with));
+        assert!(with.statement().ends_with("each row once it is in the repository of backups"));
+        let old: Step = serde_json::from_str(&serde_json::to_string(&without).unwrap()).unwrap();
+        assert_eq!(old, without, "a journal from before knows no exports");
+        assert!(!serde_json::to_string(&without).unwrap().contains("export"));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //! | `reader` | lists, restores, reads back |
 //! | `unpack` | the bytes of restored files, written by us and why |
 //! | `receipts` | the proofs, beside restic's own files |
-//! | `beside` | other files of ours there: the WAL |
+//! | `beside` | other files of ours there: the WAL, the exports of rows |
 //! | `init` | makes one |
 //! | `lock`, `lease` | one of us at a time: a file's lock, an object that says whose it is |
 //! | `hold` | sets that somebody restores |

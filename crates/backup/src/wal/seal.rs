@@ -1,4 +1,4 @@
-//! WAL as it is stored: zstd, then the `age` format, so that `age -d -i IDENTITY FILE | zstd -d` opens it.
+//! WAL, and the exports of rows, as they are stored: zstd, then the `age` format, so that `age -d -i IDENTITY FILE | zstd -d` opens it.
 //!
 //! The identity is made once for a repository and lies in it twice. `wal/identity` is sealed with the repository's own key,
 //! so that every key of the repository opens it; that one counts. `wal/keys/<key id>.age` is for whoever has nothing but
@@ -80,7 +80,7 @@ impl Seal {
     /// A file for `age -i`.
     pub(crate) fn text(&self) -> String {
         format!(
-            "# opens the WAL of this repository: age -d -i THIS FILE | zstd -d\n{}\n",
+            "# opens the WAL and the exports of this repository: age -d -i THIS FILE | zstd -d\n{}\n",
             self.identity.to_string().expose_secret()
         )
     }
@@ -104,5 +104,5 @@ impl Seal {
 }
 
 fn broken(error: &impl std::fmt::Display) -> Error {
-    Error::Worker(format!("WAL could not be locked: {error}"))
+    Error::Worker(format!("WAL or an export could not be locked: {error}"))
 }

@@ -3,6 +3,7 @@
 mod beside;
 mod configuration;
 mod consistent;
+mod exports;
 mod faithful;
 mod faults;
 mod files;

@@ -1,5 +1,6 @@
 //! A repository in an object store: a real S3 server, and a proxy before it that counts and misbehaves.
 
+mod exports;
 mod faults;
 mod harm;
 mod prune;

@@ -30,7 +30,10 @@ pub struct ExpiredPartition {
 impl ExpiredPartition {
     /// The step that drops it, by what a rule asks of its table.
     pub fn step(&self, asked: &Step, contained_in: Contained) -> Option<Step> {
-        let Step::DeleteExpired { system, database, schema, table, column, before, keep_seconds } = asked else {
+        // A partition goes whole, so its rows would not be exported.
+        let Step::DeleteExpired { system, database, schema, table, column, before, keep_seconds, export: false } =
+            asked
+        else {
             return None;
         };
         Some(Step::DropPartition {

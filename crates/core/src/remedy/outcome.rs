@@ -49,6 +49,11 @@ impl Step {
             Self::DropLeftovers { .. } => {
                 Undo::NotNeeded("no query could use what was dropped, and each write is cheaper without it".into())
             }
+            Self::DeleteExpired { export: true, .. } => Undo::Impossible(
+                "the rows are in the repository of backups: `groundskeeper backup exports` lists them, and --read gives \
+                 them for psql"
+                    .into(),
+            ),
             Self::DeleteExpired { .. } => {
                 Undo::Impossible("rows that were deleted come back only out of a backup set".into())
             }

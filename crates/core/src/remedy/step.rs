@@ -69,6 +69,9 @@ pub enum Step {
         before: Timestamp,
         /// What the rule keeps: `before` is so far back, at least, also by the server's clock.
         keep_seconds: u64,
+        /// Only rows that are in the repository of backups by then.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        export: bool,
     },
     /// Sets how closely ANALYZE looks at one column, and has it look.
     SetStatistics {
@@ -232,11 +235,12 @@ impl Step {
                 quoted(schema),
                 quoted(table)
             ),
-            Self::DeleteExpired { schema, table, column, before, .. } => format!(
-                "DELETE FROM {}.{} WHERE {} < '{before}' -- by its index, batches of at most {LARGEST_BATCH} rows",
+            Self::DeleteExpired { schema, table, column, before, export, .. } => format!(
+                "DELETE FROM {}.{} WHERE {} < '{before}' -- by its index, batches of at most {LARGEST_BATCH} rows{}",
                 quoted(schema),
                 quoted(table),
-                quoted(column)
+                quoted(column),
+                if *export { ", each row once it is in the repository of backups" } else { "" }
             ),
             Self::SetStatistics { schema, table, column, target, .. } => {
                 statistics_statements(schema, table, column, *target).join("; ")

@@ -6,9 +6,9 @@
 mod backup;
 
 pub use backup::{
-    BackupInitView, BackupListView, BackupPruneView, BackupStatusView, BackupTryView, BackupView, Done, KeyInfo,
-    LastProof, MeasuredView, Measurement, RecoveryPlanView, RecoveryPoints, RestorePlan, RestoreView, RetentionView,
-    Target,
+    BackupInitView, BackupListView, BackupPruneView, BackupStatusView, BackupTryView, BackupView, Done, Export,
+    ExportsView, KeyInfo, LastProof, MeasuredView, Measurement, RecoveryPlanView, RecoveryPoints, RestorePlan,
+    RestoreView, RetentionView, Target,
 };
 
 use groundskeeper_core::check::Judgement;

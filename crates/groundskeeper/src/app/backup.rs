@@ -45,6 +45,7 @@ impl From<Error> for CallError {
             | Error::WrongKey { .. }
             | Error::Key(_)
             | Error::NoSet(_)
+            | Error::NoExport(_)
             | Error::Target { .. } => 2,
             Error::Place { .. } | Error::Busy(_) | Error::Scratch(_) | Error::Worker(_) => 3,
         };
@@ -174,8 +175,8 @@ fn chosen_for<'a>(
 /// The repository and its key, and nothing else.
 #[derive(Debug)]
 pub struct Backups {
-    vault: Vault,
-    clock: Clock,
+    pub(super) vault: Vault,
+    pub(super) clock: Clock,
 }
 
 impl Backups {
@@ -216,7 +217,7 @@ impl Backups {
         self.vault.progress()
     }
 
-    fn repository(&self) -> String {
+    pub(super) fn repository(&self) -> String {
         self.vault.settings().place.to_string()
     }
 

@@ -7,6 +7,7 @@
 //! | `session` | the client's side: the running daemon, or the store itself |
 //! | `socket` | the daemon's side: one line of JSON in, one out |
 //! | [`backup`] | the backups: through the keeper, and without any |
+//! | `exports` | the rows that retention has deleted |
 //! | `measured` | how long recovery takes, and how much would be lost, over months |
 //! | `tune` | advice for settings |
 //! | `view`, `report` | from the record and the present to what is shown |
@@ -17,6 +18,7 @@ pub mod backup;
 mod check;
 mod daemon;
 mod decide;
+mod exports;
 pub(crate) mod measured;
 pub(crate) mod report;
 mod session;

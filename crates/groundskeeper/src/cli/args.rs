@@ -2,7 +2,7 @@
 
 mod backup;
 
-pub(super) use backup::{BackupArgs, BackupVerb, KeyVerb, PlaceArgs, RestoreArgs, TargetArgs};
+pub(super) use backup::{BackupArgs, BackupVerb, ExportsArgs, KeyVerb, PlaceArgs, RestoreArgs, TargetArgs};
 
 use crate::config;
 use clap::{Args, Parser, Subcommand, ValueEnum};

@@ -1,5 +1,6 @@
 //! `backup`: make, look at, prove and restore sets.
 
+mod exports;
 mod key;
 mod prune;
 mod render;
@@ -37,6 +38,7 @@ pub(super) async fn run(desk: &mut Desk, args: BackupArgs) -> Outcome {
         }
         BackupVerb::Restore(args) => restore(desk, args).await,
         BackupVerb::Prune { apply } => prune::run(desk, apply).await,
+        BackupVerb::Exports(args) => exports::run(desk, args).await,
         BackupVerb::Key { verb } => key::run(desk, verb).await,
     }
 }

@@ -8,11 +8,12 @@ use crate::config::Endpoint;
 use crate::scheduler::BoxFuture;
 use crate::stack;
 use groundskeeper_backup::Vault;
+use groundskeeper_backup::exports::Exporter;
 use groundskeeper_core::SystemId;
 use groundskeeper_core::expiry::{self, Rule};
 use groundskeeper_core::remedy::{JournalledStep, Step, StepState};
 use groundskeeper_systems::postgres;
-use groundskeeper_systems::postgres::act::{self, ActError};
+use groundskeeper_systems::postgres::act::{self, ActError, Sink};
 use std::time::Duration;
 
 /// Why a step could not be carried out.
@@ -97,7 +98,10 @@ impl Actuator for Stack {
             }
             partition::relied_on(step.step(), &self.expiry, self.systems.lookout()).await?;
             let (endpoint, within) = (self.postgres(step.step())?, limits.within);
-            Ok(act::apply(endpoint, step, within, limits.halt()).await?)
+            let lookout = self.systems.lookout();
+            let exporter = lookout.and_then(|lookout| Exporter::of(lookout.vault(), step, self.clock.now()));
+            let sink = exporter.as_ref().map(|exporter| exporter as &dyn Sink);
+            Ok(act::apply_with(endpoint, step, within, limits.halt(), sink).await?)
         })
     }
 

@@ -151,6 +151,10 @@ fn problem(text: &str) -> String {
     "[postgres.main]\nurl = \"postgres://a@b/c\"\n[[postgres.main.retention]]\ntable = \"t\"\ncolumn = \"c\"",
     "groundskeeper.toml:3: [postgres.main.retention] needs `keep`, such as keep = \"30d\""
 )]
+#[case::rule_that_exports_to_nowhere(
+    "[postgres.main]\nurl = \"postgres://a@b/c\"\n[[postgres.main.retention]]\ntable = \"t\"\ncolumn = \"c\"\nkeep = \"1d\"\nexport = true",
+    "groundskeeper.toml:3: `export` in [postgres.main.retention] needs a repository to export to; add [backup] with `repository` and `key_file`"
+)]
 #[case::rule_without_a_column(
     "[postgres.main]\nurl = \"postgres://a@b/c\"\n[[postgres.main.retention]]\ntable = \"t\"\nkeep = \"1d\"",
     "groundskeeper.toml:3: [postgres.main.retention] needs `column`, such as column = \"expires_at\""
@@ -282,14 +286,15 @@ fn a_file_with_everything_loads() {
         .expiry
         .iter()
         .map(|(id, rule)| {
-            format!("{id} {} {}.{} {} {}", rule.database, rule.schema, rule.table, rule.column, rule.keep)
+            let export = if rule.export { " exported" } else { "" };
+            format!("{id} {} {}.{} {} {}{export}", rule.database, rule.schema, rule.table, rule.column, rule.keep)
         })
         .collect();
     assert_eq!(
         rules,
         [
             "postgres.reporting app public.user_sessions expires_at 2592000",
-            "postgres.reporting audit trail.audit_logs made_at 7776000"
+            "postgres.reporting audit trail.audit_logs made_at 7776000 exported"
         ]
     );
     let machine = settings.systems[1].machine.as_ref().unwrap();

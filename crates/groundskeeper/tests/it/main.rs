@@ -10,6 +10,7 @@ mod backup_wal;
 mod cli;
 mod config;
 mod drift;
+mod exports;
 mod growth;
 mod init;
 mod keeper;

@@ -6,6 +6,7 @@
 mod blocker;
 mod ending;
 mod expired;
+mod export;
 mod partition;
 mod preflight;
 mod referrers;
@@ -28,6 +29,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Error};
+
+pub use self::export::{Column, Kept, Piece, Sink};
 
 /// A server that does not let us in within this time is not there for us.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -84,6 +87,17 @@ pub async fn apply(
     deadline: Duration,
     halt: impl Future<Output = ()>,
 ) -> Result<(), ActError> {
+    Box::pin(apply_with(endpoint, step, deadline, halt, None)).await
+}
+
+/// The same; what a step exports before it deletes it goes to `sink`. Without one such a step is refused.
+pub async fn apply_with(
+    endpoint: &Endpoint,
+    step: &JournalledStep,
+    deadline: Duration,
+    halt: impl Future<Output = ()>,
+    sink: Option<&dyn Sink>,
+) -> Result<(), ActError> {
     match step.step() {
         Step::Analyze { database, schema, table, .. } | Step::Vacuum { database, schema, table, .. } => {
             let endpoint = endpoint.with_database(database);
@@ -116,11 +130,12 @@ pub async fn apply(
             work.finish().await;
             done
         }
-        Step::DeleteExpired { database, schema, table, column, before, keep_seconds, .. } => {
+        Step::DeleteExpired { database, schema, table, column, before, keep_seconds, export, .. } => {
             let endpoint = endpoint.with_database(database);
             let work = Work::begin(&endpoint, step.step(), acting_settings(deadline), deadline).await?;
-            let of = Aging { schema, table, column, before: *before, keep: *keep_seconds as f64 };
-            let done = Box::pin(work.delete_expired(of, halt)).await;
+            let (before, keep, export) = (*before, *keep_seconds as f64, *export);
+            let of = Aging { schema, table, column, before, keep, export };
+            let done = Box::pin(work.delete_expired(of, sink, halt)).await;
             work.finish().await;
             done
         }
@@ -221,8 +236,9 @@ pub async fn capture(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Re
         Step::DropLeftovers { schema, table, .. } => work.leftovers_state(schema, table).await,
         Step::SetStatistics { schema, table, column, .. } => work.column_state((schema, table, column)).await,
         Step::AdvanceSequence { schema, sequence, .. } => work.sequence_state(schema, sequence).await,
-        Step::DeleteExpired { schema, table, column, before, keep_seconds, .. } => {
-            work.expired_state(Aging { schema, table, column, before: *before, keep: *keep_seconds as f64 }).await
+        Step::DeleteExpired { schema, table, column, before, keep_seconds, export, .. } => {
+            let (before, keep, export) = (*before, *keep_seconds as f64, *export);
+            work.expired_state(Aging { schema, table, column, before, keep, export }).await
         }
         Step::EndIdleSession { pid, backend_start, .. } => work.session_state(*pid, *backend_start).await,
         Step::EndBlocker { pid, backend_start, .. } => work.blocker_state(*pid, *backend_start).await,

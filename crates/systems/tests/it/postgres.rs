@@ -7,6 +7,7 @@ mod contents;
 mod disk;
 mod estimates;
 mod expiring;
+mod exporting;
 mod facts;
 mod granting;
 mod keys;

@@ -1,6 +1,7 @@
 //! What is told of backups.
 
 pub use groundskeeper_backup::Done;
+pub use groundskeeper_backup::exports::Export;
 pub use groundskeeper_backup::vault::KeyInfo;
 pub use groundskeeper_backup::wal::Target;
 
@@ -111,6 +112,17 @@ pub struct BackupListView {
     pub repository: String,
     /// Every set, newest first.
     pub sets: Vec<Receipt>,
+}
+
+/// The rows that retention has deleted.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExportsView {
+    pub now: Timestamp,
+    pub repository: String,
+    /// Every piece; the newest deletion first, its pieces in their order.
+    pub exports: Vec<Export>,
+    /// Bytes of all of them.
+    pub stored: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

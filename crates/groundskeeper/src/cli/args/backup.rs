@@ -55,6 +55,8 @@ restores now may need them."
         #[arg(long)]
         apply: bool,
     },
+    /// Rows that retention has deleted with `export = true`, and how they come back; nothing of ours ever removes them
+    Exports(ExportsArgs),
     /// The keys that open the repository
     #[command(after_help = "Examples:
   groundskeeper backup key list
@@ -76,6 +78,22 @@ pub struct PlaceArgs {
     /// A file whose first line opens that repository
     #[arg(long, value_name = "FILE", requires = "repository")]
     pub key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  groundskeeper backup exports
+  groundskeeper backup exports --read 20261123T043015Z-17 > sessions.csv
+  groundskeeper backup exports --read 20261123T043015Z-17 | psql docrag -c 'CREATE TABLE back (LIKE user_sessions)' \\
+      -c '\\copy back FROM STDIN (FORMAT csv, HEADER)'
+
+A row that was locked or changed while it was to be deleted may be in two exports: docs/backup.md has how to put rows back.")]
+pub struct ExportsArgs {
+    /// Write the rows of an export as CSV with a header: its name or first letters, or one piece (`file` in --output json)
+    #[arg(long, value_name = "EXPORT")]
+    pub read: Option<String>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
 }
 
 #[derive(Debug, Args)]

@@ -46,6 +46,7 @@ const EXAMPLES: [(&str, &str); 4] = [
 # table = \"user_sessions\"
 # column = \"expires_at\"
 # keep = \"30d\"
+# export = true  # first into the repository of [backup]; `groundskeeper backup exports` gives them back
 ",
     ),
     ("redis", "# [redis.cache]\n# url = \"${REDIS_URL}\"\n# deadline = \"5s\"\n"),

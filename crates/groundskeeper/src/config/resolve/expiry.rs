@@ -3,12 +3,12 @@
 use crate::config::raw::Section;
 use groundskeeper_core::expiry::Rule;
 
-/// `database` is the one that the system's own address names.
-pub(super) fn rules(section: &Section<'_>, database: Option<&str>) -> Vec<Rule> {
-    section.sections("retention").into_iter().filter_map(|table| rule(table, database)).collect()
+/// `database` is the one that the system's own address names; `is_backed_up`, whether there is a repository to export to.
+pub(super) fn rules(section: &Section<'_>, database: Option<&str>, is_backed_up: bool) -> Vec<Rule> {
+    section.sections("retention").into_iter().filter_map(|table| rule(table, database, is_backed_up)).collect()
 }
 
-fn rule(section: Section<'_>, database: Option<&str>) -> Option<Rule> {
+fn rule(section: Section<'_>, database: Option<&str>, is_backed_up: bool) -> Option<Rule> {
     let needed = |key: &str, example: &str| {
         let found = section.text(key).filter(|found| !found.value.trim().is_empty());
         if found.is_none() {
@@ -25,9 +25,17 @@ fn rule(section: Section<'_>, database: Option<&str>) -> Option<Rule> {
     if database.is_none() {
         section.problem(section.at, format!("[{}] needs `database`, such as database = \"docrag\"", section.name));
     }
+    let export = section.flag("export").unwrap_or(false);
+    if export && !is_backed_up {
+        let why = format!(
+            "`export` in [{}] needs a repository to export to; add [backup] with `repository` and `key_file`",
+            section.name
+        );
+        section.problem(section.at, why);
+    }
     section.finish();
     let (schema, name) = split(&table?.value);
-    Some(Rule { database: database?, schema, table: name, column: column?.value, keep: keep?.as_secs_f64() })
+    Some(Rule { database: database?, schema, table: name, column: column?.value, keep: keep?.as_secs_f64(), export })
 }
 
 /// `schema.table`, or a table of `public`.

@@ -38,9 +38,8 @@ pub(super) fn all(top: &Section<'_>, never_end: &[String]) -> (Vec<SystemSetting
                     let endpoint = postgres(&section, never_end);
                     let database = endpoint.as_ref().and_then(|endpoint| endpoint.database().map(str::to_owned));
                     let id = SystemId::new(kind, &name);
-                    rules.extend(
-                        expiry::rules(&section, database.as_deref()).into_iter().map(|rule| (id.clone(), rule)),
-                    );
+                    let found = expiry::rules(&section, database.as_deref(), top.has("backup"));
+                    rules.extend(found.into_iter().map(|rule| (id.clone(), rule)));
                     endpoint.map(Endpoint::Postgres)
                 }
                 SystemKind::Redis => redis(&section),

@@ -1,6 +1,7 @@
 //! Deleting the rows that a rule does not keep: small batches by an index, each committed, with pauses that follow what the
 //! server and its standbys can take.
 
+use super::export::{Exporting, Sink};
 use super::referrers::Referrers;
 use super::{ActError, Work};
 use groundskeeper_core::remedy::{LARGEST_BATCH, StepState, quoted};
@@ -48,6 +49,8 @@ pub(super) struct Aging<'n> {
     pub(super) before: Timestamp,
     /// Seconds: so far back `before` is at least, by the server's clock.
     pub(super) keep: f64,
+    /// Whether rows are kept elsewhere first.
+    pub(super) export: bool,
 }
 
 /// What a table allows.
@@ -58,14 +61,29 @@ struct Fit {
     referrers: Referrers,
 }
 
+/// What came of one batch.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Batch {
+    /// How young the youngest is that was deleted.
+    pub(super) last: Option<Timestamp>,
+    pub(super) took: Duration,
+    /// Nothing is left for another one.
+    pub(super) is_last: bool,
+}
+
 impl Aging<'_> {
-    fn relation(self) -> String {
+    pub(super) fn relation(self) -> String {
         format!("{}.{}", quoted(self.schema), quoted(self.table))
     }
 }
 
 impl Work<'_> {
-    pub(super) async fn delete_expired(&self, of: Aging<'_>, halt: impl Future<Output = ()>) -> Result<(), ActError> {
+    pub(super) async fn delete_expired(
+        &self,
+        of: Aging<'_>,
+        sink: Option<&dyn Sink>,
+        halt: impl Future<Output = ()>,
+    ) -> Result<(), ActError> {
         let client = self.client()?;
         self.settled("the batches could not be held to their time").await?;
         let version = self
@@ -73,12 +91,16 @@ impl Work<'_> {
             .await?
             .get::<_, i32>(0);
         self.notice_when_we_are_gone(client, version).await?;
+        if of.export {
+            self.fit_to_export(client, of).await?;
+        }
         let fit = self.fit_to_delete(client, of).await?;
+        let mut exporting = self.begin_export(of, sink, &fit.referrers)?;
         self.wait(client.batch_execute(&format!("{PLAIN}; SET statement_timeout = '{BATCH_GIVEN_UP_MS}'"))).await?;
         let mut halt = pin!(halt);
         // What somebody had locked at the first pass is looked at once more.
         for _ in 0..2 {
-            if !self.pass(client, of, &fit, halt.as_mut()).await? {
+            if !self.pass(client, of, &fit, exporting.as_mut(), halt.as_mut()).await? {
                 return Err(ActError::Interrupted(self.what()));
             }
         }
@@ -91,9 +113,13 @@ impl Work<'_> {
         client: &Client,
         of: Aging<'_>,
         fit: &Fit,
+        mut exporting: Option<&mut Exporting<'_>>,
         mut halt: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<bool, ActError> {
-        let batch = delete_batch(of, &fit.referrers);
+        let statement = delete_batch(of, &fit.referrers);
+        if let Some(exporting) = exporting.as_deref_mut() {
+            exporting.begin_pass();
+        }
         let most = (f64::from(LARGEST_BATCH) / (1.0 + fit.referrers.along)).max(f64::from(SMALLEST_BATCH)) as u32;
         let mut size = FIRST_BATCH.min(most);
         // Each batch begins where the last one ended: what is dead before that would have to be stepped over each time.
@@ -109,7 +135,14 @@ impl Work<'_> {
                 (&limit, Type::INT8),
                 (&fit.oid, Type::OID),
             ];
-            let row = match self.wait(client.query_typed_one(&batch, &values)).await {
+            let tried = match exporting.as_deref_mut() {
+                Some(exporting) => self.delete_exported(client, of, fit.oid, exporting, size, halt.as_mut()).await,
+                None => self.wait(client.query_typed_one(&statement, &values)).await.map(|row| {
+                    let deleted: i64 = row.get(0);
+                    Batch { last: row.get(1), took: began.elapsed(), is_last: deleted == 0 }
+                }),
+            };
+            let batch = match tried {
                 // A row that goes along is locked by somebody. They go first.
                 // Or more goes along than the statistics know of: a batch that takes so long is too large.
                 // Or somebody has referred to one of its rows since they were chosen: the next choice leaves that out.
@@ -126,14 +159,12 @@ impl Work<'_> {
                 other => other?,
             };
             refused = 0;
-            let (deleted, last): (i64, Option<Timestamp>) = (row.get(0), row.get(1));
-            if deleted == 0 {
+            if batch.is_last {
                 return Ok(true);
             }
-            from = last.or(from);
-            let took = began.elapsed();
-            size = next_size(size, took, most);
-            if timeout((took * REST).max(SHORTEST_REST), halt.as_mut()).await.is_ok() {
+            from = batch.last.or(from);
+            size = next_size(size, batch.took, most);
+            if timeout((batch.took * REST).max(SHORTEST_REST), halt.as_mut()).await.is_ok() {
                 return Ok(false);
             }
             if looked.elapsed() < LOOK_EVERY {
@@ -235,6 +266,9 @@ SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_na
 
     pub(super) async fn expired_state(&self, of: Aging<'_>) -> Result<StepState, ActError> {
         let client = self.client()?;
+        if of.export {
+            self.fit_to_export(client, of).await?;
+        }
         if let Some(state) = self.partitions_state(of).await? {
             return Ok(state);
         }
@@ -272,12 +306,12 @@ SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_na
 /// (`ctid`) is one in a single table: what was attached or inherits from it meanwhile has the same places.
 fn delete_batch(of: Aging<'_>, referrers: &Referrers) -> String {
     let (relation, column) = (of.relation(), quoted(of.column));
-    let unless = if referrers.may_hold() { format!("AND NOT {}", referrers.holds()) } else { String::new() };
+    let unless = referrers.unless_held();
     format!(
         "WITH gone AS (
   DELETE FROM ONLY {relation} WHERE tableoid = $4 AND {column} < $2 AND ctid = ANY (ARRAY(
     SELECT ours.ctid FROM ONLY {relation} AS ours
-     WHERE ours.tableoid = $4 AND ours.{column} < $2 AND ours.{column} >= coalesce($1, '-infinity'::timestamptz) {unless}
+     WHERE ours.tableoid = $4 AND ours.{column} < $2 AND ours.{column} >= coalesce($1, '-infinity'::timestamptz){unless}
      ORDER BY ours.{column} LIMIT $3 FOR UPDATE OF ours SKIP LOCKED))
   RETURNING {column})
 SELECT count(*)::int8, (SELECT max({column}) FROM gone WHERE isfinite({column}))::timestamptz FROM gone"

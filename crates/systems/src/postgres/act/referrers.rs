@@ -42,6 +42,11 @@ impl Referrers {
         let holds: Vec<String> = holds.collect();
         if holds.is_empty() { "false".to_owned() } else { format!("({})", holds.join(" OR ")) }
     }
+
+    /// The end of a condition on rows of `ours`; empty where every row may go.
+    pub(super) fn unless_held(&self) -> String {
+        if self.may_hold() { format!(" AND NOT {}", self.holds()) } else { String::new() }
+    }
 }
 
 impl Work<'_> {

@@ -22,6 +22,7 @@ fn expire(table: &str, column: &str) -> Step {
         column: column.into(),
         before: now() - SignedDuration::from_hours(24 * 30),
         keep_seconds: 24 * 30 * 3600,
+        export: false,
     }
 }
 
@@ -369,7 +370,8 @@ async fn a_clock_that_is_ahead_deletes_nothing() {
         panic!()
     };
     let before = now() - SignedDuration::from_hours(24 * 29);
-    let ahead = Step::DeleteExpired { system, database, schema, table, column, before, keep_seconds: 24 * 30 * 3600 };
+    let keep_seconds = 24 * 30 * 3600;
+    let ahead = Step::DeleteExpired { system, database, schema, table, column, before, keep_seconds, export: false };
     refused(run(&endpoint(&server.url()), &ahead).await, "by the server's clock");
     assert_eq!(count(&client, "\"User Sessions\"").await, 6_003);
 }

@@ -57,6 +57,7 @@ async fn the_grants_of_a_rule_let_its_rows_be_deleted_and_nothing_else() {
         column: "ends at".into(),
         before: now() - SignedDuration::from_hours(24 * 50),
         keep_seconds: 24 * 50 * 3600,
+        export: false,
     };
     run(&at, &step).await.unwrap();
     let left = capture(&at, &step, DEADLINE).await.unwrap();

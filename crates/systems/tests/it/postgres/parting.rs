@@ -31,6 +31,7 @@ fn rule() -> Step {
         column: "at".into(),
         before: before(),
         keep_seconds: KEPT_HOURS.unsigned_abs() * 3600,
+        export: false,
     }
 }
 
