@@ -58,7 +58,7 @@ pub(super) struct Parting<'n> {
 impl<'n> Parting<'n> {
     fn aging(self) -> Aging<'n> {
         let Family { schema, table, .. } = self.at;
-        Aging { schema, table, column: self.column, before: self.before, keep: self.keep }
+        Aging { schema, table, column: self.column, before: self.before, keep: self.keep, export: false }
     }
 }
 
