@@ -52,16 +52,20 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     let mut details: Vec<String> = troubles.into_iter().map(|(_, trouble)| trouble).collect();
     let mut all = Plan::new(shop.clock.now(), items);
     let mut applied = carry_out(shop, mode, &all).await?;
-    let mut judgements = judged(shop, mode).await?;
+    let mut judgements = judged(shop, false).await?;
+    let mut unasked = not_asked(&judgements);
     let tables = planned(shop, &judgements, &OF_TRIGGERS).await?;
-    let worked = carry_out(shop, mode, &tables).await?;
-    if worked.iter().any(|applied| matches!(applied, Applied::Done(_))) {
-        judgements = judged(shop, mode).await?;
+    applied.extend(carry_out(shop, mode, &tables).await?);
+    if mode == Mode::Real {
+        // Sizes are kept for the next run by the last look only: within a run they would confirm themselves.
+        judgements = judged(shop, true).await?;
+        unasked.extend(not_asked(&judgements));
+        unasked.sort();
+        unasked.dedup();
     }
-    applied.extend(worked);
     let rest = planned(shop, &judgements, &AFTER_TABLES).await?;
     applied.extend(carry_out(shop, mode, &rest).await?);
-    details.extend(not_asked(&judgements));
+    details.extend(unasked);
     let could_ask = details.is_empty();
     details.extend(notes);
     all.items.extend(tables.items.into_iter().chain(rest.items));
@@ -95,9 +99,9 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
 }
 
 /// Asks all Postgres now, by the stricter question.
-async fn judged(shop: &Shop, mode: Mode) -> record::Result<Vec<Judgement>> {
+async fn judged(shop: &Shop, remembers: bool) -> record::Result<Vec<Judgement>> {
     let is_postgres = |system: &SystemId| system.kind == SystemKind::Postgres;
-    judge_now(shop, &strict(&shop.settings.tuning), is_postgres, mode == Mode::Real).await
+    judge_now(shop, &strict(&shop.settings.tuning), is_postgres, remembers).await
 }
 
 /// What is to be done about the findings of those checks.

@@ -443,6 +443,7 @@ async fn rows_that_expired_are_deleted_and_their_table_and_its_indexes_mended_in
                 [checks.\"postgres.index_bloated\"]\nwasted = 500000\n";
     let place = Place::new(&database.config("autonomy = \"assist\"", &format!("{OPEN}{rest}")));
     let app = place.app().await;
+    let stranger = Place::new(&database.config("autonomy = \"assist\"", &format!("{OPEN}{rest}")));
     assert!(app.task_run("database-maintenance", false, "ann").await.unwrap().ok);
 
     // After this the table's statistics are those of another table: of its indexes they can tell nothing yet.
@@ -455,6 +456,13 @@ async fn rows_that_expired_are_deleted_and_their_table_and_its_indexes_mended_in
         let rebuilt = format!("REINDEX INDEX CONCURRENTLY \"public\".\"{index}\"");
         assert!(done.contains(&rebuilt.as_str()), "{done:?}");
     }
+
+    // A keeper that sees them for the first time builds none anew, however often it looks in that run.
+    owner.batch_execute("INSERT INTO notes SELECT n, md5(n::text) FROM generate_series(1, 60000) n").await.unwrap();
+    owner.batch_execute("UPDATE notes SET made = now() - interval '60 days' WHERE id % 30 > 0").await.unwrap();
+    let first = stranger.app().await.task_run("database-maintenance", false, "ann").await.unwrap();
+    assert!(first.ok && outcomes(&first.actions).len() >= 2, "{first:?}");
+    assert!(first.actions.iter().all(|action| !action.statement.starts_with("REINDEX")), "{first:?}");
 }
 
 #[tokio::test]

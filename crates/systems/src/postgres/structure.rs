@@ -42,8 +42,8 @@ fn indexes(version_num: u32) -> String {
 }
 
 /// A foreign key is looked up by equality, so an index of the rows that are not null does as well. Texts of different
-/// types compare without a conversion, and a domain with what it is made of; where the same operators serve both sides there
-/// is nothing to convert. The rows of a partitioned table are those of its leaves.
+/// types compare without a conversion, and a domain with what it is made of; most keys have the same type on both sides, which is
+/// asked first. The rows of a partitioned table are those of its leaves.
 fn foreign_keys(version_num: u32) -> String {
     let enforced = enforced(version_num);
     format!(
@@ -63,7 +63,11 @@ keys AS (
            SELECT sum(greatest(l.reltuples, 0))::float8 FROM below JOIN pg_class l ON l.oid = below.inhrelid)
               WHEN t.reltuples >= 0 THEN t.reltuples::float8 END AS rows_estimated,
          c.oid NOT IN (SELECT oid FROM indexed) AS unindexed,
-         (c.conpfeqop <> c.conppeqop OR c.conpfeqop <> c.conffeqop) AND EXISTS (
+         EXISTS (
+           SELECT 1 FROM unnest(c.conkey, c.confkey) AS pair (here, there)
+            WHERE (SELECT atttypid FROM pg_attribute WHERE attrelid = c.conrelid AND attnum = pair.here)
+               <> (SELECT atttypid FROM pg_attribute WHERE attrelid = c.confrelid AND attnum = pair.there))
+         AND EXISTS (
            SELECT 1 FROM unnest(c.conkey, c.confkey) AS pair (here, there)
              JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = pair.here
              JOIN pg_attribute b ON b.attrelid = c.confrelid AND b.attnum = pair.there
