@@ -56,6 +56,6 @@ async fn a_store_that_refuses_has_not_taken_it(#[case] method: &'static str, #[c
     // Where only reading back failed it may be there: the next one is of another deletion.
     crate::exports::exporter(&remote.vault, "sessions", 4).keep(piece(1, CSV)).await.unwrap();
     let listed = remote.elsewhere().exports().await.unwrap();
-    assert!(listed[0].entry == 4 || listed[1].entry == 4, "{listed:?}");
+    assert!(listed.iter().any(|export| export.entry == 4), "{listed:?}");
     assert_eq!(listed.iter().any(|export| export.piece == 2), method == "GET", "{listed:?}");
 }
