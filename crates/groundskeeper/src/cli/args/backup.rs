@@ -85,7 +85,7 @@ pub struct PlaceArgs {
   groundskeeper backup exports
   groundskeeper backup exports --read 20261123T043015Z-17 > sessions.csv
   groundskeeper backup exports --read 20261123T043015Z-17 | psql docrag -c 'CREATE TABLE back (LIKE user_sessions)' \\
-      -c '\\copy back FROM STDIN (FORMAT csv, HEADER)'
+      -c '\\copy back FROM STDIN (FORMAT csv, HEADER, ENCODING UTF8)'
 
 A row that was locked or changed while it was to be deleted may be in two exports: docs/backup.md has how to put rows back.")]
 pub struct ExportsArgs {
