@@ -93,12 +93,20 @@ async fn rows_are_exported_listed_and_put_back_by_psql_as_they_were() {
     let csv = scene.fine(&["backup", "exports", "--read", &name]).await;
     assert!(csv.starts_with("id,expires_at,doc,note\n") && csv.matches("id,expires_at").count() == 1);
     let url = scene.database.server.url_for("app", "app", "docrag");
-    psql(&url, "\\copy sessions (id, expires_at, doc, note) FROM STDIN (FORMAT csv, HEADER, ENCODING UTF8)", csv.as_bytes());
+    psql(
+        &url,
+        "\\copy sessions (id, expires_at, doc, note) FROM STDIN (FORMAT csv, HEADER, ENCODING UTF8)",
+        csv.as_bytes(),
+    );
     assert_eq!(app.query_one(sum, &[]).await.unwrap().get::<_, String>(0), before);
 
     // Once more, by the way for rows that may be there already.
     app.batch_execute("DELETE FROM sessions WHERE id % 2 = 0; CREATE TABLE back (LIKE sessions)").await.unwrap();
-    psql(&url, "\\copy back (id, expires_at, doc, note) FROM STDIN (FORMAT csv, HEADER, ENCODING UTF8)", csv.as_bytes());
+    psql(
+        &url,
+        "\\copy back (id, expires_at, doc, note) FROM STDIN (FORMAT csv, HEADER, ENCODING UTF8)",
+        csv.as_bytes(),
+    );
     let back = "INSERT INTO sessions (id, expires_at, doc, note) SELECT id, expires_at, doc, note FROM back ON CONFLICT DO NOTHING;
                 INSERT INTO sessions VALUES (0, now(), NULL, 'young') ON CONFLICT DO NOTHING";
     app.batch_execute(back).await.unwrap();
