@@ -156,7 +156,7 @@ mod tests {
 
     fn rule() -> Rule {
         let (database, schema, table) = ("docrag".into(), "public".into(), "audit".into());
-        Rule { database, schema, table, column: "at".into(), keep: 90.0 * 86_400.0 }
+        Rule { database, schema, table, column: "at".into(), keep: 90.0 * 86_400.0, export: false }
     }
 
     fn partition() -> ExpiredPartition {
