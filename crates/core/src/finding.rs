@@ -64,6 +64,9 @@ pub enum Target {
         /// The statistics target that it may be given, where it may.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         target: Option<u32>,
+        /// The target of its own that it was seen with; none is the server's default.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        seen: Option<u32>,
     },
     Sequence {
         database: String,

@@ -15,7 +15,7 @@ pub use declared::{REMEDIES, is_rest_of_reindex};
 pub use outcome::{Undo, Verification};
 pub use partition::Detach;
 pub use sequence::{Advance, FilledColumn};
-pub use statistics::{LARGEST_TARGET, next_target, statistics_statements};
+pub use statistics::{LARGEST_TARGET, next_target, puts_back, statistics_statements};
 pub use step::{LARGEST_BATCH, Reindexing, Step, StepState};
 
 use crate::finding::Finding;

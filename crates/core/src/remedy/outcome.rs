@@ -94,7 +94,9 @@ impl Step {
             (Self::EndBlocker { pid, .. }, _, _) => {
                 Verification::DidNotHelp(format!("session {pid} still holds up others"))
             }
-            (Self::SetStatistics { target, .. }, before, after) => super::statistics::verify(*target, before, after),
+            (Self::SetStatistics { target, seen, .. }, before, after) => {
+                super::statistics::verify((*seen, *target), before, after)
+            }
             (Self::AdvanceSequence { .. }, before, after) => super::sequence::verify(before, after),
             (Self::Reindex { because, .. }, before, after) => reindexed(*because, before, after),
             (Self::DropLeftovers { .. }, StepState::Leftovers { names }, StepState::Gone) => {

@@ -33,7 +33,9 @@ pub fn statistics_statements(schema: &str, table: &str, column: &str, target: Op
 pub(super) fn propose(finding: &Finding) -> Vec<Proposal> {
     let mut proposals = Vec::new();
     for offender in &finding.offenders {
-        let Target::Column { database, schema, table, name, target: Some(target) } = &offender.target else { continue };
+        let Target::Column { database, schema, table, name, target: Some(target), seen } = &offender.target else {
+            continue;
+        };
         proposals.push(Proposal {
             step: Step::SetStatistics {
                 system: finding.system.clone(),
@@ -42,6 +44,7 @@ pub(super) fn propose(finding: &Finding) -> Vec<Proposal> {
                 table: table.clone(),
                 column: name.clone(),
                 target: Some(*target),
+                seen: *seen,
             },
             why: offender.note.clone(),
             expected:
@@ -55,7 +58,7 @@ pub(super) fn propose(finding: &Finding) -> Vec<Proposal> {
 
 /// Back to what it was.
 pub(super) fn put_back(step: &Step, before: &StepState) -> Option<Step> {
-    let Step::SetStatistics { system, database, schema, table, column, .. } = step else { return None };
+    let Step::SetStatistics { system, database, schema, table, column, target, .. } = step else { return None };
     let StepState::Column(figures) = before else { return None };
     Some(Step::SetStatistics {
         system: system.clone(),
@@ -64,11 +67,21 @@ pub(super) fn put_back(step: &Step, before: &StepState) -> Option<Step> {
         table: table.clone(),
         column: column.clone(),
         target: figures.target,
+        seen: *target,
     })
 }
 
+/// Whether a step from one target to another takes it back: a proposal never lowers it, and never gives it up.
+pub fn puts_back(seen: Option<u32>, target: Option<u32>) -> bool {
+    target.is_none_or(|target| seen.is_some_and(|seen| target < seen))
+}
+
 /// By the figures that the check compares: did the list grow past what is common, or did the error fall?
-pub(super) fn verify(target: Option<u32>, before: &StepState, after: &StepState) -> Verification {
+pub(super) fn verify(
+    (seen, target): (Option<u32>, Option<u32>),
+    before: &StepState,
+    after: &StepState,
+) -> Verification {
     let did_not_help = |because: String| Verification::DidNotHelp(because);
     let (StepState::Column(before), StepState::Column(after)) = (before, after) else {
         let gone = matches!(after, StepState::Gone);
@@ -78,8 +91,11 @@ pub(super) fn verify(target: Option<u32>, before: &StepState, after: &StepState)
         return did_not_help("the column has another target".to_owned());
     }
     // One that is put back has no better list to show.
-    if target.is_none_or(|target| target <= before.in_force) {
+    if puts_back(seen, target) {
         return Verification::Helped(format!("the target is {} again", after.in_force));
+    }
+    if target.is_none_or(|target| target <= before.in_force) {
+        return did_not_help(format!("the target was {} before, which is no smaller", before.in_force));
     }
     let grown = format!("{} -> {} common values", before.common, after.common);
     let sample = |of: &Distribution| (of.common, of.least.to_bits(), of.others_share.to_bits());
@@ -114,7 +130,7 @@ mod tests {
     fn step(target: Option<u32>) -> Step {
         let (database, schema, table) = ("docrag".into(), "public".into(), "chunks".into());
         let system = SystemId::new(SystemKind::Postgres, "main");
-        Step::SetStatistics { system, database, schema, table, column: "tenant".into(), target }
+        Step::SetStatistics { system, database, schema, table, column: "tenant".into(), target, seen: None }
     }
 
     fn column(target: Option<u32>, common: u32, least: f64) -> StepState {
@@ -149,6 +165,8 @@ mod tests {
         assert!(matches!(verdict(&column(None, 100, 0.001)), DidNotHelp(_)), "it was not set");
         assert!(matches!(verdict(&StepState::Gone), DidNotHelp(_)));
         assert!(matches!(verdict(&column(Some(200), 100, 0.001)), DidNotHelp(_)), "set, and not analyzed");
+        let lowered = step(Some(200)).verify(&column(Some(5_000), 5_000, 0.000_1), &column(Some(200), 200, 0.001));
+        assert!(matches!(lowered, DidNotHelp(_)), "somebody's own target was lowered: {lowered:?}");
     }
 
     fn figures(state: &StepState) -> Distribution {
@@ -161,7 +179,10 @@ mod tests {
         for old in [None, Some(150)] {
             let before = column(old, 150, 0.001);
             let Undo::By(undo) = step(Some(300)).undo(&before) else { panic!("nothing is put back") };
-            assert_eq!(*undo, step(old));
+            assert!(
+                matches!(&*undo, Step::SetStatistics { target, seen: Some(300), .. } if *target == old),
+                "{undo:?}: only what was set is taken back"
+            );
             let back = undo.verify(&column(Some(300), 300, 0.0009), &before);
             assert!(matches!(back, Verification::Helped(_)), "{back:?}");
             assert!(matches!(
@@ -173,18 +194,16 @@ mod tests {
 
     #[test]
     fn each_column_of_a_finding_is_proposed_with_its_own_target() {
-        let target = |name: &str, target| Target::Column {
+        let target = |name: &str, target, seen| Target::Column {
             database: "docrag".into(),
             schema: "public".into(),
             table: "chunks".into(),
             name: name.into(),
             target,
+            seen,
         };
-        let offenders = [target("tenant", Some(200)), target("at_its_end", None)].map(|target| Offender {
-            target,
-            weight: 1.0,
-            note: "coarse".into(),
-        });
+        let offenders = [target("tenant", Some(200), Some(100)), target("at_its_end", None, Some(1_000))]
+            .map(|target| Offender { target, weight: 1.0, note: "coarse".into() });
         let draft = Draft::new(Severity::Info, "2 columns").offenders(offenders.to_vec());
         let system = SystemId::new(SystemKind::Postgres, "main");
         let finding = Finding::from_draft("postgres.statistics_too_coarse", &system, draft);
@@ -192,6 +211,6 @@ mod tests {
             .into_iter()
             .map(|proposal| proposal.step)
             .collect();
-        assert_eq!(steps, [step(Some(200))]);
+        assert!(matches!(&steps[..], [Step::SetStatistics { target: Some(200), seen: Some(100), .. }]), "{steps:?}");
     }
 }

@@ -82,6 +82,8 @@ pub enum Step {
         column: String,
         /// None is the server's default.
         target: Option<u32>,
+        /// The one that it replaces, and no other: what somebody set meanwhile stays.
+        seen: Option<u32>,
     },
     /// Moves a sequence on to the furthest value of the columns that it fills, while nobody can insert into them. Only if it
     /// is behind at that moment, never back, and never beyond `advance.limit`.
@@ -192,6 +194,7 @@ impl Step {
                 table: table.clone(),
                 name: column.clone(),
                 target: None,
+                seen: None,
             },
             Self::AdvanceSequence { database, schema, sequence, .. } => Target::Sequence {
                 database: database.clone(),

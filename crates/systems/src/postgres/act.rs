@@ -139,10 +139,10 @@ pub async fn apply_with(
             work.finish().await;
             done
         }
-        Step::SetStatistics { database, schema, table, column, target, .. } => {
+        Step::SetStatistics { database, schema, table, column, target, seen, .. } => {
             let endpoint = endpoint.with_database(database);
             let work = Work::begin(&endpoint, step.step(), acting_settings(deadline), deadline).await?;
-            let done = Box::pin(work.set_statistics((schema, table, column), *target, halt)).await;
+            let done = Box::pin(work.set_statistics((schema, table, column), (*seen, *target), halt)).await;
             work.finish().await;
             done
         }

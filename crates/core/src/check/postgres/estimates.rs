@@ -104,6 +104,7 @@ fn offender(database: &str, one: &ColumnDistribution) -> Offender {
             table: one.table.name.clone(),
             name: one.column.clone(),
             target: next_target(one.figures.in_force),
+            seen: one.figures.target,
         },
         weight: one.figures.error(),
         note: told(one),

@@ -5,9 +5,10 @@
 
 use super::super::estimates::of_column;
 use super::{ActError, Work};
-use groundskeeper_core::remedy::{StepState, statistics_statements};
+use groundskeeper_core::remedy::{StepState, puts_back, quoted, statistics_statements};
 use std::pin::pin;
 use std::time::Duration;
+use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// How long after an attempt that did not get its lock the next one begins.
@@ -22,7 +23,7 @@ impl Work<'_> {
     pub(super) async fn set_statistics(
         &self,
         at: (&str, &str, &str),
-        target: Option<u32>,
+        (seen, target): (Option<u32>, Option<u32>),
         halt: impl Future<Output = ()>,
     ) -> Result<(), ActError> {
         let client = self.client()?;
@@ -40,20 +41,18 @@ impl Work<'_> {
                 fix: self.missing_grant(),
             });
         }
-        match self.column_state(at).await? {
-            StepState::Column(figures) if figures.target == target => {
-                return Err(self.precondition("it has that target already"));
-            }
-            StepState::Column(_) => {}
-            _ => return Err(self.precondition("the column is gone")),
-        }
+        self.may_set(at, (seen, target)).await?;
         self.notice_when_we_are_gone(client, row.get(2)).await?;
         let mut halt = pin!(halt);
         // The first changes the catalogue, the second reads rows for its sample.
-        for statement in statistics_statements(at.0, at.1, at.2, target) {
+        for (nth, statement) in statistics_statements(at.0, at.1, at.2, target).into_iter().enumerate() {
             let mut pauses = PAUSES.into_iter();
             loop {
-                let trouble = match self.run(client, &statement, halt.as_mut()).await {
+                let done = match nth {
+                    0 => self.set_as_seen(client, at, (seen, target), &statement).await,
+                    _ => self.run(client, &statement, halt.as_mut()).await,
+                };
+                let trouble = match done {
                     Ok(()) => break,
                     Err(trouble) => trouble,
                 };
@@ -65,6 +64,52 @@ impl Work<'_> {
                     () = tokio::time::sleep(pause) => {}
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Under the lock that setting it takes anyway: a migration that we waited for may have chosen a target itself.
+    async fn set_as_seen(
+        &self,
+        client: &Client,
+        at: (&str, &str, &str),
+        change: (Option<u32>, Option<u32>),
+        statement: &str,
+    ) -> Result<(), ActError> {
+        let table = format!("{}.{}", quoted(at.0), quoted(at.1));
+        let begin = format!(
+            "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL idle_in_transaction_session_timeout = '2s'; \
+             LOCK TABLE ONLY {table} IN SHARE UPDATE EXCLUSIVE MODE"
+        );
+        let set = async {
+            self.wait(client.batch_execute(&begin)).await?;
+            self.may_set(at, change).await?;
+            self.wait(client.batch_execute(&format!("{statement}; COMMIT"))).await
+        };
+        let done = set.await;
+        if done.is_err() && !client.is_closed() {
+            self.wait(client.batch_execute("ROLLBACK")).await?;
+        }
+        done
+    }
+
+    /// Only from the target that was seen, and down only where it is put back.
+    async fn may_set(
+        &self,
+        at: (&str, &str, &str),
+        (seen, target): (Option<u32>, Option<u32>),
+    ) -> Result<(), ActError> {
+        let StepState::Column(figures) = self.column_state(at).await? else {
+            return Err(self.precondition("the column is gone"));
+        };
+        if figures.target == target {
+            return Err(self.precondition("it has that target already"));
+        }
+        if figures.target != seen {
+            return Err(self.precondition("somebody gave it another target since this was planned"));
+        }
+        if !puts_back(seen, target) && target.is_none_or(|target| target <= figures.in_force) {
+            return Err(self.precondition("the server's default is as large by now"));
         }
         Ok(())
     }

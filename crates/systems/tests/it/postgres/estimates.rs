@@ -79,6 +79,11 @@ async fn target(client: &Client) -> Option<i32> {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
+async fn set(client: &Client, target: u32) {
+    let alter = format!("ALTER TABLE \"Chunks\" ALTER COLUMN \"of tenant\" SET STATISTICS {target}");
+    client.batch_execute(&alter).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_value_that_the_sample_missed_is_estimated_right_after_one_step() {
     let (server, client) = skewed().await;
@@ -109,8 +114,20 @@ async fn a_value_that_the_sample_missed_is_estimated_right_after_one_step() {
     assert!(matches!(again, ActError::Precondition { .. }), "{again}");
     assert_eq!(target(&client).await, Some(40));
 
-    // The very value of the catalogue comes back: -1, and nothing from 17 on.
+    // What somebody chooses himself after the plan stays, whether we go up or back.
     let Undo::By(undo) = step.undo(&was) else { panic!("nothing puts it back") };
+    set(&client, 5_000).await;
+    for late in [&step, &undo] {
+        let error = run(&at, late).await.unwrap_err();
+        assert!(
+            matches!(&error, ActError::Precondition { reason, .. } if reason.contains("another target")),
+            "{error}"
+        );
+    }
+    assert_eq!(target(&client).await, Some(5_000));
+    set(&client, 40).await;
+
+    // The very value of the catalogue comes back: -1, and nothing from 17 on.
     run(&at, &undo).await.unwrap();
     assert!(matches!(undo.verify(&is, &state(&at, &undo).await), Verification::Helped(_)));
     assert_eq!(target(&client).await, untouched);
@@ -162,11 +179,28 @@ async fn a_migration_goes_first_and_what_was_begun_is_put_back() {
     working.await.unwrap().unwrap();
     assert_eq!(target(&client).await, Some(40));
 
+    // A migration that chooses a target itself, while we wait for it, has the last word.
+    let Undo::By(undo) = step.undo(&was) else { panic!("nothing puts it back") };
+    migration
+        .batch_execute("BEGIN; ALTER TABLE \"Chunks\" ALTER COLUMN \"of tenant\" SET STATISTICS 5000")
+        .await
+        .unwrap();
+    let working = tokio::spawn({
+        let at = at.clone();
+        async move { run(&at, &undo).await }
+    });
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    migration.batch_execute("COMMIT").await.unwrap();
+    let error = working.await.unwrap().unwrap_err();
+    assert!(matches!(error, ActError::Precondition { .. }), "{error}");
+    assert_eq!(target(&client).await, Some(5_000));
+    set(&client, 40).await;
+
     // Killed between the two statements: the target is set, and the column was not analyzed.
     let Undo::By(undo) = step.undo(&was) else { panic!("nothing puts it back") };
     run(&at, &undo).await.unwrap();
     let was = state(&at, &step).await;
-    client.batch_execute("ALTER TABLE \"Chunks\" ALTER COLUMN \"of tenant\" SET STATISTICS 40").await.unwrap();
+    set(&client, 40).await;
     assert!(!is_under_way(&at, &step, DEADLINE).await.unwrap());
     assert!(matches!(step.verify(&was, &state(&at, &step).await), Verification::DidNotHelp(_)));
     let Undo::By(undo) = step.undo(&was) else { panic!("nothing puts it back") };
