@@ -22,7 +22,7 @@ mod vacuuming;
 mod vectors;
 
 pub use accepted::{Accepted, AcceptedSetting, Drift};
-pub use deep::{Deep, NotCompared, SequenceBehind, Sequences};
+pub use deep::{Deep, LeftAlone, NotCompared, SequenceBehind, Sequences};
 pub use distribution::{ColumnDistribution, Distribution, Distributions};
 pub use footprint::{Footprint, Footprints, NoEstimate, suspects};
 pub use groups::{Opened, SessionGroup};

@@ -190,7 +190,8 @@ pub static REMEDIES: &[Remedy] = &[
         eases: &[],
         class: RiskClass::Corrective,
         preconditions: "a primary; the sequence fills the same columns as before; the lock on their tables is had at once; it \
-                        is still behind; no more than half of what is left of its range is given up",
+                        is still behind, and a taken number near; no range is given up for a few far rows; its rows come by no \
+                        subscription, and no program takes whole blocks of it",
         verification: "no value that it comes to is taken",
         cooldown: 3600.0,
         hourly_cap: 20,

@@ -7,6 +7,9 @@ use super::{Proposal, Step, StepState, Verification, quoted};
 use crate::finding::{Finding, Target};
 use serde::{Deserialize, Serialize};
 
+/// Within a second, while inserts wait: a tenth of it on a slow machine.
+const MOST_DRAWN: u32 = 100_000;
+
 /// A column that takes its values from a sequence.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FilledColumn {
@@ -42,9 +45,10 @@ impl Advance {
         format!("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE", tables.join(", "))
     }
 
-    /// Moves the sequence to the furthest value of its columns, if it is still behind it. One statement: what is compared
-    /// and what is set cannot differ.
-    pub fn setval(&self, schema: &str, sequence: &str) -> String {
+    /// Moves the sequence past the furthest value of its columns, if it is still behind it. By drawing numbers, which cannot go
+    /// back whoever else draws, up to [`MOST_DRAWN`] of them. A longer way it is set, after the first draw has taken the lock that
+    /// `setval` takes: nothing that waits is between reading the position and setting it.
+    pub fn catch_up(&self, schema: &str, sequence: &str) -> String {
         let is_ascending = self.increment > 0;
         let (furthest, of_all, beyond) = if is_ascending { ("max", "greatest", ">") } else { ("min", "least", "<") };
         let (from, to) = if is_ascending { (self.next, self.limit) } else { (self.limit, self.next) };
@@ -65,16 +69,20 @@ impl Advance {
             })
             .collect();
         let whole = format!("{}.{}", quoted(schema), quoted(sequence));
+        let (name, columns, increment) = (literal(&whole), columns.join(", "), self.increment);
         format!(
-            "SELECT setval({}, taken, true) FROM {whole}, (SELECT {of_all}({})::int8 AS taken) AS held \
-             WHERE taken {beyond} last_value OR taken = last_value AND NOT is_called",
-            literal(&whole),
-            columns.join(", ")
+            "WITH RECURSIVE held AS MATERIALIZED (SELECT {of_all}({columns})::int8 AS taken), \
+             drawn AS (SELECT nextval({name}) AS at, taken FROM held, {whole} \
+             WHERE taken {beyond} last_value OR taken = last_value AND NOT is_called \
+             UNION ALL SELECT nextval({name}), taken FROM drawn \
+             WHERE taken {beyond} at AND (taken::numeric - at) / {increment} <= {MOST_DRAWN}) \
+             SELECT coalesce((SELECT setval({name}, taken, true) FROM {whole} WHERE taken {beyond} last_value), at) \
+             FROM (SELECT {furthest}(at) AS at, {furthest}(taken) AS taken FROM drawn) AS done WHERE at IS NOT NULL"
         )
     }
 
     pub(super) fn statement(&self, schema: &str, sequence: &str) -> String {
-        format!("BEGIN; SET LOCAL lock_timeout = '200ms'; {}; {}; COMMIT", self.lock(), self.setval(schema, sequence))
+        format!("BEGIN; SET LOCAL lock_timeout = '200ms'; {}; {}; COMMIT", self.lock(), self.catch_up(schema, sequence))
     }
 }
 
@@ -144,18 +152,23 @@ mod tests {
         let step = advance(vec![filled("it's")], 1, 501, 1_000_000);
         assert_eq!(
             step.statement("public", "it's_id_seq"),
-            "BEGIN; SET LOCAL lock_timeout = '200ms'; LOCK TABLE \"public\".\"it's\" IN SHARE ROW EXCLUSIVE MODE; SELECT \
-             setval('\"public\".\"it''s_id_seq\"', taken, true) FROM \"public\".\"it's_id_seq\", (SELECT greatest((SELECT \
-             max(\"id\") FROM \"public\".\"it's\" WHERE \"id\" BETWEEN 501 AND 1000000))::int8 AS taken) AS held WHERE taken \
-             > last_value OR taken = last_value AND NOT is_called; COMMIT"
+            "BEGIN; SET LOCAL lock_timeout = '200ms'; LOCK TABLE \"public\".\"it's\" IN SHARE ROW EXCLUSIVE MODE; WITH \
+             RECURSIVE held AS MATERIALIZED (SELECT greatest((SELECT max(\"id\") FROM \"public\".\"it's\" WHERE \"id\" BETWEEN \
+             501 AND 1000000))::int8 AS taken), drawn AS (SELECT nextval('\"public\".\"it''s_id_seq\"') AS at, taken FROM held, \
+             \"public\".\"it's_id_seq\" WHERE taken > last_value OR taken = last_value AND NOT is_called UNION ALL SELECT \
+             nextval('\"public\".\"it''s_id_seq\"'), taken FROM drawn WHERE taken > at AND (taken::numeric - at) / 1 <= \
+             100000) SELECT coalesce((SELECT setval('\"public\".\"it''s_id_seq\"', taken, true) FROM \
+             \"public\".\"it's_id_seq\" WHERE taken > last_value), at) FROM (SELECT max(at) AS at, max(taken) AS taken FROM \
+             drawn) AS done WHERE at IS NOT NULL; COMMIT"
         );
         let down = advance(vec![filled("b"), filled("a"), filled("a")], -2, -501, -1_000_000);
         assert!(down.lock().starts_with("LOCK TABLE \"public\".\"a\", \"public\".\"b\" IN"), "{}", down.lock());
-        let setval = down.setval("public", "s");
+        let setval = down.catch_up("public", "s");
         for part in [
             "least((SELECT min(\"id\")",
             "BETWEEN -1000000 AND -501 AND (\"id\"::numeric - -501) % -2 = 0",
             "taken < last_value",
+            "taken < at AND (taken::numeric - at) / -2 <= 100000",
         ] {
             assert!(setval.contains(part), "{part}: {setval}");
         }

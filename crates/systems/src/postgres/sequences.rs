@@ -17,6 +17,12 @@ const MOST: usize = 500;
 const MOST_LEAVES: usize = 200;
 /// Where a sequence goes in steps, what lies between is somebody else's: so many values are looked at to find its own.
 const STEPS_LOOKED_AT: u32 = 100;
+/// At so many places between the next value and the furthest it is counted what is taken,
+const PLACES: i128 = 16;
+/// over so many numbers,
+const PLACE: i128 = 1_000;
+/// one of so many of which at least has to be.
+const ONE_OF: i128 = 10;
 
 /// By the index or not at all.
 pub(super) const BY_THE_INDEX: &str =
@@ -36,6 +42,8 @@ pub(super) struct Filling {
     high: i64,
     is_shown: bool,
     is_subscribed: bool,
+    /// A column owns it and has no default: the program asks for the number.
+    is_by_program: bool,
     /// Of partitions and children, the table above them.
     pub(super) columns: Vec<FilledColumn>,
     leaves: Vec<Leaf>,
@@ -71,18 +79,18 @@ pub(super) struct Position {
 /// of a unique one cannot collide.
 const FILLINGS: &str = "
 WITH RECURSIVE uses AS (
-  SELECT d.objid AS sequence, d.refobjid AS relation, d.refobjsubid::int4 AS number
+  SELECT d.objid AS sequence, d.refobjid AS relation, d.refobjsubid::int4 AS number, d.deptype = 'a' AS by_program
     FROM pg_depend d JOIN pg_sequence s ON s.seqrelid = d.objid
    WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.refobjsubid > 0
      AND (d.deptype = 'i' OR (d.deptype = 'a' AND NOT EXISTS (
            SELECT 1 FROM pg_attrdef f WHERE f.adrelid = d.refobjid AND f.adnum = d.refobjsubid)))
   UNION
-  SELECT d.refobjid, f.adrelid, f.adnum::int4
+  SELECT d.refobjid, f.adrelid, f.adnum::int4, false
     FROM pg_depend d JOIN pg_attrdef f ON f.oid = d.objid JOIN pg_sequence s ON s.seqrelid = d.refobjid
    WHERE d.classid = 'pg_attrdef'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'n'
      AND f.adbin::text ~ '^\\{FUNCEXPR :funcid (1574 |(480|714) [^{]*:args \\(\\{FUNCEXPR :funcid 1574 )'),
 filled AS MATERIALIZED (
-  SELECT u.sequence, u.relation, a.attname
+  SELECT u.sequence, u.relation, a.attname, u.by_program
     FROM uses u
     JOIN pg_attribute a ON a.attrelid = u.relation AND a.attnum = u.number AND NOT a.attisdropped
          AND a.atttypid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype)
@@ -111,7 +119,7 @@ leaves AS MATERIALIZED (
     JOIN pg_namespace n ON n.oid = c.relnamespace
     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = t.attname AND NOT a.attisdropped),
 roots AS (
-  SELECT f.sequence, array_agg(n.nspname::text ORDER BY c.oid, f.attname) AS schemas,
+  SELECT f.sequence, bool_or(f.by_program) AS by_program, array_agg(n.nspname::text ORDER BY c.oid, f.attname) AS schemas,
          array_agg(c.relname::text ORDER BY c.oid, f.attname) AS names,
          array_agg(f.attname::text ORDER BY c.oid, f.attname) AS columns
     FROM filled f JOIN pg_class c ON c.oid = f.relation JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -128,7 +136,7 @@ counted AS (
 SELECT n.nspname::text AS schema, c.relname::text AS name, s.seqincrement AS increment, s.seqcache AS cache,
        greatest(s.seqmin, -l.highest - 1)::int8 AS low, least(s.seqmax, l.highest)::int8 AS high,
        has_schema_privilege(n.oid, 'USAGE') AND has_sequence_privilege(s.seqrelid, 'SELECT') AS shown,
-       l.subscribed, r.schemas AS root_schemas, r.names AS root_names, r.columns AS root_columns,
+       l.subscribed, r.by_program, r.schemas AS root_schemas, r.names AS root_names, r.columns AS root_columns,
        l.schemas, l.names, l.columns, l.foreigns, l.showns, l.leds, l.uniques, count(*) OVER () AS all_of_them
   FROM pg_sequence s
   JOIN pg_class c ON c.oid = s.seqrelid
@@ -168,6 +176,7 @@ fn filling(row: &Row) -> Result<Filling, String> {
         high: get(row, "high")?,
         is_shown: get(row, "shown")?,
         is_subscribed: get(row, "subscribed")?,
+        is_by_program: get(row, "by_program")?,
         columns: columns("root_schemas", "root_names", "root_columns")?,
         leaves: leaves
             .map(|(filled, (((is_foreign, is_shown), is_led), is_unique))| Leaf {
@@ -199,6 +208,11 @@ impl Filling {
         })
     }
 
+    /// A step of it is a block of numbers, and all of them are its own.
+    fn is_in_blocks(&self) -> bool {
+        self.is_by_program && self.increment.unsigned_abs() > 1
+    }
+
     /// Where it is and what lies ahead. One row. What is out of the sequence's or the column's range is not on its way, and
     /// no further than half of what is left of it is looked for what is to be passed by.
     fn question(&self) -> String {
@@ -207,7 +221,8 @@ impl Filling {
         let is_ascending = increment > 0;
         let end = if is_ascending { high } else { low };
         let (furthest, nearest) = if is_ascending { ("max", "min") } else { ("min", "max") };
-        let leaves: Vec<String> = self.leaves.iter().map(|leaf| leaf.question(increment, end)).collect();
+        let steps = if self.is_in_blocks() { increment.signum() } else { increment };
+        let leaves: Vec<String> = self.leaves.iter().map(|leaf| leaf.question(steps, end)).collect();
         format!(
             "WITH s AS MATERIALIZED (
   SELECT last_value AS last, is_called, last_value::numeric + CASE WHEN is_called THEN {increment} ELSE 0 END AS next,
@@ -254,7 +269,39 @@ SELECT q.last, q.is_called, q.next, q.bound, {furthest}(l.taken)::int8 AS taken,
             is_unique: self.leaves.iter().any(|leaf| leaf.is_unique),
             is_subscribed: self.is_subscribed,
             cache: self.cache,
+            in_blocks: self.is_in_blocks(),
+            is_dense: false,
         })
+    }
+
+    /// Whether at least a tenth of the numbers is taken wherever one looks, from the next to the furthest. Some places are
+    /// looked at: what was written by hand has hardly a hundred neighbours at each of them.
+    pub(super) async fn is_dense(&self, client: &Client, behind: &SequenceBehind) -> Result<bool, Error> {
+        let (next, taken) = (i128::from(behind.advance.next), i128::from(behind.taken));
+        let (low, high, step) = (next.min(taken), next.max(taken), i128::from(self.increment).abs());
+        let width = (PLACE * step).min(high - low + 1);
+        let most = (width / step / ONE_OF).max(1);
+        let places: Vec<String> = (0..PLACES)
+            .map(|place| low + (high - low + 1 - width) * place / (PLACES - 1))
+            .map(|from| format!("({from}::int8, {}::int8)", from + width - 1))
+            .collect();
+        let leaves: Vec<String> = self
+            .leaves
+            .iter()
+            .map(|Leaf { filled, .. }| {
+                let (schema, table, column) = (quoted(&filled.schema), quoted(&filled.table), quoted(&filled.column));
+                format!(
+                    "SELECT count(*) AS count FROM (SELECT FROM ONLY {schema}.{table} AS held \
+                     WHERE held.{column} BETWEEN place.low AND place.high LIMIT {most}) v"
+                )
+            })
+            .collect();
+        let question = format!(
+            "SELECT bool_and((SELECT sum(count) FROM ({}) c) >= {most}) FROM (VALUES {}) AS place (low, high)",
+            leaves.join(" UNION ALL "),
+            places.join(", ")
+        );
+        client.query_typed_one(&question, &[]).await?.try_get(0)
     }
 }
 
@@ -301,16 +348,16 @@ pub(super) async fn read(client: &Client, until: Instant) -> Result<Sequences, G
         let compared = match filling.obstacle() {
             Some(obstacle) => Err(obstacle),
             None if Instant::now() >= until => Err(NotCompared::Late),
-            None => match timeout_at(until, carefully(client, filling)).await {
-                Ok(Ok(position)) => Ok(position),
+            None => match timeout_at(until, compare(client, filling)).await {
+                Ok(Ok(behind)) => Ok(behind),
                 Ok(Err(error)) => Err(NotCompared::Failed(gap(&error).reason)),
                 Err(_) => Err(NotCompared::Late),
             },
         };
         match compared {
-            Ok(position) => {
+            Ok(behind) => {
                 seen.compared += 1;
-                seen.behind.extend(position.and_then(|position| filling.behind(position)));
+                seen.behind.extend(behind);
             }
             Err(why) => seen.not_compared.push((filling.sequence.clone(), why)),
         }
@@ -322,13 +369,23 @@ pub(super) async fn read(client: &Client, until: Instant) -> Result<Sequences, G
     Ok(seen)
 }
 
+async fn compare(client: &Client, filling: &Filling) -> Result<Option<SequenceBehind>, Error> {
+    let mut behind = carefully(client, filling.position(client)).await?.and_then(|position| filling.behind(position));
+    if let Some(one) = behind.as_mut().filter(|one| one.asks_for_density()) {
+        one.is_dense = carefully(client, filling.is_dense(client, one)).await?;
+    }
+    Ok(behind)
+}
+
 /// In a transaction of its own, sent in one go: a failure in the middle ends it as well.
-pub(super) async fn carefully(client: &Client, filling: &Filling) -> Result<Option<Position>, Error> {
+pub(super) async fn carefully<T>(
+    client: &Client,
+    question: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
     let begin = format!("BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {BY_THE_INDEX}; {CAREFULLY}");
-    let (begun, position, ended) =
-        tokio::join!(client.batch_execute(&begin), filling.position(client), client.batch_execute("COMMIT"));
+    let (begun, answer, ended) = tokio::join!(client.batch_execute(&begin), question, client.batch_execute("COMMIT"));
     begun?;
-    let position = position?;
+    let answer = answer?;
     ended?;
-    Ok(position)
+    Ok(answer)
 }

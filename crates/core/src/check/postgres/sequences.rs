@@ -2,7 +2,7 @@
 
 use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Unknown, UnknownKind};
 use crate::finding::{Draft, Offender, Target};
-use crate::observation::{NotCompared, Postgres, SequenceBehind, Sequences, TableName};
+use crate::observation::{LeftAlone, NotCompared, Postgres, SequenceBehind, Sequences, TableName};
 use crate::quantity::{Value, format_count};
 use crate::remedy::{Step, quoted};
 use crate::severity::Severity;
@@ -23,7 +23,8 @@ pub static SEQUENCE_BEHIND: Check = Check {
                   pg_get_serial_sequence('TABLE', 'COLUMN');",
         act: "Move it on under a lock that keeps inserts out, which the fix of the finding does; without the lock somebody may \
               insert between the question and setval. Not beyond a single far number that was written by hand (the largest of the \
-              type as a marker): the sequence would be used up. Sessions that took numbers in advance (CACHE) still use those.",
+              type as a marker): the sequence would be used up. Where a program takes whole blocks of numbers (Hibernate), stop it \
+              first and go a block further than the furthest. Sessions that took numbers in advance (CACHE) still use those.",
     },
     source: COMPARED,
     // The next number is taken, or it is not.
@@ -48,7 +49,7 @@ fn sequence_behind(sight: &Sight<'_, Postgres>) -> Judged {
     let database = &sight.seen.server.database;
     let more = if behind.len() > 1 { format!(", and {} more", behind.len() - 1) } else { String::new() };
     // Once a day it is looked at: a critical finding would hold all routine work back until then, also after it was mended.
-    let severity = if worst.is_subscribed { Severity::Info } else { Severity::Warning };
+    let severity = if urgency(worst) == 0 { Severity::Info } else { Severity::Warning };
     let mut draft = Draft::new(severity, format!("{}{more}", told(worst)))
         .about(Target::Database { name: database.clone() })
         .against(
@@ -67,17 +68,14 @@ fn sequence_behind(sight: &Sight<'_, Postgres>) -> Judged {
     Ok(vec![draft])
 }
 
-/// Where the very next insert fails comes first; what a subscription fills is written here by nobody else yet.
+/// Where the very next insert fails comes first; what a subscription fills is written here by nobody else yet, and a number that
+/// is far away is in nobody's way yet.
 fn urgency(one: &SequenceBehind) -> u8 {
     match one {
-        _ if one.is_subscribed => 0,
+        _ if matches!(one.left_alone(), Some(LeftAlone::Subscribed | LeftAlone::Far)) => 0,
         _ if one.is_unique && one.first == one.advance.next => 2,
         _ => 1,
     }
-}
-
-fn is_ours_to_move(one: &SequenceBehind) -> bool {
-    !one.is_subscribed && one.leaves_room()
 }
 
 fn offender(database: &str, one: &SequenceBehind) -> Offender {
@@ -86,7 +84,7 @@ fn offender(database: &str, one: &SequenceBehind) -> Offender {
             database: database.to_owned(),
             schema: one.sequence.schema.clone(),
             name: one.sequence.name.clone(),
-            advance: is_ours_to_move(one).then(|| Box::new(one.advance.clone())),
+            advance: one.left_alone().is_none().then(|| Box::new(one.advance.clone())),
         },
         weight: f64::from(urgency(one)),
         note: told(one),
@@ -113,6 +111,9 @@ fn told(one: &SequenceBehind) -> String {
         let then = if one.leaves_room() { "and is left out" } else { "as are more, so it is not moved by itself" };
         let _ = write!(text, "; {} is beyond half of what is left of its range, {then}", number(beyond));
     }
+    if let Some(why @ (LeftAlone::InBlocks | LeftAlone::Far | LeftAlone::Sparse)) = one.left_alone() {
+        let _ = write!(text, "; {}, so it is not moved by itself", why.told());
+    }
     if one.is_subscribed {
         text +=
             "; its rows come by a subscription, which moves no sequence: it matters when somebody else begins to write";
@@ -132,17 +133,28 @@ fn way_out(database: &str, one: &SequenceBehind) -> String {
         sequence: name.clone(),
         advance: one.advance.clone(),
     };
-    let statement = step.statement();
-    match one.beyond.filter(|_| !one.leaves_room()) {
-        None => format!("In database {database}: {statement};"),
-        Some(beyond) => format!(
-            "Look at the rows from {} on: to begin behind them would use up more than half of what is left of its range. \
-             Somebody has to choose where it begins (in database {database}: SELECT setval('{}.{}', NUMBER, true);), or to \
-             make the column and the sequence a bigint first.",
-            format_count(beyond as f64),
-            quoted(schema),
-            quoted(name)
+    let taken = format_count(one.taken as f64);
+    let setval = |rest: &str| format!("SELECT setval('{}.{}', {rest});", quoted(schema), quoted(name));
+    match (one.left_alone(), one.beyond) {
+        (Some(LeftAlone::InBlocks), _) => format!(
+            "The program uses {} numbers for each that it takes: stop it, and choose one that is further than {taken} by as many \
+             at least (in database {database}: {})",
+            one.advance.increment.unsigned_abs(),
+            setval("NUMBER, false")
         ),
+        (Some(LeftAlone::Far | LeftAlone::Sparse), _) => format!(
+            "Look at the rows up to {taken}. What was numbered by hand can be given another number; to begin behind it gives up \
+             all numbers before it (in database {database}: {})",
+            setval("NUMBER, true")
+        ),
+        (Some(LeftAlone::NoRoom), Some(beyond)) => format!(
+            "Look at the rows from {} on: to begin behind them would use up more than half of what is left of its range. \
+             Somebody has to choose where it begins (in database {database}: {}), or to make the column and the sequence a \
+             bigint first.",
+            format_count(beyond as f64),
+            setval("NUMBER, true")
+        ),
+        _ => format!("In database {database}: {};", step.statement()),
     }
 }
 
@@ -215,6 +227,8 @@ mod tests {
             is_unique: true,
             is_subscribed: false,
             cache: 1,
+            in_blocks: false,
+            is_dense: false,
         }
     }
 
@@ -239,7 +253,7 @@ mod tests {
             found.summary,
             "public.events_id_seq gives 501 next, which public.events.id has already; the furthest there is 1,000"
         );
-        assert!(found.fix.contains("IN SHARE ROW EXCLUSIVE MODE; SELECT setval("), "{}", found.fix);
+        assert!(found.fix.contains("IN SHARE ROW EXCLUSIVE MODE; WITH RECURSIVE"), "{}", found.fix);
         assert_eq!(proposals(&found), 1);
         let later = SequenceBehind { first: 900, ..behind() };
         let found = finding(ID, found_in(with(vec![later.clone()])));
@@ -261,6 +275,21 @@ mod tests {
         assert_eq!((found.severity, proposals(&found)), (Severity::Warning, 1));
         assert!(found.summary.ends_with("of its range, and is left out"), "{}", found.summary);
         assert!(found.fix.contains("BETWEEN 501 AND 1073742073"), "the marker is not in it: {}", found.fix);
+        let lone = SequenceBehind { first: 1_000_000_000, taken: 1_000_000_000, ..behind() };
+        let found = finding(ID, found_in(with(vec![lone.clone()])));
+        assert_eq!((found.severity, proposals(&found)), (Severity::Info, 0), "nothing collides for years");
+        assert!(found.summary.ends_with("more than 1,000 away, so it is not moved by itself"), "{}", found.summary);
+        let sparse = SequenceBehind { first: 600, ..lone };
+        let found = finding(ID, found_in(with(vec![sparse.clone()])));
+        assert_eq!((found.severity, proposals(&found)), (Severity::Warning, 0));
+        assert!(found.fix.contains("SELECT setval('\"public\".\"events_id_seq\"', NUMBER, true);"), "{}", found.fix);
+        let dense = finding(ID, found_in(with(vec![SequenceBehind { is_dense: true, ..sparse.clone() }])));
+        assert_eq!(proposals(&dense), 1, "a restore leaves many rows");
+        let part = finding(ID, found_in(with(vec![SequenceBehind { taken: 21_000_000, ..sparse }])));
+        assert_eq!(proposals(&part), 1, "less than 1 % of what is left");
+        let found = finding(ID, found_in(with(vec![SequenceBehind { in_blocks: true, ..behind() }])));
+        assert_eq!((found.severity, proposals(&found)), (Severity::Warning, 0));
+        assert!(found.fix.starts_with("The program uses 1 numbers for each"), "{}", found.fix);
         let subscribed = SequenceBehind { is_subscribed: true, ..behind() };
         let found = finding(ID, found_in(with(vec![subscribed])));
         assert_eq!((found.severity, proposals(&found)), (Severity::Info, 0));

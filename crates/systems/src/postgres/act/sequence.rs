@@ -2,7 +2,7 @@
 //!
 //! While it is compared and set nobody may insert: the lock of the tables is taken for a moment, or not at all, and tried again
 //! later. Whoever queues behind us waits for 200 ms at most. No lock that we may take stops `nextval` itself: a program that only
-//! draws numbers meanwhile moves the sequence on by itself, and one statement compares and sets.
+//! draws numbers meanwhile moves the sequence on by itself, and so do we, by drawing as well.
 
 use super::super::sequences::{BY_THE_INDEX, Filling, carefully, fillings};
 use super::{ActError, Work};
@@ -74,14 +74,17 @@ impl Work<'_> {
         self.wait(client.batch_execute(&begin)).await?;
         let position = self.wait(filling.position(client)).await?;
         let behind = position.and_then(|position| filling.behind(position));
-        let Some(behind) = behind else { return Err(self.precondition("it is not behind (any more)")) };
-        if behind.is_subscribed {
-            return Err(self.precondition("its rows come by a subscription"));
+        let Some(mut behind) = behind else { return Err(self.precondition("it is not behind (any more)")) };
+        if behind.asks_for_density() {
+            behind.is_dense = self.wait(filling.is_dense(client, &behind)).await?;
         }
-        if !behind.leaves_room() || behind.advance.increment != advance.increment {
-            return Err(self.precondition("to move it there would use up more than half of what is left of its range"));
+        if let Some(why) = behind.left_alone() {
+            return Err(self.precondition(why.told()));
         }
-        let set = self.wait(client.query_typed(&advance.setval(at.0, at.1), &[])).await?;
+        if behind.advance.increment != advance.increment {
+            return Err(self.precondition("it goes in other steps than it did when this was planned"));
+        }
+        let set = self.wait(client.query_typed(&advance.catch_up(at.0, at.1), &[])).await?;
         if set.is_empty() {
             return Err(
                 self.precondition("it is not behind (any more), or its columns hold more than when this was planned")
@@ -94,7 +97,9 @@ impl Work<'_> {
         let client = self.client()?;
         let Some(filling) = self.filling(client, (schema, sequence)).await? else { return Ok(StepState::Gone) };
         self.may_look(&filling)?;
-        let Some(at) = self.wait(carefully(client, &filling)).await? else { return Ok(StepState::Gone) };
+        let Some(at) = self.wait(carefully(client, filling.position(client))).await? else {
+            return Ok(StepState::Gone);
+        };
         let taken = at.taken.or(at.first);
         Ok(StepState::Sequence { last: at.last, is_called: at.is_called, next: at.next, taken })
     }

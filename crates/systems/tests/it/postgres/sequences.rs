@@ -315,14 +315,7 @@ async fn rows_that_go_on_beyond_half_of_the_range_are_not_passed_by() {
     assert_eq!(steps(&server.url()).await, []);
     assert_eq!(sequences(&server.url()).await.behind[0].beyond, Some(16_385));
     // Asked for nevertheless, it is refused under the lock as well.
-    let offender = &sequences(&server.url()).await.behind[0];
-    let step = Step::AdvanceSequence {
-        system: SystemId::new(SystemKind::Postgres, "main"),
-        database: "postgres".into(),
-        schema: "public".into(),
-        sequence: "codes_id_seq".into(),
-        advance: offender.advance.clone(),
-    };
+    let step = asked_for(&server.url(), "codes_id_seq").await;
     refused(run(&endpoint(&server.url()), &step).await, "more than half");
     assert_eq!(last_value(&client, "codes_id_seq").await, (1, false));
 }
@@ -381,4 +374,140 @@ async fn what_is_hidden_locked_or_elsewhere_is_named_and_the_granted_lines_are_e
         |(name, why): &(_, NotCompared)| matches!(why, NotCompared::Failed(_)) && name == &of_public("more_id_seq");
     assert!(all.not_compared.iter().any(is_given_up), "{all:?}");
     assert_eq!(all.behind.len(), 1);
+}
+
+/// Waits until that many sessions wait for a lock.
+async fn until_waiting(client: &Client, count: i64) {
+    const WAITING: &str = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+    let until = Instant::now() + PATIENCE;
+    while client.query_one(WAITING, &[]).await.unwrap().get::<_, i64>(0) < count {
+        assert!(Instant::now() < until, "nobody waits");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn numbers_that_are_drawn_in_the_middle_are_never_given_again() {
+    let server = PostgresServer::start().await.unwrap();
+    let client = server.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE events (id bigserial PRIMARY KEY); INSERT INTO events SELECT FROM generate_series(1, 10);
+             SELECT setval('events_id_seq', 5)",
+        )
+        .await
+        .unwrap();
+    let Step::AdvanceSequence { advance, .. } = steps(&server.url()).await.remove(0) else { panic!("another step") };
+    let catch_up = advance.catch_up("public", "events_id_seq");
+    // Somebody draws past the furthest between the moment in which the position was read and that in which it is moved.
+    let drawer = server.client().await;
+    drawer.batch_execute("BEGIN; ALTER SEQUENCE events_id_seq OWNED BY events.id").await.unwrap();
+    let mover = server.client().await;
+    let moving = tokio::spawn(async move { mover.batch_execute(&catch_up).await });
+    until_waiting(&client, 1).await;
+    drawer.batch_execute("SELECT nextval('events_id_seq') FROM generate_series(1, 20); COMMIT").await.unwrap();
+    moving.await.unwrap().unwrap();
+    let (last, _) = last_value(&client, "events_id_seq").await;
+    assert!(last >= 25, "{last}: 25 was given already");
+
+    // A way that is too long to draw, while others draw: none of theirs is given twice, and the furthest is passed.
+    client
+        .batch_execute(
+            "INSERT INTO events SELECT generate_series(100, 250000); SELECT setval('events_id_seq', 99, true)",
+        )
+        .await
+        .unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut drawing = Vec::new();
+    for _ in 0..3 {
+        let (drawer, stop) = (server.client().await, Arc::clone(&stop));
+        drawing.push(tokio::spawn(async move {
+            let mut drawn: Vec<i64> = Vec::new();
+            while !stop.load(Ordering::SeqCst) || drawn.len() < 100 {
+                drawn.push(drawer.query_one("SELECT nextval('events_id_seq')", &[]).await.unwrap().get(0));
+            }
+            drawn
+        }));
+    }
+    let step = steps(&server.url()).await.remove(0);
+    run(&endpoint(&server.url()), &step).await.unwrap();
+    assert!(last_value(&client, "events_id_seq").await.0 >= 250_000);
+    stop.store(true, Ordering::SeqCst);
+    let mut all = Vec::new();
+    for one in drawing {
+        all.extend(one.await.unwrap());
+    }
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), count, "a number was given twice");
+}
+
+#[tokio::test]
+async fn a_few_far_rows_use_up_no_range_and_many_rows_are_passed() {
+    let server = PostgresServer::start().await.unwrap();
+    let client = server.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE lone (id serial PRIMARY KEY); INSERT INTO lone SELECT FROM generate_series(1, 1000);
+             INSERT INTO lone VALUES (1000000000);
+             CREATE TABLE sparse (id serial PRIMARY KEY); INSERT INTO sparse SELECT generate_series(1, 3000);
+             INSERT INTO sparse SELECT generate_series(1000000000, 1000002000);
+             CREATE TABLE dense (id smallserial, day int, PRIMARY KEY (id, day)) PARTITION BY LIST (day);
+             CREATE TABLE dense_1 PARTITION OF dense FOR VALUES IN (1); CREATE TABLE dense_2 PARTITION OF dense FOR VALUES IN (2);
+             INSERT INTO dense SELECT 5 * n, 1 + n % 2 FROM generate_series(1, 1000) n;
+             CREATE SEQUENCE down AS int INCREMENT -1; CREATE TABLE depth (id int PRIMARY KEY DEFAULT nextval('down'));
+             INSERT INTO depth VALUES (-3), (-1000000000)",
+        )
+        .await
+        .unwrap();
+    assert_eq!(behind(&server.url()).await, ["dense_id_seq", "down", "lone_id_seq", "sparse_id_seq"]);
+    let moved = steps(&server.url()).await;
+    let names: Vec<String> = moved.iter().map(Step::subject).collect();
+    assert_eq!(names, ["postgres.main sequence postgres.public.dense_id_seq"], "the others are told");
+    let at = endpoint(&server.url());
+    run(&at, &moved[0]).await.unwrap();
+    assert_eq!(last_value(&client, "dense_id_seq").await, (5_000, true));
+    for (name, word) in
+        [("lone_id_seq", "more than 1,000 away"), ("sparse_id_seq", "a few far rows"), ("down", "a few far rows")]
+    {
+        refused(run(&at, &asked_for(&server.url(), name).await).await, word);
+    }
+    assert_eq!(last_value(&client, "lone_id_seq").await, (1_000, true));
+}
+
+/// The step of one that is behind, whether it is proposed or not.
+async fn asked_for(url: &str, name: &str) -> Step {
+    let all = sequences(url).await.behind;
+    let one = all.into_iter().find(|one| one.sequence.name == name).unwrap();
+    Step::AdvanceSequence {
+        system: SystemId::new(SystemKind::Postgres, "main"),
+        database: "postgres".into(),
+        schema: "public".into(),
+        sequence: name.into(),
+        advance: one.advance,
+    }
+}
+
+#[tokio::test]
+async fn blocks_of_numbers_are_compared_as_a_whole_and_left_to_a_person() {
+    let server = PostgresServer::start().await.unwrap();
+    let client = server.client().await;
+    // As Hibernate's pooled allocation does: 1, 51, 101 are drawn, and all numbers up to the next of them are used.
+    client
+        .batch_execute(
+            "CREATE TABLE pooled (id bigint PRIMARY KEY); CREATE SEQUENCE pooled_seq INCREMENT 50 OWNED BY pooled.id;
+             SELECT nextval('pooled_seq'), nextval('pooled_seq'); INSERT INTO pooled SELECT generate_series(1, 100)",
+        )
+        .await
+        .unwrap();
+    assert_eq!(behind(&server.url()).await, [""; 0]);
+    client.batch_execute("INSERT INTO pooled SELECT generate_series(101, 230)").await.unwrap();
+    let finding = found(&server.url()).await;
+    assert!(finding.summary.contains("the furthest there is 230"), "{}", finding.summary);
+    assert!(finding.fix.starts_with("The program uses 50 numbers for each that it takes"), "{}", finding.fix);
+    assert_eq!(steps(&server.url()).await, []);
+    let step = asked_for(&server.url(), "pooled_seq").await;
+    refused(run(&endpoint(&server.url()), &step).await, "whole blocks");
+    assert_eq!(last_value(&client, "pooled_seq").await, (51, true));
 }
