@@ -23,8 +23,8 @@ const OF_TRIGGERS: [&str; 2] = ["postgres.dead_rows_past_trigger", "postgres.sta
 const AFTER_TABLES: [&str; 4] =
     ["postgres.index_invalid", "postgres.index_bloated", "postgres.sequence_behind", "postgres.statistics_too_coarse"];
 
-const NOTHING_DUE: &str =
-    "no table is past its trigger, no index is invalid or bloated, no sequence is behind, and no row has expired";
+const NOTHING_DUE: &str = "no table is past its trigger, no index is invalid or bloated, no sequence is behind, no statistics \
+     target is too small, and no row has expired";
 
 pub(super) struct DatabaseMaintenance(pub(super) Arc<Shop>);
 
