@@ -521,6 +521,7 @@ async fn a_sequence_that_is_behind_is_found_once_a_day_and_moved_on_by_the_weekl
 
 #[tokio::test]
 async fn a_coarse_column_is_looked_at_closer_by_one_step_a_week_and_a_person_can_put_it_back() {
+    const STEP: &str = "ALTER TABLE \"public\".\"chunks\" ALTER COLUMN \"tenant\" SET STATISTICS 40; ANALYZE \"public\".\"chunks\" (\"tenant\")";
     let database = Database::start(GRANTS).await;
     let (owner, admin) = (database.app("docrag").await, database.server.client().await);
     admin.batch_execute("ALTER DATABASE docrag SET default_statistics_target = 20").await.unwrap();
@@ -539,7 +540,6 @@ async fn a_coarse_column_is_looked_at_closer_by_one_step_a_week_and_a_person_can
     };
     let place = Place::new(&database.config("autonomy = \"assist\"", OPEN));
     let app = place.app().await;
-    const STEP: &str = "ALTER TABLE \"public\".\"chunks\" ALTER COLUMN \"tenant\" SET STATISTICS 40; ANALYZE \"public\".\"chunks\" (\"tenant\")";
     let planned = app.plan().await.unwrap().plan;
     assert_eq!(planned.items.iter().map(|item| item.statement.as_str()).collect::<Vec<_>>(), [STEP]);
     let run = app.task_run("database-maintenance", false, "ann").await.unwrap();
