@@ -25,7 +25,7 @@ fn indexes(version_num: u32) -> String {
         "NULL"
     };
     format!(
-        "SELECT n.nspname::text AS schema, t.relname::text AS table_name, pg_get_userbyid(t.relowner)::text AS owner,
+        "SELECT n.nspname::text AS schema, t.relname::text AS table_name,
        x.relname::text AS name, am.amname = 'hnsw' AS is_hnsw,
        current_setting('block_size')::int8 * x.relpages AS size,
        coalesce(pg_stat_get_numscans(x.oid), 0)::int8 AS scans, a.attname::text AS column_name,
@@ -73,11 +73,22 @@ SELECT b.nspname::text AS schema, b.relname::text AS table_name, a.attname::text
     )
 }
 
-/// A session that has not loaded the library knows of its settings only where somebody gave them a value.
+/// A session that has not loaded the library knows of its settings only where somebody gave them a value, and `pg_settings`
+/// leaves them out: what is in force is the server's then, unless the session's own role or database is given one.
 const SETTINGS: &str = "
 SELECT name::text AS name, setting::text AS value, 'the server' AS whose FROM pg_settings
  WHERE name IN ('hnsw.ef_search', 'hnsw.iterative_scan', 'ivfflat.probes')
    AND source NOT IN ('default', 'client', 'session', 'user', 'database', 'database user')
+UNION ALL
+SELECT of_pgvector, current_setting(of_pgvector, true), 'the server'
+  FROM unnest(ARRAY['hnsw.ef_search', 'hnsw.iterative_scan', 'ivfflat.probes']) AS of_pgvector
+ WHERE current_setting(of_pgvector, true) <> ''
+   AND NOT EXISTS (SELECT 1 FROM pg_settings WHERE pg_settings.name = of_pgvector)
+   AND NOT EXISTS (
+       SELECT 1 FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS given
+        WHERE s.setrole IN (0, (SELECT oid FROM pg_roles WHERE rolname = session_user))
+          AND s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+          AND split_part(given, '=', 1) = of_pgvector)
 UNION ALL
 SELECT split_part(given, '=', 1), split_part(given, '=', 2),
        concat_ws(' in ', 'role ' || r.rolname, 'database ' || d.datname)
@@ -120,7 +131,6 @@ fn index(row: &Row) -> Result<VectorIndex, String> {
     };
     Ok(VectorIndex {
         table: table(row)?,
-        owner: get(row, "owner")?,
         name: get(row, "name")?,
         kind,
         size: count(row, "size")?,

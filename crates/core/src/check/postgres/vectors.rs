@@ -4,7 +4,8 @@
 //! the answer, the finding says so, and is no more than information.
 
 use super::queries::leaders;
-use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Threshold};
+use super::usage::INDEX_UNUSED;
+use crate::check::{Check, Hold, Judge, Judged, Limits, Runbook, Sight, Threshold};
 use crate::finding::{Draft, Offender, Target};
 use crate::observation::{Postgres, Statement, VectorColumn, VectorIndex, VectorIndexKind, Vectors};
 use crate::quantity::{Unit, Value, format_bytes, format_count, format_seconds};
@@ -190,24 +191,29 @@ fn spills(sight: &Sight<'_, Postgres>, vectors: &Vectors, index: &VectorIndex) -
     }
     let memory = sight.seen.machine.as_ref().and_then(|machine| machine.memory);
     let wanted = (size / (256.0 * MIB)).ceil() * 256.0;
-    let fix = if memory.is_none_or(|memory| wanted * MIB <= memory as f64 / 4.0) {
-        format!(
-            "for whoever builds it, and for nobody else: ALTER ROLE {} SET maintenance_work_mem = '{wanted:.0}MB';",
-            quoted(&index.owner)
-        )
-    } else {
-        format!(
+    // A role's own setting would be that of the autovacuum workers on its tables too.
+    let fix = match memory {
+        Some(memory) if wanted * MIB <= memory as f64 / 4.0 => format!(
+            "in the session that builds it, and nowhere else: SET maintenance_work_mem = '{wanted:.0}MB'; REINDEX INDEX \
+             CONCURRENTLY {};",
+            whole_name(index)
+        ),
+        Some(_) => format!(
             "{} are more than a quarter of the machine's memory: plan hours for a build, or make the vectors smaller (halfvec \
              takes half).",
             format_bytes(size)
-        )
+        ),
+        None => format!(
+            "whether {wanted:.0} MB for a build are too many is not known, for the memory of the server's machine is not: put \
+             machine = {{ memory = \"8 GiB\" }} with what it has into its table of the configuration."
+        ),
     };
     Some(unsuited(
         sight,
         index,
         format!(
             "the graph of the HNSW index {} ({}) does not fit into maintenance_work_mem ({}): a build of it goes many times \
-             slower",
+             slower, unless its session is given more",
             index.name,
             format_bytes(size),
             format_bytes(most)
@@ -297,8 +303,16 @@ fn cut_short(sight: &Sight<'_, Postgres>, vectors: &Vectors) -> Option<Unsuited>
     ))
 }
 
-/// Of several indexes of one column a query uses that of its operator only.
+/// Of several indexes of one column a query uses that of its operator only. That none uses it is for `postgres.index_unused`
+/// to say, by its defaults: for how long it was counted, how old the index is, and what standbys do.
 fn unused_operators(sight: &Sight<'_, Postgres>, vectors: &Vectors) -> Vec<Unsuited> {
+    let own = Limits { check: &INDEX_UNUSED, overrides: None };
+    let Judge::Postgres(judge) = INDEX_UNUSED.judge else { return Vec::new() };
+    let Ok(told) = judge(&Sight { limits: own, ..*sight }) else { return Vec::new() };
+    let is_told = |index: &VectorIndex| {
+        let begin = format!("{} on {}, ", index.name, index.table);
+        told.iter().flat_map(|draft| &draft.offenders).any(|offender| offender.note.starts_with(&begin))
+    };
     let mut of_column: BTreeMap<(String, &str), Vec<&VectorIndex>> = BTreeMap::new();
     for index in &vectors.indexes {
         if let Some(column) = &index.column {
@@ -307,7 +321,8 @@ fn unused_operators(sight: &Sight<'_, Postgres>, vectors: &Vectors) -> Vec<Unsui
     }
     let found = of_column.into_iter().filter_map(|((table, column), indexes)| {
         let used = indexes.iter().find(|index| index.scans > 0)?;
-        let unused = indexes.iter().find(|index| index.scans == 0 && index.operators != used.operators)?;
+        let is_unused = |index: &VectorIndex| index.scans == 0 && index.operators != used.operators && is_told(index);
+        let unused = indexes.iter().find(|index| is_unused(index))?;
         Some(unsuited(
             sight,
             unused,
@@ -319,7 +334,7 @@ fn unused_operators(sight: &Sight<'_, Postgres>, vectors: &Vectors) -> Vec<Unsui
                 used.name,
                 used.operators
             ),
-            format!("if no standby uses it either: DROP INDEX CONCURRENTLY {};", whole_name(unused)),
+            format!("if no yearly job needs it: DROP INDEX CONCURRENTLY {};", whole_name(unused)),
         ))
     });
     found.collect()

@@ -16,8 +16,6 @@ pub struct Vectors {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct VectorIndex {
     pub table: TableName,
-    /// Of the table: whoever builds the index anew.
-    pub owner: String,
     pub name: String,
     pub kind: VectorIndexKind,
     /// Bytes, from `relpages`.

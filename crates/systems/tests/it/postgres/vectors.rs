@@ -2,7 +2,7 @@
 
 use super::{now, read, role, seen};
 use groundskeeper_core::check::{Status, Tuning, judge_all};
-use groundskeeper_core::observation::Observation;
+use groundskeeper_core::observation::{Observation, Vectors};
 use groundskeeper_core::{Finding, Severity, SystemId, SystemKind};
 use groundskeeper_testing::{PostgresOptions, PostgresServer};
 use std::time::{Duration, Instant};
@@ -128,7 +128,7 @@ async fn a_graph_that_cannot_be_built_again_and_one_that_is_slow_to_vacuum_are_t
 }
 
 #[tokio::test]
-async fn searches_that_end_at_ef_search_and_operators_that_nobody_uses_are_told_and_mended() {
+async fn searches_that_end_at_ef_search_are_told_and_mended_and_nothing_is_called_unused_on_the_first_day() {
     let (server, client) = server().await;
     for statement in [
         "CREATE EXTENSION pg_stat_statements",
@@ -143,12 +143,17 @@ async fn searches_that_end_at_ef_search_and_operators_that_nobody_uses_are_told_
     for _ in 0..120 {
         assert_eq!(client.query(search, &[]).await.unwrap().len(), 40);
     }
-    let other = "has an index for vector_l2_ops that no query uses (other";
-    let found = told(&server, other).await;
-    let unused = found.offenders.iter().any(|one| one.note.contains(other));
-    let cut = found.offenders.iter().any(|one| one.note.contains("returns 40 rows in each of 120 calls"));
-    assert!(unused && cut, "{found:#?}");
-    client.batch_execute("DROP INDEX CONCURRENTLY other").await.unwrap();
+    // Until both are counted.
+    told(&server, "returns 40 rows in each of 120 calls").await;
+    let used = || async {
+        let vectors = seen(&server.url()).await.vectors.unwrap().unwrap();
+        vectors.indexes.iter().find(|index| index.name == "graph").unwrap().scans > 0
+    };
+    let until = Instant::now() + Duration::from_secs(20);
+    while !used().await {
+        assert!(Instant::now() < until, "no scan is counted");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let found = only(&server).await;
     assert!(found.fix.contains("SELECT id FROM \"Chunks\" ORDER BY embedding <=> "), "{}", found.fix);
     carry_out(&client, &found.fix).await;
@@ -156,4 +161,37 @@ async fn searches_that_end_at_ef_search_and_operators_that_nobody_uses_are_told_
     let again = server.client().await;
     again.batch_execute("SET enable_seqscan = off").await.unwrap();
     assert_eq!(again.query(search, &[]).await.unwrap().len(), 100, "a new session finds all that it asks for");
+}
+
+#[tokio::test]
+async fn what_the_servers_file_gives_searches_is_seen_without_the_library() {
+    let (server, client) = server().await;
+    let given = |vectors: &Vectors, name: &str| {
+        let all = vectors.settings.iter().filter(|one| one.name == name);
+        all.map(|one| (one.value.clone(), one.of.clone())).collect::<Vec<_>>()
+    };
+    let vectors = seen(&server.url()).await.vectors.unwrap().unwrap();
+    assert_eq!(vectors.settings, [], "defaults are nobody's");
+    // Up to 16 only a session that has loaded it may give it a value there.
+    for statement in [
+        "LOAD 'vector'",
+        "ALTER SYSTEM SET hnsw.ef_search = 77",
+        "ALTER SYSTEM SET ivfflat.probes = 5",
+        "ALTER DATABASE postgres SET ivfflat.probes = 9",
+        "SELECT pg_reload_conf()",
+    ] {
+        client.batch_execute(statement).await.unwrap();
+    }
+    let watcher = role(&server, "watcher", "IN ROLE pg_monitor").await;
+    let until = Instant::now() + Duration::from_secs(20);
+    loop {
+        let vectors = seen(&watcher).await.vectors.unwrap().unwrap();
+        if given(&vectors, "hnsw.ef_search") == [("77".to_owned(), "the server".to_owned())] {
+            let probes = given(&vectors, "ivfflat.probes");
+            assert_eq!(probes, [("9".to_owned(), "database postgres".to_owned())], "and hides the server's");
+            return;
+        }
+        assert!(Instant::now() < until, "{vectors:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }

@@ -1,17 +1,16 @@
 //! Each rule of pgvector's README by itself, and indexes that keep to all of them.
 
 use super::*;
-use crate::check::postgres::fixtures::{change, finding, found_in, statement, status, table_name};
+use crate::check::postgres::fixtures::{ago, change, finding, found_in, statement, status, table_name};
 use crate::check::{Status, UnknownKind};
 use crate::finding::Finding;
-use crate::observation::{Gap, VectorSetting, Worker};
+use crate::observation::{Gap, IndexUsage, IndexUse, VectorSetting, Worker};
 
 const ID: &str = "postgres.vector_index_unsuited";
 
 fn of_kind(kind: VectorIndexKind) -> VectorIndex {
     VectorIndex {
         table: table_name("chunks"),
-        owner: "docrag".into(),
         name: "chunks_embedding".into(),
         kind,
         size: 100 << 20,
@@ -98,7 +97,12 @@ fn a_graph_that_does_not_fit_is_told_until_its_builder_has_the_memory() {
     let large = |gib: u64| VectorIndex { size: gib << 30, ..hnsw() };
     assert_eq!(found_in(seen(vec![large(1)], Vec::new())), []);
     let found = only(vec![large(3)], Vec::new());
-    assert!(found.fix.contains("ALTER ROLE \"docrag\" SET maintenance_work_mem = '3072MB'"), "{}", found.fix);
+    let build = "SET maintenance_work_mem = '3072MB'; REINDEX INDEX CONCURRENTLY \"public\".\"chunks_embedding\";";
+    assert!(found.fix.ends_with(build) && !found.fix.contains("ALTER"), "{}", found.fix);
+    let mut unknown = seen(vec![large(3)], Vec::new());
+    unknown.machine = None;
+    let found = finding(ID, found_in(unknown));
+    assert!(found.fix.contains("machine = { memory = \"8 GiB\" }") && !found.fix.contains("SET"), "{}", found.fix);
     assert_eq!(found_in(seen(vec![large(3)], vec![given("maintenance_work_mem", "3GB")])), []);
     let found = only(vec![large(5)], vec![given("maintenance_work_mem", "3GB")]);
     assert!(found.fix.contains("more than a quarter of the machine's memory"), "{}", found.fix);
@@ -160,11 +164,32 @@ fn a_search_that_ends_at_ef_search_each_time_is_told() {
 #[test]
 fn an_operator_class_that_no_query_uses_is_told_beside_one_that_is_used() {
     let other = |scans| VectorIndex { name: "chunks_l2".into(), operators: "vector_l2_ops".into(), scans, ..hnsw() };
-    let found = only(vec![hnsw(), other(0)], Vec::new());
+    let with = |indexes: Vec<VectorIndex>, days: f64, age: u64, standbys: u32| {
+        let mut seen = seen(indexes.clone(), Vec::new());
+        let of = |index: VectorIndex| IndexUse {
+            table: index.table,
+            name: index.name,
+            size: index.size,
+            scans: index.scans,
+            age,
+            is_spare: true,
+        };
+        seen.usage = Ok(Box::new(IndexUsage {
+            since: Some(ago(days * 86_400.0)),
+            indexes: indexes.into_iter().map(of).collect(),
+            attached: standbys,
+            ..IndexUsage::default()
+        }));
+        found_in(seen).into_iter().find(|found| found.check == ID)
+    };
+    let found = with(vec![hnsw(), other(0)], 31.0, 5_000_000, 0).unwrap();
     assert!(found.fix.ends_with("DROP INDEX CONCURRENTLY \"public\".\"chunks_l2\";"), "{}", found.fix);
-    assert_eq!(found_in(seen(vec![hnsw(), other(1)], Vec::new())), [], "both are used");
+    assert_eq!(with(vec![hnsw(), other(1)], 31.0, 5_000_000, 0), None, "both are used");
     let unused = VectorIndex { scans: 0, ..hnsw() };
-    assert_eq!(found_in(seen(vec![unused, other(0)], Vec::new())), [], "nobody knows yet");
+    assert_eq!(with(vec![unused, other(0)], 31.0, 5_000_000, 0), None, "nobody knows yet");
+    assert_eq!(with(vec![hnsw(), other(0)], 29.0, 5_000_000, 0), None, "counted for too short");
+    assert_eq!(with(vec![hnsw(), other(0)], 31.0, 50, 0), None, "just made");
+    assert_eq!(with(vec![hnsw(), other(0)], 31.0, 5_000_000, 1), None, "a standby was not asked");
 }
 
 #[test]
