@@ -2,7 +2,7 @@
 //!
 //! The slope is the median of the slopes between all pairs of points (Theil 1950; Sen 1968, Journal of the American
 //! Statistical Association 63): up to 29 % of the points may be anything. One step in the middle is in half of the pairs,
-//! and so is taken out first where it is more than half of all that moved.
+//! and so is taken out first where what it has beyond the usual pace is more than half of all that moved.
 
 use crate::quantity::{after, seconds_between};
 use jiff::Timestamp;
@@ -38,6 +38,18 @@ pub fn steady_growth(points: &[Point], history: f64) -> Option<f64> {
     Some(if rising >= SAME_WAY { median(&mut slopes)? } else { 0.0 })
 }
 
+/// The same for all points or, where that is more, for those of the last `lately` seconds: what ran away some days ago is flat
+/// in most of the points. What only takes again what it had before (a vacuum a week) has not run away.
+pub fn present_growth(points: &[Point], history: f64, lately: f64) -> Option<f64> {
+    let (all, last) = (steady_growth(points, history)?, *points.last()?);
+    let begin = points.partition_point(|point| seconds_between(point.at, last.at) >= lately);
+    let (before, latest) = points.split_at(begin);
+    let most = before.iter().map(|point| point.value).fold(f64::NEG_INFINITY, f64::max);
+    let beyond = last.value - most;
+    let is_new = beyond > 0.0 && beyond * 2.0 >= difference(latest);
+    Some(steady_growth(latest, history).filter(|_| is_new).unwrap_or(0.0).max(all))
+}
+
 /// Seconds from the first point to the last.
 pub fn span(points: &[Point]) -> f64 {
     points.first().zip(points.last()).map_or(0.0, |(first, last)| seconds_between(first.at, last.at))
@@ -57,16 +69,23 @@ pub fn sum<'p>(series: impl IntoIterator<Item = &'p [Point]>) -> Vec<Point> {
     sums.into_iter().map(|(at, value)| Point { at, value }).collect()
 }
 
-/// The same with its largest step taken out, if that is more than half of all that moved.
+/// The same without what its largest step has beyond the usual pace, if that is more than half of all that moved. Over days
+/// without a point much comes together, and is no step.
 fn without_step(points: &[Point]) -> Vec<Point> {
-    let steps: Vec<f64> = points.windows(2).map(|pair| pair[1].value - pair[0].value).collect();
-    let moved: f64 = steps.iter().map(|step| step.abs()).sum();
-    let largest = steps.iter().enumerate().max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
-    let Some((place, step)) = largest.filter(|(_, step)| step.abs() * 2.0 > moved) else { return points.to_vec() };
+    let steps: Vec<(f64, f64)> = points
+        .windows(2)
+        .map(|pair| (pair[1].value - pair[0].value, seconds_between(pair[0].at, pair[1].at)))
+        .collect();
+    let mut paces: Vec<f64> = steps.iter().map(|(step, time)| step / time).filter(|pace| pace.is_finite()).collect();
+    let usual = median(&mut paces).unwrap_or(0.0);
+    let moved: f64 = steps.iter().map(|(step, _)| step.abs()).sum();
+    let beyond = steps.iter().map(|(step, time)| step - usual * time).enumerate();
+    let largest = beyond.max_by(|a, b| a.1.abs().total_cmp(&b.1.abs()));
+    let Some((place, jump)) = largest.filter(|(_, jump)| jump.abs() * 2.0 > moved) else { return points.to_vec() };
     let is_after = |number: usize| number > place;
     let lowered = |(number, point): (usize, &Point)| Point {
         at: point.at,
-        value: if is_after(number) { point.value - step } else { point.value },
+        value: if is_after(number) { point.value - jump } else { point.value },
     };
     points.iter().enumerate().map(lowered).collect()
 }
@@ -129,9 +148,40 @@ mod tests {
         for jump in [80.0, -80.0] {
             let values: Vec<f64> =
                 (0..14).map(|day| 100.0 + f64::from(day) + if day < 7 { 0.0 } else { jump }).collect();
-            // What the day of the jump grew by itself is lost with it.
-            assert!((0.9..=1.0).contains(&growth(&values)), "{jump}");
+            assert!(close(growth(&values), 1.0), "{jump}");
         }
+    }
+
+    #[test]
+    fn days_without_a_point_are_no_load() {
+        let with_gap = |first: f64| {
+            let mut points = days(&(0..14).map(|day| first + f64::from(day)).collect::<Vec<_>>());
+            points.drain(3..10);
+            points
+        };
+        let growth = |points: &[Point]| steady_growth(points, 0.0).unwrap() * DAY;
+        assert!(close(growth(&with_gap(0.0)), 1.0));
+        let mut loaded = with_gap(0.0);
+        for point in &mut loaded[3..] {
+            point.value += 80.0;
+        }
+        assert!(close(growth(&loaded), 1.0), "and a load in them is taken out by itself");
+    }
+
+    #[test]
+    fn what_ran_away_days_ago_grows_as_it_does_now() {
+        let growth = |values: &[f64]| present_growth(&days(values), 5.0 * DAY, 6.0 * DAY).unwrap() * DAY;
+        for grown in 4..=13_u32 {
+            let values: Vec<f64> = (0..8 + grown).map(|day| 60.0 * f64::from(day.saturating_sub(7))).collect();
+            assert!((45.0..=60.1).contains(&growth(&values)), "for {grown} days: {}", growth(&values));
+        }
+        for until in 10..30 {
+            let weekly: Vec<f64> = (0..until).map(|day| f64::from(day % 7) * 5.0 + f64::from(day) / 10.0).collect();
+            // And not the 5 a day since the last one.
+            assert!(growth(&weekly) < 2.5, "a vacuum a week, {until} days: {}", growth(&weekly));
+        }
+        assert!(close(growth(&[9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0]), 0.0));
+        assert_eq!(present_growth(&days(&[1.0, 2.0, 3.0, 4.0, 5.0]), 5.0 * DAY, 6.0 * DAY), None);
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! How large databases, tables and the WAL of a Postgres were, day by day, and what they grew by since a moment.
+//! How large databases, tables and the WAL of a Postgres were, and what was taken on its disk, day by day; what they grew by
+//! since a moment.
 
 use super::{Resolution, Result, Store, moment};
 use groundskeeper_core::SystemId;
@@ -9,6 +10,8 @@ use rusqlite::{OptionalExtension, params};
 
 const DAY_SECONDS: i64 = 86_400;
 const METRICS: &str = "('database_size', 'table_size', 'wal_size')";
+/// The disk as a whole, less what is free there.
+const DISK: &str = "disk_taken";
 
 /// Something that takes room, as it was last seen.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +34,17 @@ impl Store {
             "SELECT metric, subject, (at - ?3) / {DAY_SECONDS} AS day, min(lowest)
              FROM series JOIN sample ON sample.series = series.id
              WHERE resolution = ?1 AND system = ?2 AND metric IN {METRICS} AND at >= ?3 AND at < ?4
-             GROUP BY metric, subject, day ORDER BY metric, subject, day"
+             GROUP BY metric, subject, day
+             UNION ALL
+             SELECT '{DISK}', '', (free.at - ?3) / {DAY_SECONDS} AS day, min(whole.latest - free.highest)
+             FROM series of_free JOIN sample free ON free.series = of_free.id
+             JOIN series of_whole ON of_whole.system = of_free.system AND of_whole.metric = 'disk_total'
+                                     AND of_whole.subject = of_free.subject
+             JOIN sample whole ON whole.resolution = free.resolution AND whole.series = of_whole.id AND whole.at = free.at
+             WHERE free.resolution = ?1 AND of_free.system = ?2 AND of_free.metric = 'disk_available'
+                   AND of_free.subject = '' AND free.at >= ?3 AND free.at < ?4
+             GROUP BY day
+             ORDER BY metric, subject, day"
         ))?;
         let mut rows = statement.query(params![hour, system.to_string(), begin, end])?;
         let mut all: Vec<Sizes> = Vec::new();
@@ -49,14 +62,16 @@ impl Store {
     }
 
     /// What each takes by the latest hour of the record, and how much more than at `since`, the largest first. What was not
-    /// seen any more in the last two hours of the record is gone.
+    /// seen any more in the last two hours of the record is gone; what was not seen in the day before `since` was not known
+    /// then: only the largest tables are, and one can come back after months.
     pub fn grown(&self, system: &SystemId, since: Timestamp) -> Result<Vec<Grown>> {
         let hour = Resolution::Hour.seconds();
         let mut statement = self.connection.prepare(&format!(
             "WITH ends AS (
                SELECT id, metric, subject,
                       (SELECT max(at) FROM sample WHERE resolution = ?1 AND series = series.id) AS last,
-                      (SELECT max(at) FROM sample WHERE resolution = ?1 AND series = series.id AND at <= ?3) AS first
+                      (SELECT max(at) FROM sample WHERE resolution = ?1 AND series = series.id
+                              AND at <= ?3 AND at > ?3 - {DAY_SECONDS}) AS first
                FROM series WHERE system = ?2 AND metric IN {METRICS})
              SELECT metric, subject, latest.latest, earlier.latest
              FROM ends JOIN sample latest ON latest.resolution = ?1 AND latest.series = ends.id AND latest.at = ends.last
@@ -85,6 +100,7 @@ fn of(metric: &str) -> SizeOf {
     match metric {
         "database_size" => SizeOf::Database,
         "table_size" => SizeOf::Table,
+        DISK => SizeOf::Disk,
         _ => SizeOf::Wal,
     }
 }
@@ -122,13 +138,26 @@ mod tests {
         }
         keep(&mut store, "wal_size", "", 7.0, now);
         keep(&mut store, "table_rows", "public.chunks", 7.0, now);
+        // The disk was made larger in the meantime, and somebody else's files are on it for an hour.
+        for (hours_ago, total, free) in
+            [(49.0, 900.0, 300.0), (48.0, 900.0, 300.0), (1.0, 1_900.0, 1_200.0), (0.0, 1_900.0, 1_250.0)]
+        {
+            let at = after(now, -hours_ago * 3_600.0);
+            keep(&mut store, "disk_total", "", total, at);
+            keep(&mut store, "disk_available", "", free, at);
+        }
         let sizes = store.sizes(&system, 14, now).unwrap();
         let names: Vec<_> = sizes.iter().map(|one| (one.of, one.name.as_str(), one.days.len())).collect();
-        assert_eq!(names, [(SizeOf::Database, "docrag", 14), (SizeOf::Wal, "", 1)]);
+        assert_eq!(names, [(SizeOf::Database, "docrag", 14), (SizeOf::Disk, "", 2), (SizeOf::Wal, "", 1)]);
         let values: Vec<f64> = sizes[0].days.iter().map(|day| day.value).collect();
+        let taken: Vec<f64> = sizes[1].days.iter().map(|day| day.value).collect();
+        assert_eq!(taken, [600.0, 650.0]);
         assert_eq!(values, (6..20).map(|day| 100.0 + f64::from(day)).collect::<Vec<_>>());
         let ends: Vec<_> = sizes.iter().map(|one| one.days.last().unwrap().at).collect();
-        assert!(ends[0] == ends[1] && ends[0] > now && ends[0] <= after(now, 3_600.0), "days are comparable");
+        assert!(
+            ends[0] == ends[1] && ends[1] == ends[2] && ends[0] > now && ends[0] <= after(now, 3_600.0),
+            "days are comparable"
+        );
         assert!(store.sizes(&SystemId::new(SystemKind::Postgres, "other"), 14, now).unwrap().is_empty());
     }
 
@@ -140,15 +169,22 @@ mod tests {
             ("database_size", "docrag", 3.0, 500.0),
             ("database_size", "docrag", 0.0, 150.0),
             ("table_size", "public.new", 0.0, 30.0),
+            ("table_size", "public.back", 90.0, 5.0),
+            ("table_size", "public.back", 0.0, 20.0),
             ("table_size", "public.gone", 7.0, 90.0),
         ] {
             keep(&mut store, metric, subject, value, after(now, -days_ago * DAY));
         }
         let told = |of, name: &str, size, by| Grown { of, name: name.into(), size, by };
-        let week_ago = after(now, -6.0 * DAY);
+        let week_ago = after(now, -6.5 * DAY);
         assert_eq!(
             store.grown(&system, week_ago).unwrap(),
-            [told(SizeOf::Database, "docrag", 150.0, Some(50.0)), told(SizeOf::Table, "public.new", 30.0, None)]
+            [
+                told(SizeOf::Database, "docrag", 150.0, Some(50.0)),
+                told(SizeOf::Table, "public.new", 30.0, None),
+                told(SizeOf::Table, "public.back", 20.0, None),
+            ],
+            "what was not among the largest for months did not grow since last week"
         );
         assert_eq!(store.grown(&system, after(now, -9.0 * DAY)).unwrap()[0].by, None, "nobody looked then");
     }

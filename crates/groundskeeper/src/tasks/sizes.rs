@@ -43,7 +43,7 @@ fn line(system: &SystemId, grown: &[Grown], since: Timestamp) -> Option<String> 
 /// `public.chunks 3.1 GiB (+100 MiB)`.
 fn said(one: &Grown) -> String {
     let growth = match one.by {
-        None => "new".to_owned(),
+        None => "new in the list".to_owned(),
         Some(by) if by.abs() < 1.0 => "as it was".to_owned(),
         Some(by) if by < 0.0 => format!("-{}", format_bytes(-by)),
         Some(by) => format!("+{}", format_bytes(by)),
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(
             line(&system, &grown, since).unwrap(),
             "sizes of postgres.main, and growth since 2026-11-18: docrag 3 GiB (+100 MiB); its largest tables: \
-             public.chunks 2 GiB (-1 MiB), public.new 1 MiB (new), public.c 3 B (new); pg_wal 1 GiB (as it was)"
+             public.chunks 2 GiB (-1 MiB), public.new 1 MiB (new in the list), public.c 3 B (new in the list); pg_wal 1 GiB (as it was)"
         );
         assert_eq!(line(&system, &grown[1..], since), None);
     }

@@ -5,7 +5,7 @@ use groundskeeper::clock::Clock;
 
 const HOUR: i64 = 3_600;
 
-/// Two weeks of a database that grows by a petabyte each day, so that no disk is large enough.
+/// Two weeks of a database that grows by a petabyte each day, and its disk with it, so that none is large enough.
 fn remember(place: &Place) {
     let mut store = place.store();
     let now = Clock::wall().now().as_second();
@@ -17,6 +17,17 @@ fn remember(place: &Place) {
         let (slot, size) = (now - now % HOUR - ago * HOUR, 1e15 * (20.0 - ago as f64 / 24.0));
         let point = "INSERT INTO sample VALUES (3600, ?1, ?2, ?3, ?3, ?3, 1, ?3)";
         change.execute(point, (id, slot, size)).unwrap();
+    }
+    // Back from what the first watch saw of the disk.
+    let latest =
+        "SELECT series, latest FROM sample JOIN series ON series.id = series WHERE metric = ?1 AND resolution = 3600";
+    for (metric, grows) in [("disk_total", 0.0), ("disk_available", 1e15)] {
+        let (id, last): (i64, f64) = change.query_row(latest, [metric], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        for ago in 1..14 * 24 {
+            let (slot, value) = (now - now % HOUR - ago * HOUR, last + grows * ago as f64 / 24.0);
+            let point = "INSERT OR REPLACE INTO sample VALUES (3600, ?1, ?2, ?3, ?3, ?3, 1, ?3)";
+            change.execute(point, (id, slot, value)).unwrap();
+        }
     }
     change.commit().unwrap();
 }

@@ -4,13 +4,15 @@
 use super::observe::{Asking, age, count, get};
 use crate::deadline::aside;
 use groundskeeper_core::observation::{Disk, Gap, Part, Room, WalWritten};
+use groundskeeper_core::quantity::format_bytes;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 
-/// What the server's files take as far as it says: databases and WAL.
+/// What the server's files take as far as it says: databases and WAL, wherever they lie, and how many tablespaces are in it.
 pub(super) const USED: &str = "
 SELECT (SELECT sum(pg_database_size(oid)) FROM pg_database)::int8
-       + (SELECT coalesce(sum(size), 0) FROM pg_ls_waldir())::int8 AS used";
+       + (SELECT coalesce(sum(size), 0) FROM pg_ls_waldir())::int8 AS used,
+       (SELECT count(*) FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global'))::int8 AS tablespaces";
 
 /// A folder of a file server that is gone keeps nobody waiting for long.
 const LOOK_WITHIN: Duration = Duration::from_secs(1);
@@ -39,7 +41,12 @@ impl Place {
         let answer = aside("statvfs", move || rustix::fs::statvfs(folder.as_str())).ok()?;
         let until = until.min(Instant::now() + LOOK_WITHIN);
         let disk = timeout_at(until, answer).await.ok()?.ok()?.ok()?;
-        Some(Disk { total: disk.f_blocks * disk.f_frsize, free: disk.f_bavail * disk.f_frsize, is_told: false })
+        Some(Disk {
+            total: disk.f_blocks * disk.f_frsize,
+            free: disk.f_bavail * disk.f_frsize,
+            is_told: false,
+            tablespaces: 0,
+        })
     }
 
     /// Whether the server's process that serves us is one of this host: its title has our own port in it. The same path on a
@@ -54,7 +61,19 @@ impl Place {
 
 /// A disk that cannot be looked at, by what the configuration says of it and the server of what it takes.
 pub(super) fn told(total: u64, used: u64) -> Disk {
-    Disk { total, free: total.saturating_sub(used), is_told: true }
+    Disk { total, free: total.saturating_sub(used), is_told: true, tablespaces: 0 }
+}
+
+/// A server that takes more than its disk has says that the configuration is wrong, not that the disk is full.
+fn reckoned(total: u64, used: u64, tablespaces: u32) -> Part<Disk> {
+    if used <= total {
+        return Ok(Disk { tablespaces, ..told(total, used) });
+    }
+    let (used, total) = (format_bytes(used as f64), format_bytes(total as f64));
+    let with = if tablespaces > 0 { ", tablespaces among them" } else { "" };
+    Err(Gap::new(format!(
+        "`disk` in the configuration is too small: it says {total}, and databases and pg_wal take {used}{with}"
+    )))
 }
 
 /// What it counts began with its last reset.
@@ -64,7 +83,11 @@ SELECT wal_bytes::int8 AS bytes, extract(epoch FROM clock_timestamp() - stats_re
 pub(super) async fn read(asking: &Asking<'_>, total: Option<u64>, version_num: u32) -> Box<Room> {
     let used = async {
         match total {
-            Some(total) => Some(asking.one(USED, |row| count(row, "used")).await.map(|used| told(total, used))),
+            Some(total) => {
+                let used = asking.one(USED, |row| Ok((count(row, "used")?, count(row, "tablespaces")?))).await;
+                let few = |many: u64| u32::try_from(many).unwrap_or(u32::MAX);
+                Some(used.and_then(|(used, tablespaces)| reckoned(total, used, few(tablespaces))))
+            }
             None => None,
         }
     };

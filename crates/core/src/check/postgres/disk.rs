@@ -1,7 +1,9 @@
 //! When is the server's disk full, and what fills it?
 //!
-//! Two questions, one finding: how much is free now, and when is nothing left at the pace of the last two weeks. A pace is only
-//! believed after days of history, and one bulk load or one vacuum makes none (see [`crate::trend`]).
+//! Two questions, one finding: how much is free now, and when is nothing left at the pace of the last two weeks, or of this one
+//! where that is more. A pace is only believed after days of history, and one bulk load or one vacuum makes none (see
+//! [`crate::trend`]). Where the disk is seen, the pace is that of the disk itself: databases and WAL may lie elsewhere, and others
+//! may fill it.
 
 use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Threshold, Unknown, UnknownKind};
 use crate::finding::{Draft, Offender, Target};
@@ -14,17 +16,24 @@ use jiff::Timestamp;
 const DAY: f64 = 86_400.0;
 const GIB: f64 = 1_073_741_824.0;
 const OFFENDERS: usize = 10;
-const PACE: &str = "pg_database_size and pg_ls_waldir, the least of each of the last 14 days; median of the slopes of all pairs \
-                    (Theil–Sen)";
+/// As long as the record can tell: it is asked for 14 days.
+const LONGEST_HISTORY: f64 = 13.0 * DAY;
+/// What grows by less in a day, of the free bytes, fills nothing within months.
+const MATTERS: f64 = 0.01;
+const TREND: &str = "the least of each of the last 14 days, and of the latest where they grew by more; median of the slopes of \
+                     all pairs (Theil–Sen)";
 
 pub static DISK_FILLING: Check = Check {
     id: "postgres.disk_filling",
     title: "The server's disk fills up",
     runbook: Runbook {
         means: "When the disk of the data directory is full, statements fail; when there is no room for WAL, the server stops and \
-                does not start again before there is some. Tablespaces, and a pg_wal that lies on another disk, are not \
-                looked at.",
-        confirm: "df -h DATA_DIRECTORY; SELECT datname, pg_size_pretty(pg_database_size(oid)) FROM pg_database ORDER BY \
+                does not start again before there is some. Where the disk is seen from here, it is that of the data \
+                directory, whoever fills it; tablespaces, and a pg_wal that lies on another disk, have room of their own, \
+                which is not looked at. Where only `disk` in the configuration tells its size, all databases with their \
+                tablespaces and pg_wal count as if they were on it.",
+        confirm: "df -h DATA_DIRECTORY DATA_DIRECTORY/pg_wal; SELECT spcname, pg_tablespace_location(oid) FROM pg_tablespace; \
+                  SELECT datname, pg_size_pretty(pg_database_size(oid)) FROM pg_database ORDER BY \
                   pg_database_size(oid) DESC; SELECT oid::regclass, pg_size_pretty(pg_total_relation_size(oid)) FROM pg_class \
                   WHERE relkind IN ('r', 'm') ORDER BY pg_total_relation_size(oid) DESC LIMIT 20; SELECT \
                   pg_size_pretty(sum(size)) FROM pg_ls_waldir(); SELECT slot_name, active, wal_status, \
@@ -71,7 +80,8 @@ pub static DISK_FILLING: Check = Check {
             name: "history",
             default: 5.0 * DAY,
             unit: Unit::Seconds,
-            why: "how long the record must look back: over a weekend and days of work, past any single load or vacuum",
+            why: "how long the record must look back: over a weekend and days of work, past any single load or vacuum; more \
+                  than 13 days count as 13, which is all that is asked of the record",
         },
     ],
     hold: Hold::minutes(10.0, 10.0),
@@ -80,14 +90,11 @@ pub static DISK_FILLING: Check = Check {
 
 /// Bytes in a second.
 struct Pace {
-    databases: f64,
-    wal: f64,
-}
-
-impl Pace {
-    fn together(&self) -> f64 {
-        self.databases + self.wal
-    }
+    /// What the date follows from: the disk's own where it is seen, and otherwise that of the two below.
+    all: f64,
+    databases: Option<f64>,
+    wal: Option<f64>,
+    source: &'static str,
 }
 
 fn disk_filling(sight: &Sight<'_, Postgres>) -> Judged {
@@ -99,7 +106,7 @@ fn disk_filling(sight: &Sight<'_, Postgres>) -> Judged {
                 .to_owned(),
         });
     };
-    let pace = pace(sight);
+    let pace = pace(sight, &disk);
     let (by_share, by_date) = (by_share(sight, &disk), pace.as_ref().and_then(|pace| by_date(sight, &disk, pace)));
     let worst = [&by_share, &by_date].into_iter().flatten().max_by_key(|found| found.severity);
     let Some(worst) = worst else {
@@ -110,20 +117,23 @@ fn disk_filling(sight: &Sight<'_, Postgres>) -> Judged {
                 reason: format!(
                     "{}; how fast it fills is known after {} of the record",
                     room(&disk),
-                    format_seconds(sight.limit("history"))
+                    format_seconds(history(sight))
                 ),
             }),
         };
     };
-    let growers = growers(sight);
+    let growers = growers(sight, &disk, pace.as_ref().filter(|_| by_date.is_some()));
     let mut draft = Draft::new(worst.severity, format!("{}{}", worst.said, growers.said()));
     for found in [&by_date, &by_share].into_iter().flatten() {
         draft = draft.against(found.what, found.value.clone(), found.limit.clone(), found.source);
     }
     draft = draft.saw("free", Value::bytes(disk.free), source(&disk));
     if let Some(pace) = &pace {
-        draft = draft.saw("databases, more each day", Value::bytes((pace.databases * DAY) as u64), PACE);
-        draft = draft.saw("pg_wal, more each day", Value::bytes((pace.wal * DAY) as u64), PACE);
+        for (what, part) in [("databases, more each day", pace.databases), ("pg_wal, more each day", pace.wal)] {
+            if let Some(bytes) = part {
+                draft = draft.saw(what, Value::bytes((bytes * DAY) as u64), TREND);
+            }
+        }
     }
     let fix = growers.fix(sight);
     Ok(vec![draft.offenders(growers.list.into_iter().map(|grower| grower.offender).collect()).fix(fix)])
@@ -159,7 +169,7 @@ fn by_share(sight: &Sight<'_, Postgres>, disk: &Disk) -> Option<Found> {
 }
 
 fn by_date(sight: &Sight<'_, Postgres>, disk: &Disk, pace: &Pace) -> Option<Found> {
-    let full = trend::used_up(sight.now, disk.free as f64, pace.together())?;
+    let full = trend::used_up(sight.now, disk.free as f64, pace.all)?;
     let left = seconds_between(sight.now, full);
     let (severity, limit) = sight.graded_below(left)?;
     Some(Found {
@@ -167,20 +177,29 @@ fn by_date(sight: &Sight<'_, Postgres>, disk: &Disk, pace: &Pace) -> Option<Foun
         said: format!(
             "{}, and each day takes {} more: full in {}, on {}",
             room(disk),
-            format_bytes(pace.together() * DAY),
+            format_bytes(pace.all * DAY),
             format_seconds(left),
             full.strftime("%Y-%m-%d")
         ),
         what: "full in",
         value: Value::seconds(left),
         limit: Value::seconds(limit),
-        source: PACE,
+        source: pace.source,
     })
 }
 
 fn room(disk: &Disk) -> String {
     let (free, total) = (format_bytes(disk.free as f64), format_bytes(disk.total as f64));
-    format!("the disk of the data directory has {free} free of {total}")
+    let counted = match disk.tablespaces {
+        0 => String::new(),
+        1 => " (1 tablespace counts as on it)".to_owned(),
+        many => format!(" ({many} tablespaces count as on it)"),
+    };
+    format!("the disk of the data directory has {free} free of {total}{counted}")
+}
+
+fn history(sight: &Sight<'_, Postgres>) -> f64 {
+    sight.limit("history").min(LONGEST_HISTORY)
 }
 
 fn source(disk: &Disk) -> &'static str {
@@ -188,19 +207,27 @@ fn source(disk: &Disk) -> &'static str {
 }
 
 /// None without enough history, or where the record ends days ago.
-fn pace(sight: &Sight<'_, Postgres>) -> Option<Pace> {
-    let (known, history) = (&sight.seen.room, sight.limit("history"));
-    let databases = trend::sum(known.all_past(SizeOf::Database).map(|sizes| sizes.days.as_slice()));
-    if seconds_between(databases.last()?.at, sight.now) > 2.0 * DAY {
-        return None;
-    }
-    let wal = known.past_of(SizeOf::Wal, "").and_then(|days| trend::steady_growth(days, history));
-    Some(Pace { databases: trend::steady_growth(&databases, history)?.max(0.0), wal: wal.unwrap_or(0.0).max(0.0) })
+fn pace(sight: &Sight<'_, Postgres>, disk: &Disk) -> Option<Pace> {
+    let (known, history) = (&sight.seen.room, history(sight));
+    let growth = |days: &[Point]| {
+        let is_fresh = seconds_between(days.last()?.at, sight.now) <= 2.0 * DAY;
+        trend::present_growth(days, history, history + DAY).filter(|_| is_fresh).map(|growth| growth.max(0.0))
+    };
+    let databases = growth(&trend::sum(known.all_past(SizeOf::Database).map(|sizes| sizes.days.as_slice())));
+    let wal = known.past_of(SizeOf::Wal, "").and_then(growth);
+    let (all, source) = if disk.is_told {
+        (databases? + wal.unwrap_or(0.0), "pg_database_size and pg_ls_waldir by the record")
+    } else {
+        (growth(known.past_of(SizeOf::Disk, "")?)?, "statvfs of data_directory by the record")
+    };
+    Some(Pace { all, databases, wal, source })
 }
 
-/// What takes the room: what grew most where anything grew, and the largest otherwise.
+/// What takes the room: what grew most where that matters, and the largest otherwise.
 struct Growers<'a> {
     list: Vec<Grower<'a>>,
+    /// Most of the growth that the date follows from is neither a database's nor that of `pg_wal`.
+    is_other: bool,
 }
 
 struct Grower<'a> {
@@ -222,9 +249,15 @@ struct Taking<'a> {
     per_day: Option<f64>,
 }
 
-fn growers<'a>(sight: &Sight<'a, Postgres>) -> Growers<'a> {
+/// `pace` where a date follows from it.
+fn growers<'a>(sight: &Sight<'a, Postgres>, disk: &Disk, pace: Option<&Pace>) -> Growers<'a> {
     let mut all = takers(sight);
-    let grows = all.iter().any(|taking| taking.per_day.is_some_and(|bytes| bytes > 0.0));
+    let together: f64 = all.iter().filter_map(|taking| taking.per_day).map(|bytes| bytes.max(0.0)).sum();
+    // Of a full disk nothing is free, and then the same share of a hundredth of it.
+    let grows = together >= (disk.free as f64).max(disk.total as f64 * 0.01) * MATTERS
+        || pace.is_some_and(|pace| together * 2.0 >= pace.all * DAY);
+    let of_server = pace.map(|pace| pace.databases.unwrap_or(0.0) + pace.wal.unwrap_or(0.0));
+    let is_other = pace.zip(of_server).is_some_and(|(pace, of_server)| of_server * 2.0 < pace.all);
     let weight = |taking: &Taking<'_>| if grows { taking.per_day.unwrap_or(0.0) } else { taking.size as f64 };
     all.sort_by(|a, b| weight(b).total_cmp(&weight(a)));
     all.retain(|taking| weight(taking) > 0.0);
@@ -233,7 +266,7 @@ fn growers<'a>(sight: &Sight<'a, Postgres>) -> Growers<'a> {
         let target = target(sight, &taking.kind);
         Grower { offender: Offender { target, weight, note }, kind: taking.kind }
     });
-    Growers { list: list.collect() }
+    Growers { list: list.collect(), is_other }
 }
 
 fn takers<'a>(sight: &Sight<'a, Postgres>) -> Vec<Taking<'a>> {
@@ -295,11 +328,14 @@ fn target(sight: &Sight<'_, Postgres>, kind: &Kind<'_>) -> Target {
 impl Growers<'_> {
     /// Behind the summary.
     fn said(&self) -> String {
+        if self.is_other {
+            return "; most of that is neither a database nor pg_wal".to_owned();
+        }
         self.list.first().map(|first| format!("; first {}", first.offender.note)).unwrap_or_default()
     }
 
     fn fix(&self, sight: &Sight<'_, Postgres>) -> String {
-        match self.list.first().map(|first| &first.kind) {
+        match self.list.first().map(|first| &first.kind).filter(|_| !self.is_other) {
             Some(Kind::Wal(Some((slot, _)))) => format!(
                 "Start the consumer of the slot {} or find out why it is slow; only if it is gone for good: SELECT \
                  pg_drop_replication_slot({}); Delete no file in pg_wal.",

@@ -111,11 +111,12 @@ pub(crate) fn machine() -> Machine {
 
 /// More than half of the disk is free, and two weeks took 1.3 GiB of it.
 fn room() -> Room {
-    let disk = Disk { total: 500 << 30, free: 300 << 30, is_told: false };
+    let disk = Disk { total: 500 << 30, free: 300 << 30, is_told: false, tablespaces: 0 };
     let past = vec![
         sizes(SizeOf::Database, "docrag", (0..14).map(|day| f64::from(day) * 0.1 + 1.0)),
         sizes(SizeOf::Table, "public.chunks", (0..14).map(|day| f64::from(day) * 0.1 + 0.1)),
         sizes(SizeOf::Wal, "", (0..14).map(|day| f64::from(day % 3) * 0.1 + 0.8)),
+        sizes(SizeOf::Disk, "", (0..14).map(|day| f64::from(day) * 0.1 + 198.7)),
     ];
     // 100 KB in a second.
     let written = WalWritten { bytes: Some(259_200_000_000), seconds: Some(30.0 * 86_400.0) };

@@ -24,7 +24,8 @@ impl Default for Room {
     }
 }
 
-/// The disk that the data directory is on. Tablespaces and a `pg_wal` elsewhere have disks of their own.
+/// The disk that the data directory is on. Tablespaces and a `pg_wal` elsewhere have disks of their own; where the size is told
+/// they count as if they were on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
     /// Bytes.
@@ -33,6 +34,9 @@ pub struct Disk {
     pub free: u64,
     /// The configuration says how large it is, and what the databases and the WAL do not take counts as free.
     pub is_told: bool,
+    /// Tablespaces besides the server's own two, where they count: nobody can see which disk they are on.
+    #[serde(default)]
+    pub tablespaces: u32,
 }
 
 /// `pg_stat_wal`, which came with 14; before, nothing counts.
@@ -56,7 +60,7 @@ impl WalWritten {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sizes {
     pub of: SizeOf,
-    /// The database; schema and table with a dot between; empty for the WAL.
+    /// The database; schema and table with a dot between; empty for the WAL and the disk.
     pub name: String,
     pub days: Vec<Point>,
 }
@@ -68,6 +72,8 @@ pub enum SizeOf {
     /// Of the connected database, with its indexes.
     Table,
     Wal,
+    /// All that is taken on the disk of the data directory, by whomever.
+    Disk,
 }
 
 impl Room {

@@ -209,7 +209,7 @@ fn where_nobody_counts_the_wal_the_advice_is_unsure_and_says_so() {
 #[test]
 fn no_wal_is_advised_that_the_disk_could_not_hold() {
     let advised = changed(|seen| {
-        seen.room.disk = Ok(Some(Disk { total: 100 << 30, free: 1 << 30, is_told: false }));
+        seen.room.disk = Ok(Some(Disk { total: 100 << 30, free: 1 << 30, is_told: false, tablespaces: 0 }));
         seen.checkpoints = Ok(Checkpoints { timed: 50, requested: 50, stats_reset: None });
     });
     assert_eq!(advised.advice, []);

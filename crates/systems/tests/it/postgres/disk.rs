@@ -8,6 +8,8 @@ use groundskeeper_core::observation::{Observation, Postgres, Reading};
 use groundskeeper_core::{Severity, SystemId, SystemKind};
 use groundskeeper_systems::postgres::observe;
 use groundskeeper_testing::{PostgresOptions, PostgresServer};
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 
 const CHECK: &str = "postgres.disk_filling";
 
@@ -21,6 +23,15 @@ fn judged(seen: Postgres, tuning: &Tuning) -> Status {
 fn only(status: Status) -> Finding {
     let Status::Failing { mut findings } = status else { panic!("{status:?}") };
     findings.remove(0)
+}
+
+/// A folder that the server may use as a tablespace; it goes with the server.
+fn folder_for(server: &PostgresServer) -> PathBuf {
+    let (owner, folder) =
+        (std::fs::metadata(server.data_dir()).unwrap(), server.data_dir().parent().unwrap().join("large"));
+    std::fs::create_dir(&folder).unwrap();
+    std::os::unix::fs::chown(&folder, Some(owner.uid()), Some(owner.gid())).unwrap();
+    folder
 }
 
 async fn with_disk(url: &str, total: u64) -> Postgres {
@@ -72,9 +83,11 @@ async fn a_disk_that_is_told_and_nearly_full_is_a_finding_that_names_what_takes_
     let found = only(judged(with_disk(&plain, used + used / 50).await, &Tuning::default()));
     assert_eq!(found.severity, Severity::Critical, "{found:#?}");
     assert!(found.offenders.iter().any(|one| one.note.starts_with("public.chunks with its indexes: 5")), "{found:#?}");
-    let full = with_disk(&plain, 1 << 20).await;
-    assert_eq!(full.room.disk.clone().unwrap().unwrap().free, 0);
-    assert_eq!(only(judged(full, &Tuning::default())).severity, Severity::Critical);
+    // No server takes more than its disk has: what is told is wrong.
+    let small = with_disk(&plain, 1 << 20).await;
+    let Status::Unknown(unknown) = judged(small, &Tuning::default()) else { panic!("a disk of 1 MiB") };
+    assert_eq!(unknown.kind, UnknownKind::NotRead);
+    assert!(unknown.reason.contains("`disk` in the configuration is too small: it says 1 MiB"), "{unknown:?}");
 
     // What a slot keeps is named as that.
     admin.batch_execute("SELECT pg_create_physical_replication_slot('replica', true)").await.unwrap();
@@ -84,7 +97,18 @@ async fn a_disk_that_is_told_and_nearly_full_is_a_finding_that_names_what_takes_
             .await
             .unwrap();
     }
-    let found = only(judged(with_disk(&plain, 1 << 20).await, &Tuning::default()));
+    let disk = with_disk(&plain, 100 << 30).await.room.disk.unwrap().unwrap();
+    let used = disk.total - disk.free;
+    let found = only(judged(with_disk(&plain, used + used / 10).await, &Tuning::default()));
     let wal = found.offenders.iter().find(|one| one.note.starts_with("pg_wal")).unwrap();
     assert!(wal.note.contains("of which the slot replica keeps"), "{found:#?}");
+
+    // A tablespace counts, wherever it lies, and that is said.
+    assert!(!found.summary.contains("tablespace"), "{}", found.summary);
+    let folder = folder_for(&server);
+    admin.batch_execute(&format!("CREATE TABLESPACE large LOCATION '{}'", folder.display())).await.unwrap();
+    let found = only(judged(with_disk(&plain, used + used / 10).await, &Tuning::default()));
+    assert!(found.summary.contains("(1 tablespace counts as on it)"), "{}", found.summary);
+    assert!(matches!(judged(with_disk(&plain, 1 << 20).await, &Tuning::default()), Status::Unknown(unknown) if
+        unknown.reason.ends_with(", tablespaces among them")));
 }

@@ -3,24 +3,37 @@
 use super::*;
 use crate::check::postgres::fixtures::{change, finding, found_in, sizes, status, table};
 use crate::check::{Status, UnknownKind};
-use crate::observation::{Gap, Sizes};
+use crate::observation::{Database, Gap, Sizes};
 
 const ID: &str = "postgres.disk_filling";
 
 fn disk(seen: &mut Postgres, free_gib: u64, total_gib: u64) {
-    seen.room.disk = Ok(Some(Disk { total: total_gib << 30, free: free_gib << 30, is_told: false }));
+    seen.room.disk = Ok(Some(Disk { total: total_gib << 30, free: free_gib << 30, is_told: false, tablespaces: 0 }));
 }
 
 fn grown(per_day: f64, days: u32) -> impl ExactSizeIterator<Item = f64> {
     (0..days).map(move |day| 10.0 + per_day * f64::from(day))
 }
 
-/// A disk of 200 GiB with so many free, and what the record has.
-fn with(free_gib: u64, past: Vec<Sizes>) -> Postgres {
+/// A disk of 200 GiB with so many free, and what the record has; nothing else is on it than what grows there.
+fn with(free_gib: u64, mut past: Vec<Sizes>) -> Postgres {
+    let fills = past.iter().filter(|one| one.of != SizeOf::Table).map(|one| one.days.as_slice());
+    let days = trend::sum(fills);
+    past.push(Sizes { of: SizeOf::Disk, name: String::new(), days });
     change(|seen| {
         disk(seen, free_gib, 200);
         seen.room.past = past;
     })
+}
+
+/// The same where only the configuration tells the size of the disk.
+fn told(free_gib: u64, past: Vec<Sizes>) -> Postgres {
+    let mut seen = with(free_gib, past);
+    seen.room.past.retain(|one| one.of != SizeOf::Disk);
+    if let Ok(Some(disk)) = &mut seen.room.disk {
+        disk.is_told = true;
+    }
+    seen
 }
 
 fn docrag(sizes_of_days: impl ExactSizeIterator<Item = f64>) -> Vec<Sizes> {
@@ -86,6 +99,80 @@ fn one_load_one_vacuum_and_a_young_record_make_no_date() {
         point.at = crate::quantity::after(point.at, -3.0 * DAY);
     }
     assert_eq!(unknown(with(60, long_past)).kind, UnknownKind::NeedsHistory, "the keeper was off since");
+}
+
+#[test]
+fn what_runs_away_since_days_has_a_date_whatever_is_free() {
+    // 8 quiet days; much more is free than the shares are asked about.
+    let run = |days: u32| (0..8 + days).map(|day| 10.0 + 60.0 * f64::from(day.saturating_sub(7))).collect::<Vec<_>>();
+    for days in 4..=6 {
+        for seen in [with(200, docrag(run(days).into_iter())), told(200, docrag(run(days).into_iter()))] {
+            let found = finding(ID, found_in(seen));
+            assert!(found.summary.contains(": full in ") && !found.summary.contains('%'), "{days}: {}", found.summary);
+        }
+    }
+    let mut wal = docrag(grown(0.1, 14));
+    wal.push(sizes(SizeOf::Wal, "", run(6).into_iter()));
+    assert!(finding(ID, found_in(told(200, wal))).offenders[0].note.starts_with("pg_wal"));
+}
+
+#[test]
+fn more_history_than_is_asked_of_the_record_counts_as_all_of_it() {
+    use crate::check::{Tuning, judge_all};
+    use crate::observation::{Observation, Reading};
+    use crate::system::{SystemId, SystemKind};
+    let now = crate::check::postgres::fixtures::now();
+    let outcome = Ok(with(60, docrag(grown(5.0, 14))));
+    let reading = Observation::Postgres(Reading { at: now, latency: 0.1, took: 0.1, outcome });
+    let tuning = Tuning::default().with_threshold(ID, "history", 30.0 * DAY);
+    let judged = judge_all(&SystemId::new(SystemKind::Postgres, "main"), &reading, None, &tuning, now);
+    let status = judged.into_iter().find(|judgement| judgement.check == ID).unwrap().status;
+    assert!(matches!(status, Status::Failing { .. }), "{status:?}");
+}
+
+#[test]
+fn the_date_is_that_of_the_disk_where_it_is_seen() {
+    let series = |databases: f64, disk: f64| {
+        vec![sizes(SizeOf::Database, "docrag", grown(databases, 14)), sizes(SizeOf::Disk, "", grown(disk, 14))]
+    };
+    let seen = |past: Vec<Sizes>| {
+        change(|seen| {
+            disk(seen, 60, 200);
+            seen.room.past = past;
+        })
+    };
+    assert_eq!(found_in(seen(series(31.0, 0.0))), [], "the tablespace that grows is on another disk");
+    let found = finding(ID, found_in(seen(series(0.1, 5.0))));
+    assert!(found.summary.contains("each day takes 5 GiB more: full in 12 d"), "{}", found.summary);
+    assert!(found.summary.ends_with("; most of that is neither a database nor pg_wal"), "{}", found.summary);
+    assert!(found.fix.contains("du -xh"), "{}", found.fix);
+    let young = seen(vec![sizes(SizeOf::Database, "docrag", grown(5.0, 14))]);
+    assert_eq!(unknown(young).kind, UnknownKind::NeedsHistory, "the record has nothing of the disk");
+
+    // Nobody sees where the files are: all of them count, and that is said.
+    let mut reckoned = told(60, docrag(grown(5.0, 14)));
+    assert!(!finding(ID, found_in(reckoned.clone())).summary.contains("tablespace"));
+    reckoned.room.disk.as_mut().unwrap().as_mut().unwrap().tablespaces = 2;
+    let found = finding(ID, found_in(reckoned));
+    assert!(found.summary.contains("200 GiB (2 tablespaces count as on it), and each day"), "{}", found.summary);
+}
+
+#[test]
+fn a_table_that_grew_by_next_to_nothing_hides_no_large_one() {
+    let named = |per_day: f64| {
+        let past = vec![sizes(SizeOf::Table, "public.documents", (0..14).map(|day| per_day * f64::from(day)))];
+        let mut seen = with(9, past);
+        let largest = seen.tables.as_mut().unwrap().iter_mut().find(|table| table.name == "chunks").unwrap();
+        largest.size = 150 << 30;
+        let other = Database { size: Some(1 << 20), ..crate::check::postgres::fixtures::database("postgres") };
+        seen.databases = Ok(vec![other]);
+        let found = finding(ID, found_in(seen));
+        (found.offenders.len(), found.offenders[0].note.clone())
+    };
+    let (number, first) = named(1e-9);
+    assert!(number > 3 && first.starts_with("public.chunks with its indexes: 150 GiB"), "{first}");
+    let (number, first) = named(0.2);
+    assert!(number == 1 && first.starts_with("public.documents"), "{first}");
 }
 
 #[test]
