@@ -188,6 +188,32 @@ fn the_room_for_the_wal_follows_from_what_is_written_between_two_checkpoints() {
 }
 
 #[test]
+fn no_more_than_the_double_is_advised_where_the_disk_is_unknown_or_the_figures_are_young() {
+    let with = |hours: f64, disk: Part<Option<Disk>>, most: &str| {
+        let advised = changed(|seen| {
+            let seconds = hours * 3_600.0;
+            // An import: 100 MiB a second.
+            seen.room.written = Ok(WalWritten { bytes: Some((100.0 * MIB * seconds) as u64), seconds: Some(seconds) });
+            seen.room.disk = disk;
+            set(seen, "max_wal_size", most);
+            seen.checkpoints = Ok(Checkpoints { timed: 1, requested: 9, stats_reset: None });
+        });
+        let told = advised.advice.into_iter().find(|one| one.setting == "max_wal_size").unwrap();
+        (told.advised, told.reason)
+    };
+    let large = || Ok(Some(Disk { total: 9 << 40, free: 8 << 40, is_told: false, tablespaces: 0 }));
+    for disk in [Ok(None), Err(Gap::new("no"))] {
+        let (advised, why) = with(24.0, disk.clone(), "1024");
+        assert!(advised == "2GB" && why.contains("disk = \"100 GiB\""), "{advised}: {why}");
+        assert_eq!(with(24.0, disk, "4096").0, "8GB");
+    }
+    let (advised, why) = with(2.0, large(), "1024");
+    assert!(advised == "2GB" && why.contains("less than a day: look again tomorrow"), "{advised}: {why}");
+    let (advised, why) = with(24.0, large(), "1024");
+    assert!(advised == "384GB" && !why.contains("the double"), "{advised}: {why}");
+}
+
+#[test]
 fn where_nobody_counts_the_wal_the_advice_is_unsure_and_says_so() {
     let uncounted = |timed: u64, requested: u64, written: Part<WalWritten>| {
         changed(|seen| {

@@ -10,6 +10,8 @@ const REPLICATION: &str = "https://www.postgresql.org/docs/current/runtime-confi
 const ENOUGH: u64 = 20;
 /// A mean over less than an hour is that of one piece of work.
 const LONG_ENOUGH: f64 = 3_600.0;
+/// Of less than a day the work may be another than of most days: an import, the first fill.
+const WHOLE_DAY: f64 = 86_400.0;
 /// The busiest checkpoint of a day writes about twice what the mean does.
 const PEAK: f64 = 2.0;
 /// With fewer seconds between checkpoints, more time is advised as well.
@@ -59,9 +61,14 @@ fn checkpoints(desk: &mut Desk<'_>) {
              after an hour): look again tomorrow",
         );
     }
-    let double = if is_early { rounded((most * 2.0).max(2.0 * GIB)) } else { 0.0 };
-    let target = double.max(wanted.unwrap_or(0.0));
-    let reason = why_more(is_early.then_some((requested, all)), rate, pause);
+    let double = rounded((most * 2.0).max(2.0 * GIB));
+    let unbound = wanted.unwrap_or(0.0).max(if is_early { double } else { 0.0 });
+    let mut reason = why_more(is_early.then_some((requested, all)), rate, pause);
+    let bound = bound(desk);
+    let target = if bound.is_some() { unbound.min(double) } else { unbound };
+    if let Some(why) = bound {
+        reason = format!("{reason}. {why}");
+    }
     if let Some(free) = lacking(desk, target - most) {
         let why = format!("{} would do ({reason}), and the disk has {} free", format_bytes(target), format_bytes(free));
         return desk.cannot("max_wal_size", &why);
@@ -76,6 +83,21 @@ fn checkpoints(desk: &mut Desk<'_>) {
         let reason = "the same: fewer checkpoints write fewer whole pages. Recovery after a crash takes longer";
         desk.advise("checkpoint_timeout", &Amount::Seconds(ROOMY_PAUSE), useful(reason, MANUAL));
     }
+}
+
+/// Why no more than the double is advised at once, where a large value could fill the disk or follow from an unusual hour.
+fn bound(desk: &Desk<'_>) -> Option<&'static str> {
+    let room = &desk.seen.room;
+    if !matches!(room.disk, Ok(Some(_))) {
+        return Some(
+            "No more than the double, for how much the disk has free is not known here: say how large it is with `disk = \
+             \"100 GiB\"` in its table of the configuration",
+        );
+    }
+    let counted = room.written.as_ref().ok().and_then(|written| written.seconds);
+    counted
+        .is_some_and(|seconds| seconds < WHOLE_DAY)
+        .then_some("No more than the double, for the WAL is counted for less than a day: look again tomorrow")
 }
 
 /// Bytes of WAL in a second; none where nobody counts them, or not for long.
