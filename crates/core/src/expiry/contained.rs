@@ -1,8 +1,8 @@
 //! What a proven backup set holds of a table, so that it can be compared with what the table holds now.
 //!
 //! Only a set whose tables were compared with a restored copy (rung 5) tells which rows come back. What it says of a table is
-//! the sum of the hashes of all rows; of a large one that of a sample of pages, and then also which transactions were over:
-//! whoever wrote a row later left a younger number on it.
+//! the sum of the hashes of all rows, and of a large one that of a sample of pages. Rows that are equal are not always the same
+//! (1.0 and 1.00), so it also says which transactions were over: whoever wrote a row later left a younger number on it.
 
 use crate::receipt::{ClimbOutcome, Contents, Fingerprints, Hashed, Receipt, Rung, SetId};
 use crate::system::SystemId;
@@ -20,6 +20,8 @@ pub struct Contained {
     pub rows: u64,
     pub fingerprint: String,
     pub hashed: Hashed,
+    /// Every transaction below this number was over, and what it wrote is in the set.
+    pub finished_below: u64,
     /// None where every row was looked at.
     pub sample: Option<Sample>,
 }
@@ -29,8 +31,6 @@ pub struct Contained {
 pub struct Sample {
     /// Hundredths of a per cent of its pages.
     pub hundredths: u32,
-    /// Every transaction below this number was over, and what it wrote is in the set.
-    pub finished_below: u64,
 }
 
 impl Sample {
@@ -79,16 +79,8 @@ fn contained(
     let Some(held) = held.into_iter().find(|held| named(&held.name)) else {
         return Err("does not say what it held: it was not there, or not looked at".to_owned());
     };
-    let sample = match (held.sample, contents.finished_below) {
-        (None, _) => None,
-        (Some(percent), Some(finished_below)) => {
-            Some(Sample { hundredths: (percent * 100.0).round() as u32, finished_below })
-        }
-        (Some(_), None) => {
-            return Err("holds a sample of its pages only, and an earlier version made it, which did not note which \
-                        transactions were over"
-                .to_owned());
-        }
+    let Some(finished_below) = contents.finished_below else {
+        return Err("was made by an earlier version, which did not note which transactions were over".to_owned());
     };
     Ok(Contained {
         set: receipt.set.clone(),
@@ -97,7 +89,8 @@ fn contained(
         rows: held.rows,
         fingerprint: held.fingerprint.clone(),
         hashed: held.hashed,
-        sample,
+        finished_below,
+        sample: held.sample.map(|percent| Sample { hundredths: (percent * 100.0).round() as u32 }),
     })
 }
 
@@ -224,8 +217,8 @@ mod tests {
         assert_eq!((found.set, found.rows, found.sample), (receipt(2, Rung::Faithful).set, 12, None));
         assert_eq!((found.system_identifier.as_str(), found.timeline), ("7421", 1));
         let odd = containing(&[receipt(1, Rung::Faithful)], &main_database(), "docrag", ("Odd name", "a\"b.c"));
-        let sample = odd.unwrap().sample.unwrap();
-        assert_eq!((sample.percent(), sample.finished_below), (12.34, 4_242));
+        let odd = odd.unwrap();
+        assert_eq!((odd.sample.unwrap().percent(), odd.finished_below), (12.34, 4_242));
     }
 
     #[test]
@@ -261,12 +254,10 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_of_an_earlier_version_is_none() {
+    fn a_set_of_an_earlier_version_does_not_tell_which_rows_are_younger() {
         let mut receipt = receipt(1, Rung::Faithful);
         let Some(Fingerprints::Taken(contents)) = &mut receipt.parts[0].contents else { panic!() };
         contents.finished_below = None;
-        assert!(ask(std::slice::from_ref(&receipt)).is_ok(), "every row of it was looked at");
-        let odd = containing(&[receipt], &main_database(), "docrag", ("Odd name", "a\"b.c"));
-        assert!(odd.unwrap_err().contains("a sample of its pages only"));
+        assert!(ask(&[receipt]).unwrap_err().contains("did not note which transactions were over"));
     }
 }

@@ -69,6 +69,13 @@ pub fn may_drop(rules: &[(SystemId, Rule)], step: &Step) -> Result<(), String> {
         return Err(format!("no rule of the configuration asks for that (any more): {}", step.subject()));
     }
     let mut others = here.filter(|rule| of_parent(rule) || of_partition(rule));
+    // An approved drop may be older than the rule.
+    if let Some(exporting) = others.clone().find(|rule| rule.export) {
+        return Err(format!(
+            "the rule for {}.{} exports its rows first, and a drop exports nothing",
+            exporting.schema, exporting.table
+        ));
+    }
     match others.find(|rule| rule.column != *column || keeps_more(rule)) {
         None => Ok(()),
         Some(other) => Err(format!(
@@ -178,6 +185,7 @@ mod tests {
             rows: 12,
             fingerprint: "7".into(),
             hashed: Hashed::Record,
+            finished_below: 4_242,
             sample: None,
         };
         partition().step(&rule().step(&main_database(), now()), contained).unwrap()
@@ -198,6 +206,10 @@ mod tests {
         assert!(may(&[rule(), of_partition]).unwrap_err().contains("public.audit_2026_01"));
         let by_another = Rule { column: "seen".into(), keep: 60.0, ..rule() };
         assert!(may(&[rule(), by_another]).unwrap_err().contains("by seen"));
+        let exports = Rule { export: true, ..rule() };
+        assert!(may(&[exports]).unwrap_err().contains("exports its rows first"));
+        let of_partition = Rule { table: "audit_2026_01".into(), export: true, ..rule() };
+        assert!(may(&[rule(), of_partition]).unwrap_err().contains("public.audit_2026_01 exports"));
         let elsewhere = Rule { table: "sessions".into(), keep: 1e9, ..rule() };
         assert_eq!(may(&[rule(), elsewhere]), Ok(()));
     }

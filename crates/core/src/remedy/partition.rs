@@ -13,7 +13,7 @@ pub enum Detach {
     Concurrently,
     /// Under a lock against everybody, for an instant.
     Plainly,
-    /// A detach was begun, and did not come to its end.
+    /// A detach was begun and did not come to its end. Only what we began ourselves goes on so.
     Finalize,
 }
 
@@ -60,7 +60,7 @@ impl Step {
         match (self, before) {
             (
                 Self::DropPartition { system, database, schema, table, partition_schema, partition, .. },
-                StepState::Partition { oid, bounds: Some(bounds), .. },
+                StepState::Partition { oid, parent: Some(parent), bounds: Some(bounds), .. },
             ) => Undo::By(Box::new(Self::AttachPartition {
                 system: system.clone(),
                 database: database.clone(),
@@ -69,6 +69,7 @@ impl Step {
                 partition_schema: partition_schema.clone(),
                 partition: partition.clone(),
                 oid: *oid,
+                parent: *parent,
                 bounds: bounds.clone(),
             })),
             (Self::DropPartition { .. }, _) => Undo::Impossible("it was no partition when the step began".into()),
@@ -134,13 +135,15 @@ mod tests {
                 rows: 12,
                 fingerprint: "7".into(),
                 hashed: Hashed::Record,
+                finished_below: 4_242,
                 sample: None,
             }),
         }
     }
 
     fn state(bounds: Option<&str>, is_pending: bool) -> StepState {
-        StepState::Partition { oid: 42, bounds: bounds.map(str::to_owned), is_pending, bytes: 1 << 20 }
+        let parent = bounds.is_some().then_some(41);
+        StepState::Partition { oid: 42, parent, bounds: bounds.map(str::to_owned), is_pending, bytes: 1 << 20 }
     }
 
     const BOUNDS: &str = "FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')";

@@ -117,8 +117,10 @@ pub enum Step {
         table: String,
         partition_schema: String,
         partition: String,
-        /// The number of the very table that was detached.
+        /// The number of the very table that was detached …
         oid: u32,
+        /// … and of the one that it was detached from.
+        parent: u32,
         /// As `pg_get_expr(relpartbound)` told them before.
         bounds: String,
     },
@@ -314,6 +316,8 @@ pub enum StepState {
     /// A table that is, or was, a partition.
     Partition {
         oid: u32,
+        /// The number of the table that it is a partition of.
+        parent: Option<u32>,
         /// As `pg_get_expr(relpartbound)` tells them; none when it is detached.
         bounds: Option<String>,
         /// Its detach was begun and is not finished.

@@ -1,7 +1,11 @@
 //! Detaching a partition that a rule does not keep, dropping it, and attaching it again.
 //!
 //! A drop cannot be undone, so its rows are compared with what the proven backup set holds twice: before anything is changed,
-//! and once more when it is detached and nobody can write to it any more, in the transaction that drops it.
+//! and once more under a lock that keeps writers out, in the transaction that drops it.
+//!
+//! Where it is detached under a lock against everybody anyway, one transaction does it all and nothing can be left half done.
+//! A detach that lets others go on cannot be a part of one. Names may be another table's a moment later, so both tables are
+//! known by their numbers from the first look on: what somebody else detached or swapped is left alone.
 
 mod contained;
 mod listed;
@@ -24,6 +28,8 @@ const DETACH_LOCK: &str = "SET lock_timeout = '2s'";
 const STRONG_LOCK: &str = "SET lock_timeout = '200ms'";
 /// A default partition is read under a lock when another one is attached. Nobody waits longer for that.
 const ATTACH_BESIDE_DEFAULT: &str = "SET statement_timeout = '5s'";
+/// We are gone, if between two statements of a transaction so much time goes by.
+const IDLE: &str = "SET idle_in_transaction_session_timeout = '10s'";
 /// Bounds are read, and given back, in one way.
 const PLAIN: &str =
     "SET search_path = pg_catalog; SET TimeZone = 'UTC'; SET DateStyle = 'ISO, YMD'; SET row_security = off";
@@ -66,11 +72,15 @@ impl<'n> Parting<'n> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Standing {
     oid: u32,
-    /// None when it is detached.
+    /// The table that it is a partition, or an heir, of.
+    parent: Option<u32>,
+    /// None when it is no partition.
     bounds: Option<String>,
     is_pending: bool,
     bytes: u64,
-    /// The other one has a default partition.
+    /// Whose name that of the step's table is at this moment.
+    named: Option<u32>,
+    /// That one has a default partition.
     beside_default: bool,
 }
 
@@ -78,6 +88,21 @@ impl Standing {
     fn is_attached(&self) -> bool {
         self.bounds.is_some() && !self.is_pending
     }
+
+    fn is_free(&self) -> bool {
+        self.bounds.is_none() && self.parent.is_none()
+    }
+
+    fn is_of(&self, parent: u32) -> bool {
+        self.parent == Some(parent) && self.named == Some(parent)
+    }
+}
+
+/// The very tables that were looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    oid: u32,
+    parent: u32,
 }
 
 impl Work<'_> {
@@ -101,9 +126,10 @@ impl Work<'_> {
                 let of = Parting { at, column, before: *before, keep, detach: *detach, contained: contained_in };
                 Box::pin(self.drop_partition(of, halt)).await
             }
-            Step::AttachPartition { schema, table, partition_schema, partition, oid, bounds, .. } => {
+            Step::AttachPartition { schema, table, partition_schema, partition, oid, parent, bounds, .. } => {
                 let at = Family { schema, table, partition_schema, partition };
-                Box::pin(self.attach_partition(at, *oid, bounds)).await
+                let known = Known { oid: *oid, parent: *parent };
+                Box::pin(self.attach_partition(at, known, bounds)).await
             }
             other => Err(super::foreign(other)),
         }
@@ -113,14 +139,16 @@ impl Work<'_> {
         let client = self.client()?;
         let version = self.ready(client).await?;
         let mut halt = pin!(halt);
-        let found = self.fit_to_drop(client, version, of).await?;
+        let known = self.fit_to_drop(client, version, of).await?;
         self.same_server(client, of.contained).await?;
         self.wait(client.batch_execute("BEGIN READ ONLY")).await?;
         self.still_contained(client, of, halt.as_mut()).await?;
         self.wait(client.batch_execute("ROLLBACK")).await?;
-        let detached = self.detach(client, version, of, found.oid, halt.as_mut()).await;
-        detached.map_err(|error| self.begun(error))?;
-        self.drop_detached(client, of, found.oid, halt).await.map_err(|error| self.begun(error))
+        if of.detach == Detach::Concurrently {
+            self.detach(client, version, of, known, halt.as_mut()).await?;
+            return self.persist(client, version, of, known, halt).await.map_err(|error| self.begun(error));
+        }
+        self.persist(client, version, of, known, halt).await
     }
 
     /// Settings of a session that works on partitions. Gives the server's version.
@@ -130,7 +158,7 @@ impl Work<'_> {
         self.notice_when_we_are_gone(client, version).await?;
         self.wait(super::super::contents::settle(client)).await?;
         let milliseconds = self.deadline.as_millis().max(1);
-        let settings = format!("{PLAIN}; {STRONG_LOCK}; SET statement_timeout = '{milliseconds}'");
+        let settings = format!("{PLAIN}; {IDLE}; {STRONG_LOCK}; SET statement_timeout = '{milliseconds}'");
         self.wait(client.batch_execute(&settings)).await?;
         Ok(version)
     }
@@ -141,7 +169,7 @@ impl Work<'_> {
     }
 
     /// Asks everything that the server knows against it.
-    async fn fit_to_drop(&self, client: &Client, version: i32, of: Parting<'_>) -> Result<Listed, ActError> {
+    async fn fit_to_drop(&self, client: &Client, version: i32, of: Parting<'_>) -> Result<Known, ActError> {
         let parent = self.parent(client, of.aging()).await?;
         let Some(parent) = parent else { return Err(self.precondition("its table is not partitioned (any more)")) };
         let listed = self.listed(client, version, parent, of.before).await?;
@@ -154,41 +182,60 @@ impl Work<'_> {
         let why = match (&found.hindrance, of.detach) {
             _ if !found.is_due => "by the server it does not lie wholly before the cut-off".to_owned(),
             (Some(hindrance), _) => hindrance.clone(),
-            (None, Detach::Concurrently) if !found.is_pending && found.detach != Detach::Concurrently => {
-                "a default partition is there by now, so it cannot be detached concurrently; plan again".to_owned()
+            (None, Detach::Concurrently) if found.detach != Detach::Concurrently => {
+                "a default partition, or a foreign key of its own, is there by now, so it cannot be detached concurrently; plan \
+                 again"
+                    .to_owned()
             }
-            _ => return Ok(found),
+            (None, Detach::Finalize) => "only the one who began a detach finishes it; plan again".to_owned(),
+            _ => return Ok(Known { oid: found.oid, parent: parent.oid }),
         };
         Err(self.precondition(why))
     }
 
+    /// Only what must hold before our own first statement is a precondition; from then on something is begun.
     async fn detach(
         &self,
         client: &Client,
         version: i32,
         of: Parting<'_>,
-        oid: u32,
+        known: Known,
         mut halt: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), ActError> {
-        let mut pauses = PAUSES.into_iter();
+        let (mut pauses, mut is_begun) = (PAUSES.into_iter(), false);
+        self.wait(client.batch_execute(DETACH_LOCK)).await?;
         loop {
-            let Some(now) = self.standing(client, of.at).await?.filter(|now| now.oid == oid) else {
-                return Err(self.precondition("it has become another table meanwhile"));
+            let told = |error: ActError| if is_begun { self.begun(error) } else { error };
+            let how = self.next_of_detach(client, version, of, known, is_begun).await.map_err(told)?;
+            let Err(trouble) = self.run(client, &self.step.detach_statement(how), halt.as_mut()).await else {
+                return Ok(());
             };
-            let (how, patience) = match (now.is_attached(), of.detach) {
-                (false, _) if now.bounds.is_none() => return Ok(()),
-                (false, _) => (Detach::Finalize, DETACH_LOCK),
-                (true, Detach::Plainly) => (Detach::Plainly, STRONG_LOCK),
-                (true, Detach::Concurrently) => (Detach::Concurrently, DETACH_LOCK),
-                (true, Detach::Finalize) => return Err(self.precondition("it is attached again")),
-            };
-            if now.is_attached() {
-                self.fit_to_drop(client, version, of).await?;
+            if !client.is_closed() {
+                let now = self.standing(client, of.at).await.map_err(|error| self.begun(error))?;
+                is_begun = now.is_some_and(|now| now.oid == known.oid && now.is_pending);
             }
-            self.wait(client.batch_execute(patience)).await?;
-            if let Err(trouble) = self.run(client, &self.step.detach_statement(how), halt.as_mut()).await {
-                self.pause_after(client, trouble, &mut pauses, halt.as_mut()).await?;
+            self.pause_after(client, trouble, &mut pauses, halt.as_mut()).await?;
+        }
+    }
+
+    /// What somebody else has begun or done is not ours to go on with: it may be that they want to keep it.
+    async fn next_of_detach(
+        &self,
+        client: &Client,
+        version: i32,
+        of: Parting<'_>,
+        known: Known,
+        is_begun: bool,
+    ) -> Result<Detach, ActError> {
+        let now = self.standing(client, of.at).await?.filter(|now| now.oid == known.oid && now.is_of(known.parent));
+        match now {
+            None => {
+                Err(self.precondition("somebody else has detached, renamed or swapped it, or its table, meanwhile"))
             }
+            Some(now) if now.is_pending && is_begun => Ok(Detach::Finalize),
+            Some(now) if !now.is_attached() => Err(self.precondition("somebody else has begun to detach it")),
+            Some(_) if self.fit_to_drop(client, version, of).await? == known => Ok(Detach::Concurrently),
+            Some(_) => Err(self.precondition("it has become another table meanwhile")),
         }
     }
 
@@ -211,21 +258,47 @@ impl Work<'_> {
         }
     }
 
-    async fn drop_detached(
+    /// Tries the transaction that drops it again as long as what stands in its way may pass.
+    async fn persist(
         &self,
         client: &Client,
+        version: i32,
         of: Parting<'_>,
-        oid: u32,
+        known: Known,
         mut halt: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), ActError> {
         let mut pauses = PAUSES.into_iter();
         self.wait(client.batch_execute(STRONG_LOCK)).await?;
         loop {
-            let Err(trouble) = self.drop_once(client, of, oid, halt.as_mut()).await else { return Ok(()) };
+            let tried = match of.detach {
+                Detach::Concurrently => self.drop_once(client, of, known, halt.as_mut()).await,
+                _ => self.part_at_once(client, version, of, known, halt.as_mut()).await,
+            };
+            let Err(trouble) = tried else { return Ok(()) };
             // Its locks go with it, whatever it was.
             let _ = self.wait(client.batch_execute("ROLLBACK")).await;
             self.pause_after(client, trouble, &mut pauses, halt.as_mut()).await?;
         }
+    }
+
+    /// Compares, detaches and drops, or does nothing.
+    async fn part_at_once(
+        &self,
+        client: &Client,
+        version: i32,
+        of: Parting<'_>,
+        known: Known,
+        mut halt: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<(), ActError> {
+        let relation = of.at.relation();
+        self.wait(client.batch_execute(&format!("BEGIN; LOCK TABLE ONLY {relation} IN SHARE MODE"))).await?;
+        if self.fit_to_drop(client, version, of).await? != known {
+            return Err(self.precondition("it, or its table, has become another one meanwhile"));
+        }
+        self.still_contained(client, of, halt.as_mut()).await?;
+        self.run(client, &self.step.detach_statement(Detach::Plainly), halt).await?;
+        self.wait(client.batch_execute(&format!("DROP TABLE {relation}"))).await?;
+        self.wait(client.batch_execute("COMMIT")).await
     }
 
     /// Nobody can write from the first lock on, so what is compared is what is dropped.
@@ -233,14 +306,13 @@ impl Work<'_> {
         &self,
         client: &Client,
         of: Parting<'_>,
-        oid: u32,
+        known: Known,
         halt: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<(), ActError> {
         let relation = of.at.relation();
-        self.wait(client.batch_execute("BEGIN")).await?;
-        self.wait(client.batch_execute(&format!("LOCK TABLE ONLY {relation} IN SHARE MODE"))).await?;
+        self.wait(client.batch_execute(&format!("BEGIN; LOCK TABLE ONLY {relation} IN SHARE MODE"))).await?;
         match self.standing(client, of.at).await? {
-            Some(now) if now.oid == oid && now.bounds.is_none() => {}
+            Some(now) if now.oid == known.oid && now.is_free() => {}
             _ => return Err(self.precondition("it is attached again, or another table")),
         }
         self.still_contained(client, of, halt).await?;
@@ -249,7 +321,7 @@ impl Work<'_> {
     }
 
     /// Puts back what was detached and not dropped. Whoever stops waits for it: nobody would come back to it.
-    async fn attach_partition(&self, at: Family<'_>, oid: u32, bounds: &str) -> Result<(), ActError> {
+    async fn attach_partition(&self, at: Family<'_>, known: Known, bounds: &str) -> Result<(), ActError> {
         if !is_range(bounds) {
             return Err(self.precondition(format!("`{bounds}` are no bounds of one key")));
         }
@@ -257,37 +329,60 @@ impl Work<'_> {
         self.ready(client).await?;
         let (mut pauses, mut never) = (PAUSES.into_iter(), pin!(pending()));
         loop {
-            let Some(now) = self.standing(client, at).await?.filter(|now| now.oid == oid) else {
-                return Err(self.precondition("the table that was detached is gone"));
+            let now = self.still_known(client, at, known).await?;
+            if now.is_attached() {
+                return Ok(());
+            }
+            let tried = if now.is_pending {
+                self.wait(client.batch_execute(DETACH_LOCK)).await?;
+                self.run(client, &self.step.detach_statement(Detach::Finalize), never.as_mut()).await
+            } else {
+                let patience = if now.beside_default { ATTACH_BESIDE_DEFAULT } else { "" };
+                self.wait(client.batch_execute(&format!("{STRONG_LOCK}; {patience}"))).await?;
+                self.attach_once(client, at, known).await
             };
-            let statement = match (&now.bounds, now.is_pending) {
-                (Some(_), false) => return Ok(()),
-                (Some(_), true) => {
-                    self.wait(client.batch_execute(DETACH_LOCK)).await?;
-                    self.step.detach_statement(Detach::Finalize)
-                }
-                (None, _) => {
-                    let patience = if now.beside_default { ATTACH_BESIDE_DEFAULT } else { "" };
-                    self.wait(client.batch_execute(&format!("{STRONG_LOCK}; {patience}"))).await?;
-                    self.step.statement()
-                }
-            };
-            if let Err(trouble) = self.run(client, &statement, never.as_mut()).await {
+            if let Err(trouble) = tried {
+                let _ = self.wait(client.batch_execute("ROLLBACK")).await;
                 self.pause_after(client, trouble, &mut pauses, never.as_mut()).await?;
             }
         }
     }
 
+    /// The locks keep the names where they are.
+    async fn attach_once(&self, client: &Client, at: Family<'_>, known: Known) -> Result<(), ActError> {
+        let (parent, relation) = (format!("{}.{}", quoted(at.schema), quoted(at.table)), at.relation());
+        let locks = format!(
+            "BEGIN; LOCK TABLE ONLY {parent} IN SHARE UPDATE EXCLUSIVE MODE; LOCK TABLE ONLY {relation} IN ACCESS EXCLUSIVE MODE"
+        );
+        self.wait(client.batch_execute(&locks)).await?;
+        if self.still_known(client, at, known).await?.is_free() {
+            self.wait(client.batch_execute(&self.step.statement())).await?;
+        }
+        self.wait(client.batch_execute("COMMIT")).await
+    }
+
+    async fn still_known(&self, client: &Client, at: Family<'_>, known: Known) -> Result<Standing, ActError> {
+        let Some(now) = self.standing(client, at).await?.filter(|now| now.oid == known.oid) else {
+            return Err(self.precondition("the table that was detached is gone"));
+        };
+        match now.named {
+            Some(named) if named == known.parent && (now.is_free() || now.parent == Some(named)) => Ok(now),
+            Some(named) if named == known.parent => Err(self.precondition("it was attached elsewhere meanwhile")),
+            _ => Err(self.precondition("the table that it was a partition of is gone, or another one has its name")),
+        }
+    }
+
     async fn standing(&self, client: &Client, at: Family<'_>) -> Result<Option<Standing>, ActError> {
         const STANDING: &str = "
-SELECT p.oid, CASE WHEN h.inhparent IS NOT NULL THEN pg_get_expr(p.relpartbound, p.oid) END,
-       coalesce((to_jsonb(h) ->> 'inhdetachpending')::bool, false), pg_total_relation_size(p.oid),
+SELECT p.oid, h.inhparent, CASE WHEN p.relispartition THEN pg_get_expr(p.relpartbound, p.oid) END,
+       coalesce((to_jsonb(h) ->> 'inhdetachpending')::bool, false), pg_total_relation_size(p.oid), t.oid,
        EXISTS (SELECT 1 FROM pg_partitioned_table o WHERE o.partrelid = t.oid AND o.partdefid <> 0)
   FROM pg_class p
   JOIN pg_namespace m ON m.oid = p.relnamespace
   LEFT JOIN pg_class t ON t.relname = $2 AND t.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = $1)
-  LEFT JOIN pg_inherits h ON h.inhrelid = p.oid AND h.inhparent = t.oid
- WHERE m.nspname = $3 AND p.relname = $4 AND p.relkind = 'r'";
+  LEFT JOIN pg_inherits h ON h.inhrelid = p.oid
+ WHERE m.nspname = $3 AND p.relname = $4 AND p.relkind = 'r'
+ LIMIT 1";
         let names: [(&(dyn ToSql + Sync), Type); 4] = [
             (&at.schema, Type::TEXT),
             (&at.table, Type::TEXT),
@@ -297,10 +392,12 @@ SELECT p.oid, CASE WHEN h.inhparent IS NOT NULL THEN pg_get_expr(p.relpartbound,
         let rows = self.wait(client.query_typed(STANDING, &names)).await?;
         Ok(rows.first().map(|row| Standing {
             oid: row.get(0),
-            bounds: row.get(1),
-            is_pending: row.get(2),
-            bytes: u64::try_from(row.get::<_, Option<i64>>(3).unwrap_or(0)).unwrap_or(0),
-            beside_default: row.get(4),
+            parent: row.get(1),
+            bounds: row.get(2),
+            is_pending: row.get(3),
+            bytes: u64::try_from(row.get::<_, Option<i64>>(4).unwrap_or(0)).unwrap_or(0),
+            named: row.get(5),
+            beside_default: row.get(6),
         }))
     }
 
@@ -308,13 +405,14 @@ SELECT p.oid, CASE WHEN h.inhparent IS NOT NULL THEN pg_get_expr(p.relpartbound,
         let client = self.client()?;
         self.wait(client.batch_execute(PLAIN)).await?;
         let Some(now) = self.standing(client, at).await? else { return Ok(StepState::Gone) };
-        if let Step::AttachPartition { oid, .. } = self.step
-            && (now.is_attached() || now.oid != *oid)
+        // What is attached again, or was taken elsewhere, is not to be put back.
+        if let Step::AttachPartition { oid, parent, .. } = self.step
+            && (now.oid != *oid || !(now.is_free() || (now.is_pending && now.parent == Some(*parent))))
         {
             return Ok(StepState::Gone);
         }
-        let Standing { oid, bounds, is_pending, bytes, .. } = now;
-        Ok(StepState::Partition { oid, bounds, is_pending, bytes })
+        let Standing { oid, parent, bounds, is_pending, bytes, .. } = now;
+        Ok(StepState::Partition { oid, parent, bounds, is_pending, bytes })
     }
 
     /// What a rule means for a partitioned table; none for any other one.

@@ -49,10 +49,8 @@ pub(super) async fn proven(at: &Endpoint, server: &Client, partition: &str) -> C
         rows: held.rows,
         fingerprint: held.fingerprint.clone(),
         hashed: held.hashed,
-        sample: held.sample.map(|percent| Sample {
-            hundredths: (percent * 100.0).round() as u32,
-            finished_below: contents.finished_below.unwrap(),
-        }),
+        finished_below: contents.finished_below.unwrap(),
+        sample: held.sample.map(|percent| Sample { hundredths: (percent * 100.0).round() as u32 }),
     }
 }
 
@@ -280,7 +278,157 @@ async fn a_default_partition_stays_and_is_no_reason_to_wait() {
         }
         other => panic!("{other:?}"),
     };
-    refused(run(&at, &concurrently).await, "a default partition is there by now");
+    refused(run(&at, &concurrently).await, "a default partition, or a foreign key of its own, is there by now");
+}
+
+#[tokio::test]
+async fn beside_a_default_partition_or_with_a_key_of_its_own_nothing_is_ever_half_done() {
+    let (server, client) = audit().await;
+    client
+        .batch_execute(
+            "CREATE TABLE kinds (what text PRIMARY KEY); INSERT INTO kinds SELECT what FROM old_2;
+             ALTER TABLE old_2 ADD FOREIGN KEY (what) REFERENCES kinds; CREATE TABLE seen (setting text)",
+        )
+        .await
+        .unwrap();
+    let at = endpoint(&server.url());
+    let (found, _) = due(&at).await;
+    let named: Vec<(&str, Detach)> = found.iter().map(|due| (due.name.as_str(), due.detach)).collect();
+    assert_eq!(named, [("old_1", Detach::Concurrently), ("old_2", Detach::Plainly)]);
+    let step = dropping(&at, "old_2", &proven(&at, &client, "old_2").await).await;
+    let (was, bounds_before) = (state(&at, &step).await, bounds(&client, "old_2").await);
+    client
+        .batch_execute(
+            "CREATE FUNCTION slowly() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); END';
+             CREATE EVENT TRIGGER slowly ON sql_drop WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION slowly()",
+        )
+        .await
+        .unwrap();
+    let working = tokio::spawn({
+        let (at, step) = (at.clone(), step.clone());
+        async move { run(&at, &step).await }
+    });
+    let dropping_now = format!("SELECT count(*) > 0 {AT_WORK} AND query LIKE 'DROP TABLE%' AND wait_event = 'PgSleep'");
+    until("the drop is under way", &client, &dropping_now).await;
+    client.batch_execute(&format!("SELECT pg_terminate_backend(pid) {AT_WORK}")).await.unwrap();
+    working.await.unwrap().unwrap_err();
+    let Undo::By(undo) = step.undo(&was) else { panic!() };
+    assert_eq!(state(&at, &undo).await, StepState::Gone, "nothing is to be put back");
+    assert_eq!((count(&client, "\"Audit\"").await, bounds(&client, "old_2").await), (2_500, bounds_before));
+    // We are gone, if in its midst we say nothing.
+    client
+        .batch_execute(
+            "DROP EVENT TRIGGER slowly;
+             CREATE FUNCTION look() RETURNS event_trigger LANGUAGE plpgsql AS
+               'BEGIN INSERT INTO public.seen SELECT current_setting(''idle_in_transaction_session_timeout''); END';
+             CREATE EVENT TRIGGER look ON sql_drop WHEN TAG IN ('DROP TABLE') EXECUTE FUNCTION look()",
+        )
+        .await
+        .unwrap();
+    run(&at, &step).await.unwrap();
+    assert_eq!(tables(&client).await, ["old_1", "partly", "young"]);
+    assert_eq!(count(&client, "seen WHERE setting = '10s'").await, 1);
+}
+
+/// Lets the first detach of the keeper wait for a reader, and does something else meanwhile.
+async fn while_it_waits(
+    server: &PostgresServer,
+    client: &Client,
+    step: &Step,
+    meanwhile: &str,
+) -> Result<(), ActError> {
+    let reader = server.client().await;
+    reader.batch_execute("BEGIN; SELECT count(*) FROM \"Audit\"").await.unwrap();
+    let working = tokio::spawn({
+        let (at, step) = (endpoint(&server.url()), step.clone());
+        async move { run(&at, &step).await }
+    });
+    // Plainly, it waits for the reader's lock, gives up and pauses.
+    let sql = format!("SELECT EXISTS (SELECT 1 {AT_WORK} AND wait_event_type = 'Lock')");
+    until("the detach waits", client, &sql).await;
+    until("it pauses", client, &format!("SELECT NOT EXISTS (SELECT 1 {AT_WORK} AND state <> 'idle')")).await;
+    reader.batch_execute("COMMIT").await.unwrap();
+    client.batch_execute(meanwhile).await.unwrap();
+    working.await.unwrap()
+}
+
+#[tokio::test]
+async fn what_somebody_detaches_renames_or_swaps_meanwhile_is_kept() {
+    let (server, client) = audit().await;
+    let at = endpoint(&server.url());
+    client.batch_execute("CREATE TABLE others PARTITION OF \"Audit\" DEFAULT").await.unwrap();
+    let contained = proven(&at, &client, "old_1").await;
+    let rows = i64::try_from(contained.rows).unwrap();
+    let step = dropping(&at, "old_1", &contained).await;
+    let was = state(&at, &step).await;
+    let first = bounds(&client, "old_1").await.unwrap();
+    for (meanwhile, back) in [
+        ("ALTER TABLE \"Audit\" DETACH PARTITION old_1".to_owned(), format!("ALTER TABLE \"Audit\" ATTACH PARTITION old_1 {first}")),
+        (
+            "ALTER TABLE \"Audit\" RENAME TO kept; CREATE TABLE \"Audit\" (LIKE kept) PARTITION BY RANGE (at)".to_owned(),
+            "DROP TABLE \"Audit\"; ALTER TABLE kept RENAME TO \"Audit\"".to_owned(),
+        ),
+        (
+            format!(
+                "CREATE TABLE kept (LIKE \"Audit\") PARTITION BY RANGE (at); ALTER TABLE \"Audit\" DETACH PARTITION old_1;
+                 ALTER TABLE kept ATTACH PARTITION old_1 {first}"
+            ),
+            format!("ALTER TABLE kept DETACH PARTITION old_1; ALTER TABLE \"Audit\" ATTACH PARTITION old_1 {first}"),
+        ),
+    ] {
+        let done = while_it_waits(&server, &client, &step, &meanwhile).await;
+        assert!(matches!(done, Err(ActError::Precondition { .. })), "{meanwhile}: {done:?}");
+        assert_eq!(count(&client, "old_1").await, rows, "{meanwhile}");
+        client.batch_execute(&back).await.unwrap();
+    }
+    // What is put back is put back to the very table that it was detached from.
+    let Undo::By(undo) = step.undo(&was) else { panic!() };
+    client
+        .batch_execute(
+            "ALTER TABLE \"Audit\" DETACH PARTITION old_1; ALTER TABLE \"Audit\" RENAME TO before;
+             CREATE TABLE \"Audit\" (LIKE before) PARTITION BY RANGE (at)",
+        )
+        .await
+        .unwrap();
+    refused(run(&at, &undo).await, "another one has its name");
+    client.batch_execute(&format!("ALTER TABLE before ATTACH PARTITION old_1 {first}")).await.unwrap();
+    assert_eq!(state(&at, &undo).await, StepState::Gone);
+}
+
+#[tokio::test]
+async fn what_somebody_detaches_while_a_concurrent_detach_is_tried_is_kept() {
+    let (server, client) = audit().await;
+    let at = endpoint(&server.url());
+    let step = dropping(&at, "old_1", &proven(&at, &client, "old_1").await).await;
+    // The keeper's own statement is held up before it has begun anything.
+    let blocker = server.client().await;
+    blocker.batch_execute("BEGIN; LOCK TABLE ONLY \"Audit\" IN SHARE UPDATE EXCLUSIVE MODE").await.unwrap();
+    let working = tokio::spawn({
+        let (at, step) = (at.clone(), step.clone());
+        async move { run(&at, &step).await }
+    });
+    until("it waits", &client, &format!("SELECT EXISTS (SELECT 1 {AT_WORK} AND wait_event_type = 'Lock')")).await;
+    until("it pauses", &client, &format!("SELECT NOT EXISTS (SELECT 1 {AT_WORK} AND state <> 'idle')")).await;
+    blocker.batch_execute("COMMIT; ALTER TABLE \"Audit\" DETACH PARTITION old_1").await.unwrap();
+    let error = working.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("somebody else has detached"), "{error}");
+    assert!(count(&client, "old_1").await > 0, "it is not dropped");
+}
+
+#[tokio::test]
+async fn rows_that_are_equal_and_not_the_same_are_told_apart() {
+    let (server, client) = audit().await;
+    let at = endpoint(&server.url());
+    client
+        .batch_execute(
+            "ALTER TABLE \"Audit\" ADD price numeric; UPDATE old_2 SET price = 1.0; UPDATE old_2 SET what = ''",
+        )
+        .await
+        .unwrap();
+    let step = dropping(&at, "old_2", &proven(&at, &client, "old_2").await).await;
+    client.batch_execute("UPDATE old_2 SET price = 1.00").await.unwrap();
+    refused(run(&at, &step).await, "somebody has written to it since");
+    assert_eq!(tables(&client).await.len(), 4);
 }
 
 #[tokio::test]
@@ -310,19 +458,21 @@ async fn whoever_reads_is_waited_for_and_a_detach_that_is_killed_is_put_back_or_
         assert_eq!(bounds(&client, "old_2").await, bounds_before);
         assert_eq!(count(&client, "\"Audit\"").await, 2_500);
     }
-    // What nobody put back is finished by the next run.
+    // What somebody else has begun is theirs: nobody knows whether they want to keep it.
     let reader = server.client().await;
     reader.batch_execute("BEGIN; SELECT count(*) FROM \"Audit\"").await.unwrap();
     let _ = client.batch_execute("SET lock_timeout = '100ms'; ").await;
     client.batch_execute("ALTER TABLE \"Audit\" DETACH PARTITION old_2 CONCURRENTLY").await.unwrap_err();
     reader.batch_execute("COMMIT").await.unwrap();
     let (found, _) = due(&at).await;
-    assert_eq!((found[0].name.as_str(), found[0].detach), ("old_2", Detach::Finalize));
-    assert!(found[1].hindrance.as_deref().unwrap().contains("the detach of old_2"), "{found:?}");
-    let step = dropping(&at, "old_2", &contained).await;
-    assert!(step.statement().contains(" FINALIZE; DROP TABLE"), "{}", step.statement());
-    run(&at, &step).await.unwrap();
-    assert_eq!(tables(&client).await, ["old_1", "partly", "young"]);
+    let told = found.iter().find(|due| due.name == "old_2").unwrap();
+    assert!(told.hindrance.as_deref().unwrap().contains("a detach of it was begun"), "{told:?}");
+    let other = found.iter().find(|due| due.name == "old_1").unwrap();
+    assert!(other.hindrance.as_deref().unwrap().contains("the detach of old_2"), "{other:?}");
+    refused(run(&at, &step).await, "a detach of it was begun and is not finished");
+    client.batch_execute("ALTER TABLE \"Audit\" DETACH PARTITION old_2 FINALIZE").await.unwrap();
+    refused(run(&at, &step).await, "it is no partition of that table (any more)");
+    assert_eq!(count(&client, "old_2").await, i64::try_from(contained.rows).unwrap());
 }
 
 #[tokio::test]

@@ -1,8 +1,9 @@
 //! Whether a partition holds what the proven backup set has of it, and nothing else.
 //!
-//! Where the set knows every row, the sum of their hashes and their number are made again: they are equal only if the rows are.
-//! Of a large table it knows a sample of the pages. That is made again too, and besides no row may have been written by a
-//! transaction that was not over when the set was made. The number that a row has from its writer (`xmin`) stays with it, also
+//! Where the set knows every row, the sum of their hashes and their number are made again; of a large table it knows a sample of
+//! the pages, and that is made again. Equal hashes are not yet the same rows: 1.0 and 1.00 are equal and hash alike, and so do
+//! some intervals and documents. So no row may have been written by a transaction that was not over when the set was made
+//! either. The number that a row has from its writer (`xmin`) stays with it, also
 //! when it is frozen; as long as fewer than 2^31 transactions lie in between, a younger one is told from an older one.
 
 use super::super::super::contents::{Unread, fingerprint};
@@ -11,7 +12,7 @@ use super::Parting;
 use groundskeeper_core::expiry::{Contained, PROVE, Sample};
 use groundskeeper_core::quantity::format_count;
 use std::pin::Pin;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -66,15 +67,18 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()),
         let (relation, held) = (of.at.relation(), of.contained);
         let within = self.until.saturating_duration_since(Instant::now());
         let sample = held.sample.map(Sample::percent);
-        let (rows, sum) = match fingerprint(client, &relation, held.hashed, sample, within).await {
-            Ok(read) => read,
-            Err(Unread::Late) => return Err(self.timeout()),
-            Err(Unread::NotHashed) => {
+        let read = timeout_at(self.until, fingerprint(client, &relation, held.hashed, sample, within)).await;
+        let (rows, sum) = match read {
+            Ok(Ok(read)) => read,
+            Err(_) | Ok(Err(Unread::Late)) => return Err(self.timeout()),
+            Ok(Err(Unread::NotHashed)) => {
                 return Err(
                     self.precondition("there is no hash function for its rows any more, so they cannot be compared")
                 );
             }
-            Err(Unread::Refused(why)) => return Err(self.failed(format!("its rows could not be read: {why}"), false)),
+            Ok(Err(Unread::Refused(why))) => {
+                return Err(self.failed(format!("its rows could not be read: {why}"), false));
+            }
         };
         let set = &held.set;
         if rows != held.rows {
@@ -88,20 +92,11 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()),
             let why = format!("its rows are not those that the newest proven set {set} has; {PROVE}");
             return Err(self.precondition(why));
         }
-        match held.sample {
-            None => Ok(()),
-            Some(sample) => self.no_younger_rows(client, &relation, sample, held).await,
-        }
+        self.no_younger_rows(client, &relation, held).await
     }
 
-    async fn no_younger_rows(
-        &self,
-        client: &Client,
-        relation: &str,
-        sample: Sample,
-        held: &Contained,
-    ) -> Result<(), ActError> {
-        let finished_below = i64::try_from(sample.finished_below).unwrap_or(i64::MAX);
+    async fn no_younger_rows(&self, client: &Client, relation: &str, held: &Contained) -> Result<(), ActError> {
+        let finished_below = i64::try_from(held.finished_below).unwrap_or(i64::MAX);
         let value: [(&(dyn ToSql + Sync), Type); 1] = [(&finished_below, Type::INT8)];
         let row = self.wait(client.query_typed_one(&younger_rows(relation), &value)).await?;
         let why = match (row.get::<_, bool>(0), row.get::<_, bool>(1)) {

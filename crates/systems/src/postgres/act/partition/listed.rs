@@ -13,7 +13,6 @@ pub(super) struct Listed {
     pub(super) name: String,
     pub(super) oid: u32,
     pub(super) bounds: String,
-    pub(super) is_pending: bool,
     /// It lies wholly before the cut-off.
     pub(super) is_due: bool,
     /// Some of it does.
@@ -40,7 +39,7 @@ impl Listed {
 /// A table that is partitioned by the rule's column.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Parent {
-    oid: u32,
+    pub(super) oid: u32,
     has_default: bool,
 }
 
@@ -92,17 +91,16 @@ impl Work<'_> {
     ) -> Result<Vec<Listed>, ActError> {
         let values: [(&(dyn ToSql + Sync), Type); 2] = [(&parent.oid, Type::OID), (&before, Type::TIMESTAMPTZ)];
         let rows = self.wait(client.query_typed(&partitions(version), &values)).await?;
-        let detach = |is_pending| match is_pending {
-            true => Detach::Finalize,
-            false if version >= 140_000 && !parent.has_default => Detach::Concurrently,
-            false => Detach::Plainly,
+        // A concurrent detach of a table with a foreign key of its own leaves more behind than an attach puts right.
+        let detach = |has_key: bool| {
+            let alone = version >= 140_000 && !parent.has_default && !has_key;
+            if alone { Detach::Concurrently } else { Detach::Plainly }
         };
         let listed = rows.iter().map(|row| Listed {
             schema: row.get(0),
             name: row.get(1),
             oid: row.get(2),
             bounds: row.get::<_, Option<String>>(3).unwrap_or_default(),
-            is_pending: row.get(4),
             is_due: row.get(5),
             is_partly_due: row.get(6),
             bytes: u64::try_from(row.get::<_, Option<i64>>(7).unwrap_or(0)).unwrap_or(0),
@@ -153,9 +151,12 @@ judged AS (
   SELECT edges.*, coalesce(upper <= $2, false) AS is_due,
          coalesce(lower < $2, false) AND NOT coalesce(upper <= $2, false) AS is_partly_due
     FROM edges)
-SELECT m.nspname::text, p.relname::text, p.oid, p.bounds, p.is_pending, p.is_due, p.is_partly_due,
+SELECT m.nspname::text, p.relname::text, p.oid, p.bounds,
+       EXISTS (SELECT 1 FROM pg_constraint c WHERE c.contype = 'f' AND c.conrelid = p.oid), p.is_due, p.is_partly_due,
        CASE WHEN p.is_due AND p.relkind = 'r' THEN pg_total_relation_size(p.oid) END,
        CASE WHEN NOT p.is_due THEN NULL
+            WHEN p.is_pending THEN 'a detach of it was begun and is not finished; finish it (DETACH PARTITION … FINALIZE), and drop '
+              || 'it or attach it again'
             WHEN p.relkind = 'p' THEN 'it is partitioned in turn, and such a one is not dropped'
             WHEN p.relkind <> 'r' THEN 'it is no ordinary table'
             WHEN p.relpersistence <> 'p' THEN 'it is not logged, so no backup set has its rows'
