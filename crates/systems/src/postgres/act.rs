@@ -329,7 +329,10 @@ impl<'a> Work<'a> {
             &SqlState::LOCK_NOT_AVAILABLE => {
                 self.failed("a lock or an older transaction did not go away in time".to_owned(), true)
             }
-            &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::FOREIGN_KEY_VIOLATION => self.failed(failure.message, true),
+            // From 18 on a key that restricts has a code of its own.
+            &SqlState::T_R_DEADLOCK_DETECTED | &SqlState::FOREIGN_KEY_VIOLATION | &SqlState::RESTRICT_VIOLATION => {
+                self.failed(failure.message, true)
+            }
             _ => {
                 let passing =
                     [FailureKind::Interrupted, FailureKind::NotReady, FailureKind::Timeout, FailureKind::Exhausted];

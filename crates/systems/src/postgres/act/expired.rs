@@ -5,7 +5,7 @@ use super::export::{Exporting, Sink};
 use super::referrers::Referrers;
 use super::{ActError, Work};
 use groundskeeper_core::remedy::{LARGEST_BATCH, StepState, quoted};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -34,6 +34,11 @@ const COUNTED: i64 = 2_000_000;
 /// The same where an index is asked for each.
 const COUNTED_BY_KEYS: i64 = 200_000;
 
+/// Rows of one age that stay and are stepped over by each batch, at most: some 20 ms.
+const STEPPED_OVER: i64 = 100_000;
+/// Postgres' times are whole microseconds.
+const SMALLEST_STEP: SignedDuration = SignedDuration::from_micros(1);
+
 /// Times without a zone are UTC, whatever the role's default is. Row security would hide rows without a word.
 const PLAIN: &str = "SET TimeZone = 'UTC'; SET row_security = off";
 /// No batch holds its locks for longer, whatever goes along.
@@ -61,11 +66,31 @@ struct Fit {
     referrers: Referrers,
 }
 
+/// Where the next batch begins: among those of one age, what stays is stepped over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Place {
+    /// None is before everything.
+    from: Option<Timestamp>,
+    skip: i64,
+}
+
+impl Place {
+    /// Behind a batch that reached `last`, where `stay` rows of that age were not deleted.
+    fn behind(self, last: Option<Timestamp>, stay: i64) -> Self {
+        let skip = if last == self.from { self.skip + stay } else { stay };
+        match last {
+            // To step over so many for each batch would take longer than to delete. Those behind them go once fewer stay.
+            Some(last) if skip > STEPPED_OVER => Self { from: Some(last + SMALLEST_STEP), skip: 0 },
+            _ => Self { from: last, skip },
+        }
+    }
+}
+
 /// What came of one batch.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Batch {
-    /// How young the youngest is that was deleted.
-    pub(super) last: Option<Timestamp>,
+    /// Where the next one begins. None where whoever chose the rows keeps that.
+    pub(super) next: Option<Place>,
     pub(super) took: Duration,
     /// Nothing is left for another one.
     pub(super) is_last: bool,
@@ -122,24 +147,27 @@ impl Work<'_> {
         }
         let most = (f64::from(LARGEST_BATCH) / (1.0 + fit.referrers.along)).max(f64::from(SMALLEST_BATCH)) as u32;
         let mut size = FIRST_BATCH.min(most);
-        // Each batch begins where the last one ended: what is dead before that would have to be stepped over each time.
-        let mut from: Option<Timestamp> = None;
+        // Each batch begins where the last one ended: what is dead before that would have to be stepped over each time, and
+        // what others refer to be looked for each time.
+        let mut place = Place::default();
         let mut looked = Instant::now();
         let mut refused = 0;
         loop {
             let began = Instant::now();
             let limit = i64::from(size);
-            let values: [(&(dyn ToSql + Sync), Type); 4] = [
-                (&from, Type::TIMESTAMPTZ),
+            let values: [(&(dyn ToSql + Sync), Type); 5] = [
+                (&place.from, Type::TIMESTAMPTZ),
                 (&of.before, Type::TIMESTAMPTZ),
                 (&limit, Type::INT8),
                 (&fit.oid, Type::OID),
+                (&place.skip, Type::INT8),
             ];
             let tried = match exporting.as_deref_mut() {
                 Some(exporting) => self.delete_exported(client, of, fit.oid, exporting, size, halt.as_mut()).await,
                 None => self.wait(client.query_typed_one(&statement, &values)).await.map(|row| {
-                    let deleted: i64 = row.get(0);
-                    Batch { last: row.get(1), took: began.elapsed(), is_last: deleted == 0 }
+                    let chosen: i64 = row.get(0);
+                    let next = Some(place.behind(row.get(1), row.get(2)));
+                    Batch { next, took: began.elapsed(), is_last: chosen == 0 }
                 }),
             };
             let batch = match tried {
@@ -162,7 +190,7 @@ impl Work<'_> {
             if batch.is_last {
                 return Ok(true);
             }
-            from = batch.last.or(from);
+            place = batch.next.unwrap_or(place);
             size = next_size(size, batch.took, most);
             if timeout((batch.took * REST).max(SHORTEST_REST), halt.as_mut()).await.is_ok() {
                 return Ok(false);
@@ -302,19 +330,30 @@ SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_na
     }
 }
 
-/// The array is made once, by the index, and its rows are locked: nobody can have changed them when they are deleted. A place
-/// (`ctid`) is one in a single table: what was attached or inherits from it meanwhile has the same places.
+/// A window of rows is chosen by the index, whoever refers to them, so that a batch is never larger than that; those of it that
+/// nobody refers to are locked and deleted. The arrays are made once, and locked rows cannot have changed when they are deleted.
+/// A place (`ctid`) is one in a single table: what was attached or inherits from it meanwhile has the same places.
+/// `IS TRUE` keeps the planner from going through all that is due by the index, where it knows each place.
+/// Gives how many were chosen, the age of the youngest of them, and how many of that age stay.
 fn delete_batch(of: Aging<'_>, referrers: &Referrers) -> String {
     let (relation, column) = (of.relation(), quoted(of.column));
     let unless = referrers.unless_held();
     format!(
-        "WITH gone AS (
-  DELETE FROM ONLY {relation} WHERE tableoid = $4 AND {column} < $2 AND ctid = ANY (ARRAY(
+        "WITH chosen AS MATERIALIZED (
+  SELECT ours.ctid AS place, ours.{column} AS age FROM ONLY {relation} AS ours
+   WHERE ours.tableoid = $4 AND ours.{column} < $2 AND ours.{column} >= coalesce($1, '-infinity'::timestamptz)
+   ORDER BY ours.{column} OFFSET $5 LIMIT $3),
+gone AS (
+  DELETE FROM ONLY {relation} WHERE tableoid = $4 AND ({column} < $2) IS TRUE AND ctid = ANY (ARRAY(
     SELECT ours.ctid FROM ONLY {relation} AS ours
-     WHERE ours.tableoid = $4 AND ours.{column} < $2 AND ours.{column} >= coalesce($1, '-infinity'::timestamptz){unless}
-     ORDER BY ours.{column} LIMIT $3 FOR UPDATE OF ours SKIP LOCKED))
-  RETURNING {column})
-SELECT count(*)::int8, (SELECT max({column}) FROM gone WHERE isfinite({column}))::timestamptz FROM gone"
+     WHERE ours.tableoid = $4 AND (ours.{column} < $2) IS TRUE AND ours.ctid = ANY (ARRAY(SELECT place FROM chosen)){unless}
+       FOR UPDATE OF ours SKIP LOCKED))
+  RETURNING {column} AS age),
+youngest AS (SELECT max(age) AS age FROM chosen)
+SELECT (SELECT count(*) FROM chosen)::int8, nullif(youngest.age::timestamptz, '-infinity'),
+       ((SELECT count(*) FROM chosen WHERE chosen.age = youngest.age)
+         - (SELECT count(*) FROM gone WHERE gone.age = youngest.age))::int8
+  FROM youngest"
     )
 }
 
@@ -349,6 +388,19 @@ SELECT (SELECT y.typname::text FROM pg_attribute a JOIN pg_type y ON y.oid = a.a
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_stays_is_stepped_over_within_bounds() {
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        let first = Place::default().behind(None, 3);
+        assert_eq!(first, Place { from: None, skip: 3 });
+        assert_eq!(first.behind(None, 2).skip, 5);
+        let next = first.behind(at(7), 4);
+        assert_eq!(next, Place { from: at(7), skip: 4 });
+        assert_eq!(next.behind(at(7), 0), next);
+        let beyond = next.behind(at(7), STEPPED_OVER);
+        assert_eq!((beyond.from > at(7), beyond.from < at(8), beyond.skip), (true, true, 0));
+    }
 
     #[test]
     fn batches_follow_the_time_that_they_take_within_bounds() {
