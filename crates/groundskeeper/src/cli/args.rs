@@ -214,8 +214,8 @@ pub struct GrantsArgs {
     /// The role that Groundskeeper logs in as
     #[arg(long, default_value = "groundskeeper")]
     pub role: String,
-    /// What it is to be able to do: watch, act (end-sessions, maintain, reindex and retention as well) or backup; or one of
-    /// those; may be given several times
+    /// What it is to be able to do: watch, act (end-sessions, maintain and retention as well, and reindex behind dashes) or
+    /// backup; or one of those; may be given several times
     #[arg(long = "for", value_name = "PURPOSE", default_value = "watch")]
     pub purposes: Vec<config::Purpose>,
 }

@@ -16,7 +16,7 @@ pub enum Purpose {
     /// Delete what the configured rules do not keep.
     Retention,
     Reindex,
-    /// All that any remedy needs.
+    /// All that any remedy needs; to build indexes anew is left for a person to choose, since it takes membership of owners.
     Act,
     /// Base backups.
     Backup,
@@ -53,7 +53,9 @@ impl Purpose {
             Self::Maintain => vec![everywhere()],
             Self::Retention => rules.to_vec(),
             Self::Reindex => vec![Wish::Reindex],
-            Self::Act => [vec![Wish::Watch, Wish::EndSessions, everywhere(), Wish::Reindex], rules.to_vec()].concat(),
+            Self::Act => {
+                [vec![Wish::Watch, Wish::EndSessions, everywhere(), Wish::MayReindex], rules.to_vec()].concat()
+            }
             Self::Backup => vec![Wish::BackUp],
         }
     }
@@ -100,6 +102,9 @@ pub fn grants(
         if !wishes.contains(&wish) {
             wishes.push(wish);
         }
+    }
+    if wishes.contains(&Wish::Reindex) {
+        wishes.retain(|wish| *wish != Wish::MayReindex);
     }
     Ok(script(role, database, &wishes))
 }

@@ -294,7 +294,9 @@ fn the_grants_of_a_configured_postgres_are_printed() {
     assert!(!said.out.contains("pg_signal_backend"));
     let said = place.run(&["grants", "main", "--for", "act"]);
     assert!(said.out.contains("pg_signal_backend"), "{}", said.out);
-    assert!(said.out.contains("DO $reindex$") && said.out.contains("No rule is configured"), "{}", said.out);
+    assert!(said.out.contains("\n-- DO $reindex$") && said.out.contains("No rule is configured"), "{}", said.out);
+    let said = place.run(&["grants", "main", "--for", "act", "--for", "reindex"]);
+    assert!(said.out.contains("\nDO $reindex$") && !said.out.contains("-- DO $reindex$"), "{}", said.out);
     let rule = "[[postgres.main.retention]]\ntable = \"audit.lines\"\ncolumn = \"at\"\nkeep = \"90d\"\n";
     let ruled = Place::with_config(&format!("[postgres.main]\nurl = \"postgres://keeper@localhost/docrag\"\n{rule}"));
     let said = ruled.run(&["grants", "--for", "retention"]);

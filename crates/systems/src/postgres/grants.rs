@@ -16,6 +16,8 @@ pub enum Wish {
     Maintain { tables: Vec<(String, String)> },
     /// Build indexes anew: only the owner of a table may.
     Reindex,
+    /// The same behind dashes, for a person to choose: it gives the role whatever owners may.
+    MayReindex,
     /// Delete rows, and drop partitions, that a rule does not keep.
     Retain { database: String, tables: Vec<Ruled> },
     /// Copy the whole cluster over the replication protocol, and read what a copy must be given.
@@ -59,7 +61,13 @@ pub fn grants(role: &str, database: &str, wishes: &[Wish]) -> String {
                 );
             }
             Wish::Maintain { tables } => maintain(&mut script, &name, tables),
-            Wish::Reindex => retain::reindex(&mut script, role),
+            Wish::Reindex => script.push_str(&retain::reindex(role)),
+            Wish::MayReindex => {
+                script.push_str("-- Take the first two dashes of each line away where that is wanted, or print it with --for reindex.\n");
+                for line in retain::reindex(role).lines() {
+                    let _ = writeln!(script, "-- {line}");
+                }
+            }
             Wish::Retain { database: of, tables } => retain::retain(&mut script, role, (database, of), tables),
             Wish::BackUp => back_up(&mut script, &name),
         }
@@ -173,6 +181,11 @@ mod tests {
         assert!(end.contains("GRANT pg_signal_backend TO \"groundskeeper\";") && !end.contains("pg_monitor"), "{end}");
         let all = grants("groundskeeper", "docrag", &[Wish::Maintain { tables: Vec::new() }]);
         assert!(all.contains("GRANT pg_maintain TO \"groundskeeper\""), "{all}");
+        let may = grants("groundskeeper", "docrag", &[Wish::MayReindex]);
+        let active = may.lines().filter(|line| !line.starts_with("-- ") && line.contains("reindex"));
+        assert!(may.contains("\n-- DO $reindex$") && active.count() == 0, "{may}");
+        let reindex = grants("groundskeeper", "docrag", &[Wish::Reindex]);
+        assert!(reindex.contains("\nDO $reindex$"), "{reindex}");
         let back_up = grants("groundskeeper", "docrag", &[Wish::BackUp]);
         assert!(back_up.contains("\nALTER ROLE \"groundskeeper\" REPLICATION;"), "{back_up}");
         assert!(back_up.contains("pg_catalog.pg_backup_stop(boolean) TO \"groundskeeper\"';"), "{back_up}");

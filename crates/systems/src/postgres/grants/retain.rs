@@ -6,20 +6,19 @@ use super::{Ruled, literal};
 use groundskeeper_core::remedy::quoted;
 use std::fmt::Write as _;
 
-/// A superuser's membership would give everything away, so that is not granted.
+/// A superuser's membership would give everything away, and so would that of whoever may become one; neither is granted.
 const MEMBERSHIP: &str = "\
-    IF (SELECT rolsuper FROM pg_roles WHERE rolname = owner) THEN
-      RAISE WARNING 'tables belong to the superuser %, of whom nobody is made a member: give them to a role of their own', owner;
+    IF EXISTS (SELECT 1 FROM pg_roles s WHERE s.rolsuper AND pg_has_role(owner, s.oid, 'MEMBER')) THEN
+      RAISE WARNING 'tables belong to %, a superuser or a member of one, of whom nobody is made a member: give them to a role of their own', owner;
     ELSIF owner <> ROLE THEN
       EXECUTE format('GRANT %I TO %I', owner, ROLE);
     END IF;
 ";
 
-pub(super) fn reindex(script: &mut String, role: &str) {
+pub(super) fn reindex(role: &str) -> String {
     let role = literal(role);
     let membership = MEMBERSHIP.replace("ROLE", &role);
-    let _ = write!(
-        script,
+    format!(
         "-- Build indexes anew. Only the owner of a table may, so the role becomes a member of each owner of a table of this\n\
          -- database, and may do there whatever the owner may.\n\
          DO $reindex$ DECLARE owner name; BEGIN\n  \
@@ -28,7 +27,7 @@ pub(super) fn reindex(script: &mut String, role: &str) {
          {membership}  \
            END LOOP;\n\
          END $reindex$;\n"
-    );
+    )
 }
 
 /// `here` is the database that psql is in.
