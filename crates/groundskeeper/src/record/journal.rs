@@ -9,7 +9,7 @@ use groundskeeper_core::finding::Fingerprint;
 use groundskeeper_core::policy::{Outcome, PastAction};
 use groundskeeper_core::remedy::{RiskClass, Step, StepState};
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -45,6 +45,16 @@ pub struct Intent<'a> {
     pub who: &'a str,
     pub before: &'a StepState,
     pub undoes: Option<i64>,
+}
+
+/// What a step that ended leaves to be put back.
+#[derive(Debug, Clone)]
+pub enum Owed<'a> {
+    Nothing,
+    /// What there is to be put back could not be read. It is asked again from that moment on.
+    Later(Timestamp),
+    /// It is begun at once, and again from that moment on where it does not help.
+    Now(Box<Intent<'a>>, Timestamp),
 }
 
 const COLUMNS: &str =
@@ -84,35 +94,41 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<Entry>> {
     Ok(parsed)
 }
 
+/// Nothing is under way on the entry's subject.
+const FREE: &str =
+    "NOT EXISTS (SELECT 1 FROM journal other WHERE other.ended IS NULL AND other.subject = journal.subject)";
+
+fn write(db: &Connection, intent: &Intent<'_>, now: Timestamp) -> Result<i64> {
+    db.execute(
+        "INSERT INTO journal (plan, remedy, class, subject, step, finding, why, who, intended, outcome, before, undoes)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+        params![
+            intent.plan,
+            intent.remedy,
+            word(&intent.class)?,
+            intent.step.subject(),
+            serde_json::to_string(intent.step)?,
+            intent.finding.0,
+            intent.why,
+            intent.who,
+            millis(now),
+            word(&Outcome::Running)?,
+            serde_json::to_string(intent.before)?,
+            intent.undoes,
+        ],
+    )?;
+    let id = db.last_insert_rowid();
+    append(db, now, intent.who, "intent", &format!("{id}: {}", intent.step.statement()))?;
+    Ok(id)
+}
+
 impl Store {
     /// Writes the intent and its audit entry. Only afterwards may the step happen.
     pub fn intend(&mut self, intent: &Intent<'_>, now: Timestamp) -> Result<i64> {
-        self.atomically(|db| {
-            db.execute(
-                "INSERT INTO journal (plan, remedy, class, subject, step, finding, why, who, intended, outcome, before, undoes)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
-                params![
-                    intent.plan,
-                    intent.remedy,
-                    word(&intent.class)?,
-                    intent.step.subject(),
-                    serde_json::to_string(intent.step)?,
-                    intent.finding.0,
-                    intent.why,
-                    intent.who,
-                    millis(now),
-                    word(&Outcome::Running)?,
-                    serde_json::to_string(intent.before)?,
-                    intent.undoes,
-                ],
-            )?;
-            let id = db.last_insert_rowid();
-            append(db, now, intent.who, "intent", &format!("{id}: {}", intent.step.statement()))?;
-            Ok(id)
-        })
+        self.atomically(|db| write(db, intent, now))
     }
 
-    /// Ends an entry. An entry ends once: the second call changes nothing and says so.
+    /// Ends an entry, and nothing is owed for it. An entry ends once: the second call changes nothing and says so.
     pub fn settle(
         &mut self,
         id: i64,
@@ -121,16 +137,64 @@ impl Store {
         after: Option<&StepState>,
         now: Timestamp,
     ) -> Result<bool> {
+        Ok(self.settle_owing(id, (outcome, detail), after, &Owed::Nothing, now)?.0)
+    }
+
+    /// Ends an entry and notes in the same moment what is to be put back: whoever is killed afterwards owes it still. Gives
+    /// whether it was this call that ended it, and the entry of the undo, if one is begun.
+    pub fn settle_owing(
+        &mut self,
+        id: i64,
+        (outcome, detail): (Outcome, &str),
+        after: Option<&StepState>,
+        owed: &Owed<'_>,
+        now: Timestamp,
+    ) -> Result<(bool, Option<i64>)> {
         self.atomically(|db| {
+            let due = match owed {
+                Owed::Nothing => None,
+                Owed::Later(due) | Owed::Now(_, due) => Some(millis(*due)),
+            };
             let changed = db.execute(
-                "UPDATE journal SET ended = ?2, outcome = ?3, detail = ?4, after = ?5 WHERE id = ?1 AND ended IS NULL",
-                params![id, millis(now), word(&outcome)?, detail, after.map(serde_json::to_string).transpose()?],
+                "UPDATE journal SET ended = ?2, outcome = ?3, detail = ?4, after = ?5, undo_due = ?6
+                  WHERE id = ?1 AND ended IS NULL",
+                params![id, millis(now), word(&outcome)?, detail, after.map(serde_json::to_string).transpose()?, due],
             )?;
-            if changed == 1 {
-                append(db, now, "groundskeeper", "outcome", &format!("{id}: {}: {detail}", word(&outcome)?))?;
+            if changed == 0 {
+                return Ok((false, None));
             }
-            Ok(changed == 1)
+            append(db, now, "groundskeeper", "outcome", &format!("{id}: {}: {detail}", word(&outcome)?))?;
+            if outcome == Outcome::Helped {
+                let done = "UPDATE journal SET undo_due = NULL WHERE id = (SELECT undoes FROM journal WHERE id = ?1)";
+                db.execute(done, params![id])?;
+            }
+            match owed {
+                Owed::Now(undo, _) => Ok((true, Some(write(db, undo, now)?))),
+                _ => Ok((true, None)),
+            }
         })
+    }
+
+    /// Notes what is still owed for an entry that ended. None, and nothing is begun, while anything is under way on its subject,
+    /// or when nothing is owed any more.
+    pub fn owe(&mut self, id: i64, owed: &Owed<'_>, now: Timestamp) -> Result<Option<i64>> {
+        self.atomically(|db| {
+            let due = match owed {
+                Owed::Nothing => None,
+                Owed::Later(due) | Owed::Now(_, due) => Some(millis(*due)),
+            };
+            let noted = format!("UPDATE journal SET undo_due = ?2 WHERE id = ?1 AND undo_due IS NOT NULL AND {FREE}");
+            match (db.execute(&noted, params![id, due])?, owed) {
+                (1, Owed::Now(undo, _)) => Ok(Some(write(db, undo, now)?)),
+                _ => Ok(None),
+            }
+        })
+    }
+
+    /// Entries that something is owed for by now, begun since then.
+    pub fn owing(&self, now: Timestamp, since: Timestamp) -> Result<Vec<Entry>> {
+        let condition = format!("WHERE undo_due <= ?1 AND intended >= ?2 AND {FREE} ORDER BY id");
+        self.entries_where(&condition, params![millis(now), millis(since)])
     }
 
     pub fn entry(&self, id: i64) -> Result<Entry> {
@@ -155,11 +219,15 @@ impl Store {
         self.entries_where("WHERE ended IS NULL ORDER BY id", [])
     }
 
-    /// Whether an entry was put back already.
+    /// What put an entry back, or is about to. An undo that did not help counts for nothing.
     pub fn undone_by(&self, id: i64) -> Result<Option<i64>> {
         Ok(self
             .connection
-            .query_row("SELECT id FROM journal WHERE undoes = ?1", params![id], |row| row.get(0))
+            .query_row(
+                "SELECT id FROM journal WHERE undoes = ?1 AND outcome IN ('helped', 'running')",
+                params![id],
+                |row| row.get(0),
+            )
             .optional()?)
     }
 

@@ -76,6 +76,9 @@ CREATE TABLE index_size (
     system TEXT NOT NULL, database TEXT NOT NULL, schema TEXT NOT NULL, name TEXT NOT NULL,
     size INTEGER NOT NULL, rows REAL NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (system, database, schema, name)
 ) WITHOUT ROWID;
+", "
+ALTER TABLE journal ADD COLUMN undo_due INTEGER;
+CREATE INDEX journal_undo_due ON journal (undo_due) WHERE undo_due IS NOT NULL;
 "];
 
 /// Brings the file to this version's schema, each step in its own transaction.

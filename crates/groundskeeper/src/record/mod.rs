@@ -30,7 +30,7 @@ pub use audit::{AuditRow, Broken};
 pub use baselines::{Baseline, IndexName};
 pub use control::{Approval, Ignored, Pause};
 pub use copy::Copy;
-pub use journal::{Entry, Intent};
+pub use journal::{Entry, Intent, Owed};
 pub use outbox::{Heard, Message, MessageCounts};
 pub use points::{Point, Points};
 pub use runs::Run;

@@ -5,9 +5,10 @@
 //! guards read the journal behind a gate that opens when the intent is in it, so that no two steps pass the same cap.
 
 use super::turns::{InHand, Turns};
+use super::undoing::{Left, Written};
 use super::{Actuator, Trouble};
 use crate::clock::Clock;
-use crate::record::{self, Entry, Intent, Record};
+use crate::record::{self, Entry, Record};
 use groundskeeper_core::finding::Fingerprint;
 use groundskeeper_core::plan::{Plan, PlanItem};
 use groundskeeper_core::policy::{Consent, Decision, Guard, Outcome, Policy, Situation, permit};
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// No single step may take longer.
-const LONGEST: Duration = Duration::from_hours(2);
+pub(super) const LONGEST: Duration = Duration::from_hours(2);
 
 /// Who wants a plan applied, and what was approved until when.
 #[derive(Debug, Clone)]
@@ -65,7 +66,7 @@ pub enum Applied {
 #[derive(Clone)]
 pub struct Executor {
     pub(super) record: Record,
-    clock: Clock,
+    pub(super) clock: Clock,
     policy: Policy,
     pub(super) actuator: Arc<dyn Actuator>,
     systems: usize,
@@ -206,7 +207,7 @@ impl Executor {
     }
 
     /// The intent is in the journal: act, verify, settle; and put back what did not help.
-    async fn carry_out(
+    pub(super) async fn carry_out(
         &self,
         order: &Order<'_>,
         step: &Step,
@@ -224,39 +225,17 @@ impl Executor {
             self.actuator.capture(step).await
         };
         let (outcome, detail) = judge(step, &before, &tried, &after);
-        self.settle(id, outcome, detail, after.ok()).await?;
+        let left = if matches!(outcome, Outcome::Failed | Outcome::DidNotHelp) && order.undoes.is_none() {
+            self.left_by(id, step, &before).await
+        } else {
+            Left::Nothing
+        };
+        let (_, undo) = self.end(order, id, (outcome, detail), after.ok(), left).await?;
         drop(hand);
-        if matches!(outcome, Outcome::Failed | Outcome::DidNotHelp) && order.undoes.is_none() {
-            self.put_back(order, id, step, &before).await?;
+        if let Some(undo) = undo {
+            self.put_back(order, id, undo).await?;
         }
         self.record.with(move |store| store.entry(id)).await
-    }
-
-    /// Undoes a step that did not help, where there is something to put back.
-    pub(super) async fn put_back(
-        &self,
-        order: &Order<'_>,
-        id: i64,
-        step: &Step,
-        before: &StepState,
-    ) -> record::Result<()> {
-        let Undo::By(undo) = step.undo(before) else { return Ok(()) };
-        let now = match self.actuator.capture(&undo).await {
-            // Nothing was left that could be put back.
-            Ok(StepState::Gone) => return Ok(()),
-            Ok(state) => state,
-            Err(trouble) => {
-                tracing::error!(entry = id, %trouble, "a step did not help and its undo cannot be prepared");
-                return Ok(());
-            }
-        };
-        let order = Order { undoes: Some(id), ..*order };
-        let hand = {
-            let _gate = self.turns.gate().await;
-            self.intend(&order, &undo, &now).await?
-        };
-        Box::pin(self.carry_out(&order, &undo, now, hand, LONGEST)).await?;
-        Ok(())
     }
 
     /// Puts one earlier action back because a person asked for it.
@@ -286,38 +265,9 @@ impl Executor {
     /// Only behind the gate: until the entry is in hand, it looks like one that was left over.
     async fn intend(&self, order: &Order<'_>, step: &Step, before: &StepState) -> record::Result<InHand> {
         let now = self.clock.now();
-        let (plan, by, undoes) = (order.plan.to_owned(), order.by.to_owned(), order.undoes);
-        let (item, step, before) = (order.item.clone(), step.clone(), before.clone());
-        let id = self
-            .record
-            .with(move |store| {
-                let intent = Intent {
-                    plan: &plan,
-                    remedy: &item.remedy,
-                    class: item.class,
-                    step: &step,
-                    finding: &item.finding,
-                    why: &item.why,
-                    who: &by,
-                    before: &before,
-                    undoes,
-                };
-                store.intend(&intent, now)
-            })
-            .await?;
+        let written = Written::of(order, step, before);
+        let id = self.record.with(move |store| store.intend(&written.intent(), now)).await?;
         Ok(self.turns.take_in_hand(id))
-    }
-
-    /// Whether it was this call that ended the entry.
-    pub(super) async fn settle(
-        &self,
-        id: i64,
-        outcome: Outcome,
-        detail: String,
-        after: Option<StepState>,
-    ) -> record::Result<bool> {
-        let now = self.clock.now();
-        self.record.with(move |store| store.settle(id, outcome, &detail, after.as_ref(), now)).await
     }
 }
 

@@ -6,6 +6,7 @@ mod partition;
 mod recovery;
 mod repository;
 mod turns;
+mod undoing;
 
 pub use actuator::{Actuator, Stack as StackActuator, Trouble};
 pub use executor::{Applied, Executor, Permission};

@@ -2,6 +2,7 @@
 
 use super::Trouble;
 use super::executor::{Executor, Order, item_of};
+use super::undoing::Left;
 use crate::record::{self, Entry};
 use groundskeeper_core::policy::Outcome;
 use groundskeeper_core::remedy::{Step, StepState, Verification};
@@ -41,9 +42,6 @@ impl Executor {
                     continue;
                 }
             };
-            if !self.settle(entry.id, outcome, detail, after.clone()).await? {
-                continue;
-            }
             // Only what can still be seen can be put back.
             let is_undone = match outcome {
                 Outcome::Abandoned => true,
@@ -51,14 +49,23 @@ impl Executor {
                 Outcome::Helped => matches!(entry.step, Step::Reindex { .. }),
                 _ => false,
             };
-            if is_undone && entry.undoes.is_none() && after.is_some() {
-                let plan_item = item_of(&entry);
-                let order = Order { plan: &entry.plan, item: &plan_item, by: "groundskeeper", undoes: None };
-                self.put_back(&order, entry.id, &entry.step, &entry.before).await?;
+            let left = if is_undone && entry.undoes.is_none() && after.is_some() {
+                self.left_by(entry.id, &entry.step, &entry.before).await
+            } else {
+                Left::Nothing
+            };
+            let (id, plan_item) = (entry.id, item_of(&entry));
+            let order = Order { plan: &entry.plan, item: &plan_item, by: "groundskeeper", undoes: None };
+            let (is_settled, undo) = self.end(&order, id, (outcome, detail), after, left).await?;
+            if !is_settled {
+                continue;
             }
-            let id = entry.id;
+            if let Some(undo) = undo {
+                self.put_back(&order, id, undo).await?;
+            }
             recovered.push(self.record.with(move |store| store.entry(id)).await?);
         }
+        self.put_back_again().await?;
         Ok(recovered)
     }
 

@@ -29,6 +29,10 @@ enum Mishap {
     Fail(usize),
     /// The call never returns: the process dies there.
     Hang(usize),
+    /// The first call fails, and the process dies in the second one.
+    FailAndHang(usize, usize),
+    /// The calls from one to before the other fail.
+    FailFrom(usize, usize),
     /// The call finds that the world is not as the step needs it.
     Refuse(usize),
 }
@@ -54,6 +58,8 @@ struct Inside {
     slow: bool,
     /// A build of an index was begun and did not come to its end.
     leftovers: bool,
+    /// So often the sweeping up meets a lock.
+    locked: usize,
     /// The number of the index.
     index: u32,
     /// The time that the last step was given.
@@ -71,6 +77,9 @@ impl World {
         match self.mishap {
             Mishap::Fail(at) if at == call => Err(Trouble::Failed("injected".into())),
             Mishap::Refuse(at) if at == call => Err(Trouble::Precondition("it is gone from here".into())),
+            Mishap::FailAndHang(at, _) if at == call => Err(Trouble::Failed("injected".into())),
+            Mishap::FailFrom(from, to) if (from..to).contains(&call) => Err(Trouble::Failed("injected".into())),
+            Mishap::FailAndHang(_, at) if at == call => std::future::pending().await,
             Mishap::Hang(at) if at == call => std::future::pending().await,
             _ => Ok(()),
         }
@@ -126,6 +135,10 @@ impl Actuator for World {
                 return Err(Trouble::Interrupted("it took too long".into()));
             }
             let mut inside = self.state.lock().unwrap();
+            if matches!(step.step(), Step::DropLeftovers { .. }) && inside.locked > 0 {
+                inside.locked -= 1;
+                return Err(Trouble::Failed("a lock did not go away in time".into()));
+            }
             inside.applied.push(step.step().clone());
             match step.step() {
                 Step::EndIdleSession { .. } => inside.session_alive = self.stubborn,

@@ -68,3 +68,87 @@ async fn what_a_dead_keeper_left_is_swept_up_by_the_next_start() {
     assert_eq!(journal(&bench).await, [("reindex", Outcome::Abandoned, false), ("sweep", Outcome::Helped, true)]);
     assert!(!world.state.lock().unwrap().leftovers);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_met_a_lock_is_tried_again_after_a_pause_and_counts_for_nothing_until_then() {
+    let (bench, world) = (Bench::new(), Arc::new(World::new(Mishap::Fail(1))));
+    world.state.lock().unwrap().locked = 1;
+    let executor = bench.executor(&world);
+    let plan = bench.plan(&executor, &[invalid_index()]).await;
+    executor.apply(&plan, &by_itself()).await.unwrap();
+    let failed = [("reindex", Outcome::Failed, false), ("sweep", Outcome::Failed, true)];
+    assert_eq!(journal(&bench).await, failed);
+    let id = bench.record.with(|store| store.entries(2)).await.unwrap()[1].id;
+    assert_eq!(bench.record.with(move |store| store.undone_by(id)).await.unwrap(), None);
+    executor.recover().await.unwrap();
+    assert_eq!(journal(&bench).await, failed, "not in a loop");
+    drop(executor);
+
+    let bench = bench.restart();
+    tokio::time::advance(Duration::from_mins(11)).await;
+    let executor = bench.executor(&world);
+    executor.recover().await.unwrap();
+    assert_eq!(journal(&bench).await[1..], [("sweep", Outcome::Failed, true), ("sweep", Outcome::Helped, true)]);
+    assert!(!world.state.lock().unwrap().leftovers);
+    assert!(bench.record.with(move |store| store.undone_by(id)).await.unwrap().is_some());
+    world.state.lock().unwrap().leftovers = true;
+    tokio::time::advance(Duration::from_hours(1)).await;
+    executor.recover().await.unwrap();
+    assert_eq!(journal(&bench).await.len(), 3, "what is put back is not put back again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_is_not_tried_for_ever() {
+    let (bench, world) = (Bench::new(), Arc::new(World::new(Mishap::Fail(1))));
+    world.state.lock().unwrap().locked = usize::MAX;
+    let executor = bench.executor(&world);
+    let plan = bench.plan(&executor, &[invalid_index()]).await;
+    executor.apply(&plan, &by_itself()).await.unwrap();
+    for _ in 0..(5 * 24 * 6) {
+        tokio::time::advance(Duration::from_mins(10)).await;
+        executor.recover().await.unwrap();
+    }
+    let tries = bench.record.with(|store| store.entries(50)).await.unwrap().len() - 1;
+    assert!((5..15).contains(&tries), "{tries}");
+}
+
+/// Whoever is killed right after a step was settled: no other call came in between.
+#[tokio::test(start_paused = true)]
+async fn death_after_a_failure_leaves_the_undo_in_the_journal() {
+    for call in 2..5 {
+        // The build fails (1); its state is read (2), that of the undo (3), and the undo is carried out (4).
+        let (bench, world) = (Bench::new(), Arc::new(World::new(Mishap::FailAndHang(1, call))));
+        let executor = bench.executor(&world);
+        let plan = bench.plan(&executor, &[invalid_index()]).await;
+        let permission = by_itself();
+        let dies = executor.apply(&plan, &permission);
+        assert!(tokio::time::timeout(Duration::from_secs(5), dies).await.is_err());
+        drop(executor);
+        let entries = bench.record.with(|store| store.entries(10)).await.unwrap();
+        let settled = entries.iter().filter(|entry| entry.ended.is_some()).count();
+        assert_eq!(settled, entries.len() - 1, "either the step or its undo is still to be settled");
+
+        let bench = bench.restart();
+        let executor = bench.executor(&world);
+        executor.recover().await.unwrap();
+        tokio::time::advance(Duration::from_mins(11)).await;
+        executor.recover().await.unwrap();
+        assert!(!world.state.lock().unwrap().leftovers, "killed at call {call}");
+        assert_eq!(journal(&bench).await.last().unwrap(), &("sweep", Outcome::Helped, true), "{call}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_read_is_put_back_once_it_can() {
+    // The build fails, and then the server does not answer.
+    let (bench, world) = (Bench::new(), Arc::new(World::new(Mishap::FailFrom(1, 4))));
+    let executor = bench.executor(&world);
+    let plan = bench.plan(&executor, &[invalid_index()]).await;
+    executor.apply(&plan, &by_itself()).await.unwrap();
+    assert_eq!(journal(&bench).await, [("reindex", Outcome::Failed, false)]);
+    executor.recover().await.unwrap();
+    assert!(world.state.lock().unwrap().leftovers);
+    tokio::time::advance(Duration::from_mins(11)).await;
+    executor.recover().await.unwrap();
+    assert_eq!(journal(&bench).await.last().unwrap(), &("sweep", Outcome::Helped, true));
+}
