@@ -106,20 +106,10 @@ pub async fn apply_with(
             work.finish().await;
             done
         }
-        Step::EndIdleSession { pid, backend_start, idle_seconds, .. } => {
-            let target = ending::Idle { pid: *pid, backend_start: *backend_start, seconds: f64::from(*idle_seconds) };
+        step @ (Step::EndIdleSession { .. } | Step::EndBlocker { .. }) => {
             let deadline = deadline.min(END_WITHIN);
-            let work = Work::begin(endpoint, step.step(), acting_settings(deadline), deadline).await?;
-            let done = work.end_idle_session(&target).await;
-            work.finish().await;
-            done
-        }
-        Step::EndBlocker { pid, backend_start, waiting_seconds, .. } => {
-            let target =
-                blocker::Blocker { pid: *pid, backend_start: *backend_start, seconds: f64::from(*waiting_seconds) };
-            let deadline = deadline.min(END_WITHIN);
-            let work = Work::begin(endpoint, step.step(), acting_settings(deadline), deadline).await?;
-            let done = work.end_blocker(&target).await;
+            let work = Work::begin(endpoint, step, acting_settings(deadline), deadline).await?;
+            let done = work.end_session().await;
             work.finish().await;
             done
         }
@@ -295,6 +285,20 @@ impl<'a> Work<'a> {
     async fn finish(self) {
         let left = self.until.saturating_duration_since(Instant::now());
         self.session.close(left.min(GOODBYE)).await;
+    }
+
+    async fn end_session(&self) -> Result<(), ActError> {
+        match self.step {
+            Step::EndIdleSession { pid, backend_start, idle_seconds, .. } => {
+                let seconds = f64::from(*idle_seconds);
+                self.end_idle_session(&ending::Idle { pid: *pid, backend_start: *backend_start, seconds }).await
+            }
+            Step::EndBlocker { pid, backend_start, waiting_seconds, .. } => {
+                let seconds = f64::from(*waiting_seconds);
+                self.end_blocker(&blocker::Blocker { pid: *pid, backend_start: *backend_start, seconds }).await
+            }
+            other => Err(foreign(other)),
+        }
     }
 
     fn client(&self) -> Result<&Client, ActError> {

@@ -205,17 +205,29 @@ impl Work<'_> {
             if now.referrers.holds() != fit.referrers.holds() {
                 return Err(self.failed("other tables refer to it than before; the next run goes on".to_owned(), true));
             }
-            while let Some(pressure) = self.pressure(client).await? {
-                tracing::debug!(pressure, "deleting old rows pauses");
-                if timeout(LOOK_EVERY, halt.as_mut()).await.is_ok() {
-                    return Ok(false);
-                }
-                if Instant::now() + LOOK_EVERY >= self.until {
-                    return Err(self.failed(format!("it paused until its time was over: {pressure}"), true));
-                }
+            if !self.without_pressure(client, halt.as_mut()).await? {
+                return Ok(false);
             }
             looked = Instant::now();
         }
+    }
+
+    /// Waits until nothing asks for a pause. False when it was told to end.
+    async fn without_pressure(
+        &self,
+        client: &Client,
+        mut halt: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<bool, ActError> {
+        while let Some(pressure) = self.pressure(client).await? {
+            tracing::debug!(pressure, "deleting old rows pauses");
+            if timeout(LOOK_EVERY, halt.as_mut()).await.is_ok() {
+                return Ok(false);
+            }
+            if Instant::now() + LOOK_EVERY >= self.until {
+                return Err(self.failed(format!("it paused until its time was over: {pressure}"), true));
+            }
+        }
+        Ok(true)
     }
 
     /// What asks for a pause, if anything does.
