@@ -6,6 +6,7 @@
 
 mod declared;
 mod outcome;
+pub mod setting;
 mod step;
 
 pub use declared::{REMEDIES, is_rest_of_reindex};

@@ -17,7 +17,7 @@ mod structure;
 mod usage;
 mod vacuuming;
 
-pub use accepted::{Accepted, AcceptedSetting, Drift};
+pub use accepted::{Accepted, AcceptedSetting, Drift, OwnChange};
 pub use footprint::{Footprint, Footprints, NoEstimate, suspects};
 pub use groups::{Opened, SessionGroup};
 pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};

@@ -1,6 +1,7 @@
 //! The changes that we can make, each as small as it can be named, and what their targets look like.
 
 use super::quoted;
+use super::setting::{Change, Parameter, SettingValue};
 use crate::finding::Target;
 use crate::receipt::SetId;
 use crate::system::SystemId;
@@ -68,6 +69,15 @@ pub enum Step {
         /// What the rule keeps: `before` is so far back, at least, also by the server's clock.
         keep_seconds: u64,
     },
+    /// Gives a setting another value with `ALTER SYSTEM`, and lets the server read it. Only while nobody else keeps the setting
+    /// and no other change of settings is under way; what takes a restart is written, and nothing is restarted.
+    AlterSystem {
+        system: SystemId,
+        setting: Parameter,
+        /// What the server ran with when this was proposed; to put something back, what we wrote.
+        from: SettingValue,
+        to: Change,
+    },
     /// Removes these sets from the repository of backups, as far as no rule of retention keeps them at that moment, and
     /// deletes data that were marked longer than the grace ago.
     PruneRepository {
@@ -96,12 +106,17 @@ impl Step {
             | Self::Reindex { system, .. }
             | Self::DropLeftovers { system, .. }
             | Self::DeleteExpired { system, .. }
+            | Self::AlterSystem { system, .. }
             | Self::PruneRepository { system, .. } => system,
         }
     }
 
     /// What is changed, for cool-downs and the record: `postgres.main table docrag.public.chunks`.
     pub fn subject(&self) -> String {
+        // One setting of a server at a time: the one before must be known to have helped.
+        if let Self::AlterSystem { system, .. } = self {
+            return format!("{system} settings");
+        }
         // To sweep up on a table is not to work on it: neither waits for the other.
         let part = match self {
             Self::DropLeftovers { .. } => " leftovers".to_owned(),
@@ -129,6 +144,7 @@ impl Step {
             Self::EndIdleSession { pid, backend_start, .. } | Self::EndBlocker { pid, backend_start, .. } => {
                 Target::Session { pid: *pid, backend_start: *backend_start }
             }
+            Self::AlterSystem { setting, .. } => Target::Setting { name: setting.to_string() },
             Self::PruneRepository { .. } => Target::System,
         }
     }
@@ -168,6 +184,7 @@ impl Step {
                 quoted(table),
                 quoted(column)
             ),
+            Self::AlterSystem { setting, to, .. } => format!("{}; SELECT pg_reload_conf()", to.writing(*setting)),
             Self::PruneRepository { sets, .. } => {
                 let named: Vec<&str> = sets.iter().map(SetId::as_str).collect();
                 let sets = if named.is_empty() { "no set".to_owned() } else { named.join(", ") };
@@ -223,6 +240,16 @@ pub enum StepState {
     /// What was left on a table by a `REINDEX CONCURRENTLY`.
     Leftovers {
         names: Vec<String>,
+    },
+    /// A setting of a server, and its line in `postgresql.auto.conf`.
+    Setting {
+        /// In force, as one writes it.
+        value: String,
+        unit: Option<String>,
+        /// Whoever gave it its value.
+        owner: String,
+        line: Option<String>,
+        pending_restart: bool,
     },
     /// Those of the step's sets that are in the repository.
     Sets {

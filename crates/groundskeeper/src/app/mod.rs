@@ -8,7 +8,7 @@
 //! | `socket` | the daemon's side: one line of JSON in, one out |
 //! | [`backup`] | the backups: through the keeper, and without any |
 //! | `measured` | how long recovery takes, and how much would be lost, over months |
-//! | `tune` | advice for settings |
+//! | `tune` | advice for settings, and the plan of changing one |
 //! | `view`, `report` | from the record and the present to what is shown |
 
 mod accept;
@@ -165,6 +165,7 @@ impl App {
             Request::Calendar => pack(self.calendar().await),
             Request::TaskRun { name, dry_run, by } => pack(self.task_run(&name, dry_run, &by).await),
             Request::Plan => pack(self.plan().await),
+            Request::PlanSetting { system, setting } => pack(self.plan_setting(system.as_deref(), &setting).await),
             Request::Approve { hash, any_time, by } => pack(self.approve(&hash, any_time, &by).await),
             Request::Apply { hash, by } => pack(self.apply(&hash, &by).await),
             Request::Pause { task, reason, until, by } => pack(self.pause(task, reason, until, by).await),

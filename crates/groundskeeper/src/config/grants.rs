@@ -12,6 +12,8 @@ pub enum Purpose {
     Watch,
     EndSessions,
     Maintain,
+    /// Change settings, one at a time.
+    Tune,
     /// All that any remedy needs.
     Act,
     /// Base backups.
@@ -26,11 +28,12 @@ impl FromStr for Purpose {
             "watch" => Ok(Self::Watch),
             "end-sessions" => Ok(Self::EndSessions),
             "maintain" => Ok(Self::Maintain),
+            "tune" => Ok(Self::Tune),
             "act" => Ok(Self::Act),
             "backup" => Ok(Self::Backup),
             _ => {
-                let hint = did_you_mean(text, ["watch", "act", "backup", "end-sessions", "maintain"]);
-                Err(format!("use watch, act, backup, end-sessions or maintain{hint}"))
+                let hint = did_you_mean(text, ["watch", "act", "backup", "end-sessions", "maintain", "tune"]);
+                Err(format!("use watch, act, backup, end-sessions, maintain or tune{hint}"))
             }
         }
     }
@@ -43,7 +46,8 @@ impl Purpose {
             Self::Watch => vec![Wish::Watch],
             Self::EndSessions => vec![Wish::EndSessions],
             Self::Maintain => vec![everywhere()],
-            Self::Act => vec![Wish::Watch, Wish::EndSessions, everywhere()],
+            Self::Tune => vec![Wish::ChangeSettings],
+            Self::Act => vec![Wish::Watch, Wish::EndSessions, everywhere(), Wish::ChangeSettings],
             Self::Backup => vec![Wish::BackUp],
         }
     }

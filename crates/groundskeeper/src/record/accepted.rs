@@ -1,17 +1,16 @@
 //! The configurations that somebody accepted, one for each system.
 
 use super::audit::append;
-use super::{Result, Store, millis};
+use super::{Entry, Result, Store, millis};
 use groundskeeper_core::SystemId;
 use groundskeeper_core::observation::Accepted;
-use rusqlite::{OptionalExtension, params};
+use groundskeeper_core::remedy::StepState;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
 
 impl Store {
     pub fn accepted(&self, system: &SystemId) -> Result<Option<Accepted>> {
-        let sql = "SELECT body FROM accepted WHERE system = ?1";
-        let body: Option<String> =
-            self.connection.query_row(sql, params![system.to_string()], |row| row.get(0)).optional()?;
-        Ok(body.map(|body| serde_json::from_str(&body)).transpose()?)
+        accepted(&self.connection, system)
     }
 
     /// In place of what was accepted before.
@@ -26,4 +25,24 @@ impl Store {
             append(db, accepted.at, &accepted.by, "accept configuration", &detail)
         })
     }
+}
+
+fn accepted(db: &Connection, system: &SystemId) -> Result<Option<Accepted>> {
+    let sql = "SELECT body FROM accepted WHERE system = ?1";
+    let body: Option<String> = db.query_row(sql, params![system.to_string()], |row| row.get(0)).optional()?;
+    Ok(body.map(|body| serde_json::from_str(&body)).transpose()?)
+}
+
+/// What a change of ours made of a setting is accepted in the transaction that ends the action: a reading right after it finds
+/// no drift.
+pub(super) fn accept_own(db: &Connection, entry: &Entry, after: &StepState, now: Timestamp) -> Result<()> {
+    let system = entry.step.system();
+    let Some(mut accepted) = accepted(db, system)? else { return Ok(()) };
+    if !accepted.take(entry.id, &entry.step, &entry.before, after, now) {
+        return Ok(());
+    }
+    let body = serde_json::to_string(&accepted)?;
+    db.execute("UPDATE accepted SET body = ?2 WHERE system = ?1", params![system.to_string(), body])?;
+    let detail = format!("{system}: what action {} made of {}", entry.id, entry.step.target());
+    append(db, now, "groundskeeper", "accept configuration", &detail)
 }

@@ -3,13 +3,14 @@
 //! A row goes `running` -> `helped | did_not_help | failed | abandoned`. After a crash, the rows that still run are what
 //! the next start must settle.
 
+use super::accepted::accept_own;
 use super::audit::append;
 use super::{Error, Result, Store, millis, moment};
 use groundskeeper_core::finding::Fingerprint;
 use groundskeeper_core::policy::{Outcome, PastAction};
 use groundskeeper_core::remedy::{RiskClass, Step, StepState};
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -84,6 +85,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<Entry>> {
     Ok(parsed)
 }
 
+fn entry(db: &Connection, id: i64) -> Result<Entry> {
+    let sql = format!("SELECT {COLUMNS} FROM journal WHERE id = ?1");
+    db.query_row(&sql, params![id], read)
+        .optional()?
+        .ok_or_else(|| Error::Lookup(format!("there is no action {id}; `groundskeeper actions` lists them")))?
+}
+
 impl Store {
     /// Writes the intent and its audit entry. Only afterwards may the step happen.
     pub fn intend(&mut self, intent: &Intent<'_>, now: Timestamp) -> Result<i64> {
@@ -128,17 +136,16 @@ impl Store {
             )?;
             if changed == 1 {
                 append(db, now, "groundskeeper", "outcome", &format!("{id}: {}: {detail}", word(&outcome)?))?;
+                if let (Outcome::Helped, Some(state @ StepState::Setting { .. })) = (outcome, after) {
+                    accept_own(db, &entry(db, id)?, state, now)?;
+                }
             }
             Ok(changed == 1)
         })
     }
 
     pub fn entry(&self, id: i64) -> Result<Entry> {
-        let sql = format!("SELECT {COLUMNS} FROM journal WHERE id = ?1");
-        self.connection
-            .query_row(&sql, params![id], read)
-            .optional()?
-            .ok_or_else(|| Error::Lookup(format!("there is no action {id}; `groundskeeper actions` lists them")))?
+        entry(&self.connection, id)
     }
 
     /// Newest first.
@@ -155,12 +162,11 @@ impl Store {
         self.entries_where("WHERE ended IS NULL ORDER BY id", [])
     }
 
-    /// Whether an entry was put back already.
+    /// Whether an entry was put back already, or is being. A try that came to nothing may be made again.
     pub fn undone_by(&self, id: i64) -> Result<Option<i64>> {
-        Ok(self
-            .connection
-            .query_row("SELECT id FROM journal WHERE undoes = ?1", params![id], |row| row.get(0))
-            .optional()?)
+        let sql = "SELECT id FROM journal WHERE undoes = ?1 AND outcome IN (?2, ?3)";
+        let counts = params![id, word(&Outcome::Helped)?, word(&Outcome::Running)?];
+        Ok(self.connection.query_row(sql, counts, |row| row.get(0)).optional()?)
     }
 
     fn entries_where(&self, condition: &str, values: impl rusqlite::Params) -> Result<Vec<Entry>> {

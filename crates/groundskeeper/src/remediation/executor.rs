@@ -243,7 +243,7 @@ impl Executor {
         let Undo::By(undo) = step.undo(before) else { return Ok(()) };
         let now = match self.actuator.capture(&undo).await {
             // Nothing was left that could be put back.
-            Ok(StepState::Gone) => return Ok(()),
+            Ok(state) if undo.has_nothing_to_undo(&state) => return Ok(()),
             Ok(state) => state,
             Err(trouble) => {
                 tracing::error!(entry = id, %trouble, "a step did not help and its undo cannot be prepared");
@@ -251,11 +251,16 @@ impl Executor {
             }
         };
         let order = Order { undoes: Some(id), ..*order };
+        self.carry_undo(&order, &undo, now).await
+    }
+
+    /// `order` says what it undoes.
+    pub(super) async fn carry_undo(&self, order: &Order<'_>, undo: &Step, now: StepState) -> record::Result<()> {
         let hand = {
             let _gate = self.turns.gate().await;
-            self.intend(&order, &undo, &now).await?
+            self.intend(order, undo, &now).await?
         };
-        Box::pin(self.carry_out(&order, &undo, now, hand, LONGEST)).await?;
+        Box::pin(self.carry_out(order, undo, now, hand, LONGEST)).await?;
         Ok(())
     }
 
@@ -271,7 +276,7 @@ impl Executor {
             return Err(record::Error::Lookup(format!("action {id} was already put back by action {already}")));
         }
         let before = self.actuator.capture(step).await.map_err(|trouble| record::Error::Lookup(trouble.to_string()))?;
-        if before == StepState::Gone {
+        if step.has_nothing_to_undo(&before) {
             let nothing = "nothing is left of it that could be put back".to_owned();
             return Ok((Undo::NotNeeded(nothing), None));
         }

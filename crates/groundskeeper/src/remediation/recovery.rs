@@ -56,6 +56,14 @@ impl Executor {
                 let order = Order { plan: &entry.plan, item: &plan_item, by: "groundskeeper", undoes: None };
                 self.put_back(&order, entry.id, &entry.step, &entry.before).await?;
             }
+            // A setting whose old line is in the file again, and which nobody has read yet.
+            if let (Step::AlterSystem { .. }, Outcome::Abandoned, Some(_), Some(state)) =
+                (&entry.step, outcome, entry.undoes, after)
+            {
+                let plan_item = item_of(&entry);
+                let order = Order { plan: &entry.plan, item: &plan_item, by: "groundskeeper", undoes: entry.undoes };
+                self.carry_undo(&order, &entry.step, state).await?;
+            }
             let id = entry.id;
             recovered.push(self.record.with(move |store| store.entry(id)).await?);
         }

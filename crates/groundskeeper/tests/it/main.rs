@@ -15,6 +15,7 @@ mod keeper;
 mod notify;
 mod performance;
 mod scene;
+mod settings;
 mod trouble;
 mod tune;
 mod web;

@@ -8,9 +8,11 @@ mod ending;
 mod expired;
 mod preflight;
 mod reindex;
+mod setting;
 
 use self::expired::Aging;
 use self::preflight::IndexName;
+use self::setting::Alteration;
 use super::client::{APPLICATION_NAME, Endpoint, Session, reading_settings};
 use super::sql;
 use crate::deadline::timed_out;
@@ -128,6 +130,14 @@ pub async fn apply(
             work.finish().await;
             done
         }
+        Step::AlterSystem { setting, from, to, .. } => {
+            let deadline = deadline.min(SWEEP_WITHIN);
+            // Without settings of our own, which would cover those of the server that are compared with its files.
+            let work = Work::begin(endpoint, step.step(), Vec::new(), deadline).await?;
+            let done = Box::pin(work.alter_system(Alteration { setting: *setting, from, to })).await;
+            work.finish().await;
+            done
+        }
         step @ Step::PruneRepository { .. } => Err(foreign(step)),
     }
 }
@@ -155,7 +165,10 @@ fn table_of(step: &Step) -> Option<(&str, &str, &str)> {
         | Step::Reindex { database, schema, table, .. }
         | Step::DropLeftovers { database, schema, table, .. }
         | Step::DeleteExpired { database, schema, table, .. } => Some((database, schema, table)),
-        Step::EndIdleSession { .. } | Step::EndBlocker { .. } | Step::PruneRepository { .. } => None,
+        Step::EndIdleSession { .. }
+        | Step::EndBlocker { .. }
+        | Step::AlterSystem { .. }
+        | Step::PruneRepository { .. } => None,
     }
 }
 
@@ -175,6 +188,7 @@ pub async fn capture(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Re
         }
         Step::EndIdleSession { pid, backend_start, .. } => work.session_state(*pid, *backend_start).await,
         Step::EndBlocker { pid, backend_start, .. } => work.blocker_state(*pid, *backend_start).await,
+        Step::AlterSystem { setting, .. } => work.setting_state(*setting).await,
         Step::PruneRepository { .. } => Err(foreign(step)),
     };
     work.finish().await;
@@ -278,6 +292,7 @@ impl<'a> Work<'a> {
             Step::Analyze { .. } | Step::Vacuum { .. } => {
                 format!("grant MAINTAIN on the table (17 on) to {role}, or make it a member of the owner")
             }
+            Step::AlterSystem { setting, .. } => setting::grants(role, *setting),
             Step::PruneRepository { .. } => String::new(),
         }
     }
@@ -289,6 +304,7 @@ impl<'a> Work<'a> {
             Step::DeleteExpired { .. } => "what it deleted so far stays deleted; the next run goes on",
             Step::DropLeftovers { .. } => "what it dropped so far stays dropped",
             Step::Analyze { .. } | Step::Vacuum { .. } => "what it did so far stays; give it more time in a quiet hour",
+            Step::AlterSystem { .. } => "what it wrote is put back",
             Step::PruneRepository { .. } => "",
         };
         ActError::Timeout { what: self.what(), within: self.deadline, next }

@@ -1,6 +1,7 @@
 //! The SQL that gives our role what it needs, and no more.
 
 use groundskeeper_core::remedy::quoted;
+use groundskeeper_core::remedy::setting::Parameter;
 use std::fmt::Write as _;
 
 /// What our role is to be able to do.
@@ -12,6 +13,8 @@ pub enum Wish {
     EndSessions,
     /// Vacuum and analyze these tables (schema, name); every table of the server when the list is empty.
     Maintain { tables: Vec<(String, String)> },
+    /// Change the settings that Groundskeeper knows to change, and have them read.
+    ChangeSettings,
     /// Copy the whole cluster over the replication protocol, and read what a copy must be given.
     BackUp,
 }
@@ -44,6 +47,7 @@ pub fn grants(role: &str, database: &str, wishes: &[Wish]) -> String {
                 );
             }
             Wish::Maintain { tables } => maintain(&mut script, &name, tables),
+            Wish::ChangeSettings => change_settings(&mut script, &name),
             Wish::BackUp => back_up(&mut script, &name),
         }
     }
@@ -103,6 +107,27 @@ fn maintain(script: &mut String, name: &str, tables: &[(String, String)]) {
     );
 }
 
+fn change_settings(script: &mut String, name: &str) {
+    let settings = Parameter::ALL.map(Parameter::as_str).join(", ");
+    let _ = write!(
+        script,
+        "-- Change these settings with ALTER SYSTEM, and no others. Postgres has a right of its own for this from 15 on; before,\n\
+         -- only superusers may.\n\
+         DO $settings$ BEGIN\n  \
+           IF current_setting('server_version_num')::int >= 150000 THEN\n    \
+             EXECUTE {};\n  \
+           ELSE\n    \
+             RAISE NOTICE 'this server is older than 15: only a superuser may change settings; nothing was granted';\n  \
+           END IF;\n\
+         END $settings$;\n\
+         -- Let the server read its files, and see what they say: what somebody else is about to change is left alone.\n\
+         GRANT EXECUTE ON FUNCTION pg_catalog.pg_reload_conf(), pg_catalog.pg_show_all_file_settings() TO {name};\n\
+         GRANT SELECT ON pg_catalog.pg_file_settings TO {name};\n\
+         GRANT pg_read_all_settings TO {name};\n",
+        literal(&format!("GRANT ALTER SYSTEM ON PARAMETER {settings} TO {name}"))
+    );
+}
+
 fn back_up(script: &mut String, name: &str) {
     let _ = write!(
         script,
@@ -150,6 +175,9 @@ mod tests {
         let back_up = grants("groundskeeper", "docrag", &[Wish::BackUp]);
         assert!(back_up.contains("\nALTER ROLE \"groundskeeper\" REPLICATION;"), "{back_up}");
         assert!(back_up.contains("pg_catalog.pg_backup_stop(boolean) TO \"groundskeeper\"';"), "{back_up}");
+        let settings = grants("groundskeeper", "docrag", &[Wish::ChangeSettings]);
+        assert!(settings.contains("ON PARAMETER autovacuum_vacuum_cost_limit, "), "{settings}");
+        assert!(!settings.contains("pg_monitor") && !all.contains("PARAMETER"), "{settings}");
         assert!(!all.contains("REPLICATION") && !watch.contains("REPLICATION"), "{all}");
     }
 

@@ -1,11 +1,11 @@
 //! Do the settings suit the machine and the work?
 
 use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Unknown, UnknownKind};
-use crate::finding::Draft;
+use crate::finding::{Draft, Offender, Target};
 use crate::observation::Postgres;
 use crate::quantity::Value;
 use crate::severity::Severity;
-use crate::tuning::postgres::{Advice, Weight, advise};
+use crate::tuning::postgres::{Advice, Way, Weight, advise};
 
 pub static SETTINGS_UNSUITED: Check = Check {
     id: "postgres.settings_unsuited",
@@ -16,8 +16,9 @@ pub static SETTINGS_UNSUITED: Check = Check {
         confirm: "SELECT name, setting, unit, source FROM pg_settings WHERE name IN ('shared_buffers', 'work_mem', \
                   'maintenance_work_mem', 'effective_cache_size', 'random_page_cost', 'max_wal_size');",
         act: "`groundskeeper tune postgres` prints each setting with the advised value, the reason and its source, and the \
-              statements to copy; it changes nothing. Change one at a time, those without a restart first, and watch for \
-              a day. ALTER SYSTEM RESET takes one back.",
+              statements to copy. `groundskeeper tune postgres NAME --plan SETTING` plans the change of one, to be approved, \
+              applied, verified and undone by us. Change one at a time, those without a restart first, and watch for a \
+              day. ALTER SYSTEM RESET takes one back.",
     },
     source: "pg_settings, the machine as configured or read, and the counters of pg_stat_database and the checkpoints",
     thresholds: &[],
@@ -52,12 +53,21 @@ fn settings_unsuited(sight: &Sight<'_, Postgres>) -> Judged {
     let names: Vec<&str> = weighty.iter().map(|one| one.setting.as_str()).collect();
     let verb = if names.len() == 1 { "does" } else { "do" };
     let mut draft = Draft::new(Severity::Info, format!("{} {verb} not suit this server", names.join(", ")));
+    let mut reasons = Vec::new();
     for one in &weighty {
-        let text = format!("{}; advised is {}: {}", one.current, one.advised, one.reason);
-        draft = draft.saw(one.setting.clone(), Value::text(text), one.source.clone());
+        let (now, advised) = (Value::text(one.current.clone()), Value::text(one.advised.clone()));
+        // What somebody keeps elsewhere has no limit to hold a step to, so none is proposed.
+        draft = match one.way {
+            Way::Statement { .. } => draft.against(one.setting.clone(), now, advised, one.source.clone()),
+            Way::Elsewhere { .. } => draft.saw(one.setting.clone(), now, one.source.clone()),
+        };
+        let note = format!("{}: {} is advised: {}", one.setting, one.advised, one.reason);
+        reasons.push(Offender { target: Target::Setting { name: one.setting.clone() }, weight: 1.0, note });
     }
-    let name = "groundskeeper tune postgres";
-    Ok(vec![draft.fix(format!("`{name}` prints the statements with their reasons, and what needs a restart."))])
+    Ok(vec![draft.offenders(reasons).fix(
+        "`groundskeeper tune postgres NAME` prints the statements with their reasons, and what needs a restart; with \
+         `--plan SETTING` it plans the change of one.",
+    )])
 }
 
 #[cfg(test)]

@@ -4,12 +4,14 @@
 //! where a formula that the field uses, or a counter of this server, says so. What cannot be known (the machine's memory, a
 //! setting that is hidden from us) is said, not guessed.
 
+mod change;
 mod memory;
 mod planner;
 mod pools;
 mod upkeep;
 mod wal;
 
+pub use change::{BY_HAND, BY_RESTART, ITSELF, planned, proposals};
 pub use pools::{Pool, Pools, SOURCE as SOURCE_OF_POOLS, pools};
 
 use crate::observation::{Gap, Machine, Owner, Postgres, Setting, Settings, bytes_written, seconds_written};
@@ -199,7 +201,11 @@ fn way(setting: &Setting, advised: &str) -> Way {
     }
 }
 
-fn is_as_made(setting: &Setting) -> bool {
+pub(crate) fn is_as_made(setting: &Setting) -> bool {
+    // A file that is included is somebody's, whatever it says.
+    if !setting.file.as_deref().is_some_and(|file| file.ends_with("/postgresql.conf")) {
+        return false;
+    }
     let made = match setting.name.as_str() {
         "shared_buffers" => "128MB",
         "max_wal_size" => "1GB",
