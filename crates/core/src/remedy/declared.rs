@@ -205,7 +205,8 @@ pub static REMEDIES: &[Remedy] = &[
         class: RiskClass::Corrective,
         preconditions: SETTING_PRECONDITIONS,
         verification: SETTING_VERIFICATION,
-        cooldown: 1.0,
+        // The next one may follow as soon as this one is verified; until then its subject is busy.
+        cooldown: 0.001,
         hourly_cap: 20,
         propose: |_| Vec::new(),
     },
