@@ -42,7 +42,7 @@ use crate::tasks::{self, Proof, Shop, TaskEntry};
 use api::{Answer, Request};
 use groundskeeper_backup::Progress;
 use groundskeeper_core::check::catalogue;
-use groundskeeper_core::observation::LastRun;
+use groundskeeper_core::observation::{LastRun, SealKey};
 use groundskeeper_core::report::DayReport;
 use groundskeeper_core::sample::Sample;
 use serde::Serialize;
@@ -87,14 +87,15 @@ impl App {
     /// Opens the store and settles what a dead process left in it (but for actions: see `recover`).
     pub async fn open(settings: Settings, clock: Clock) -> Result<Self, CallError> {
         let (folder, now) = (settings.state_dir.clone(), clock.now());
-        let stack = Stack::new(settings.systems.clone());
-        let store = tokio::task::spawn_blocking(move || -> record::Result<Store> {
+        let (store, key) = tokio::task::spawn_blocking(move || -> record::Result<(Store, SealKey)> {
             let mut store = Store::open(&folder, now)?;
             store.interrupt_runs(now)?;
-            Ok(store)
+            let key = store.seal_key()?;
+            Ok((store, key))
         })
         .await
         .map_err(|ended| CallError::unanswered(format!("opening the store ended: {ended}")))??;
+        let stack = Stack::new(settings.systems.clone()).sealing(key);
         let record = Record::new(store);
         let present = Present::default();
         let broken = record.with(|store| store.verify_audit()).await?.1;

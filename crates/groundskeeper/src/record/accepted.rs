@@ -13,6 +13,15 @@ impl Store {
         accepted(&self.connection, system)
     }
 
+    /// The same configuration with its secrets under the record's key.
+    pub fn reseal(&mut self, system: &SystemId, accepted: &Accepted, now: Timestamp) -> Result<()> {
+        let body = serde_json::to_string(accepted)?;
+        self.atomically(|db| {
+            db.execute("UPDATE accepted SET body = ?2 WHERE system = ?1", params![system.to_string(), body])?;
+            append(db, now, "groundskeeper", "seal accepted secrets", &system.to_string())
+        })
+    }
+
     /// In place of what was accepted before.
     pub fn accept(&mut self, system: &SystemId, accepted: &Accepted) -> Result<()> {
         let body = serde_json::to_string(accepted)?;

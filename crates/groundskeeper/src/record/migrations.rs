@@ -76,6 +76,8 @@ CREATE TABLE index_size (
     system TEXT NOT NULL, database TEXT NOT NULL, schema TEXT NOT NULL, name TEXT NOT NULL,
     size INTEGER NOT NULL, rows REAL NOT NULL, at INTEGER NOT NULL, PRIMARY KEY (system, database, schema, name)
 ) WITHOUT ROWID;
+", "
+CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 "];
 
 /// Brings the file to this version's schema, each step in its own transaction.

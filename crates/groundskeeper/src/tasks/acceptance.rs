@@ -18,7 +18,7 @@ pub(crate) async fn compare(
     let Observation::Postgres(Reading { at, outcome: Ok(seen), .. }) = observation else { return Ok(()) };
     let Ok(settings) = &seen.settings else { return Ok(()) };
     let now = Accepted::of(settings, seen.access.sees_all(), *at, FIRST);
-    let (id, at) = (system.clone(), *at);
+    let (id, at, read) = (system.clone(), *at, settings.clone());
     let accepted = shop
         .record
         .with(move |store| {
@@ -27,6 +27,9 @@ pub(crate) async fn compare(
                 None if mode == Mode::Real => store.accept(&id, &now).map(|()| now)?,
                 None => now,
             };
+            if accepted.reseal(&read) && mode == Mode::Real {
+                store.reseal(&id, &accepted, at)?;
+            }
             accepted.at_reading(at);
             for entry in store.unsettled()?.iter().filter(|entry| *entry.step.system() == id) {
                 accepted.expect(entry.id, &entry.step);

@@ -1,7 +1,8 @@
-//! Reads what the server runs with. What may hold a secret leaves the server as a hash only.
+//! Reads what the server runs with. What may hold a secret leaves the server as a hash only, which is sealed with a key before
+//! anybody sees or keeps it.
 
 use super::observe::{Asking, get};
-use groundskeeper_core::observation::{Part, Setting, Settings};
+use groundskeeper_core::observation::{DIGEST, Part, Setting, Settings};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -67,14 +68,14 @@ pub(super) async fn read(asking: &Asking<'_>) -> Part<Box<Settings>> {
  ORDER BY name"
     );
     let list = asking.many_with(&sql, &[(&ASKED_FOR, Type::TEXT_ARRAY)], setting).await?;
-    Ok(Box::new(Settings { list }))
+    Ok(Box::new(Settings { list, ..Settings::default() }))
 }
 
 /// The column, or its hash where it may hold a secret. An empty one holds none.
 fn told(column: &str) -> String {
     format!(
         "CASE WHEN {SECRET} AND {column} <> ''
-              THEN 'sha256:' || left(encode(sha256(convert_to({column}, 'UTF8')), 'hex'), 16) ELSE {column} END"
+              THEN '{DIGEST}' || encode(sha256(convert_to({column}, 'UTF8')), 'hex') ELSE {column} END"
     )
 }
 

@@ -1,6 +1,6 @@
 //! The configuration that somebody accepted: what later readings are compared with.
 
-use super::{Owner, Setting, Settings};
+use super::{DIGEST, Owner, Setting, Settings};
 use crate::remedy::setting::{Change, is_same};
 use crate::remedy::{Step, StepState};
 use jiff::Timestamp;
@@ -74,6 +74,19 @@ impl Accepted {
             (setting.name.clone(), accepted)
         });
         Self { at, by: by.to_owned(), sees_all, settings: told.collect(), changed: BTreeMap::new() }
+    }
+
+    /// Puts keyed hashes in place of the bare ones of older versions. Whether there was one. A secret that is not the accepted
+    /// one any more is told as drift without its old hash.
+    pub fn reseal(&mut self, settings: &Settings) -> bool {
+        let mut is_resealed = false;
+        for (name, accepted) in self.settings.iter_mut().filter(|(_, accepted)| accepted.value.starts_with(DIGEST)) {
+            let is_same = settings.bare.get(name) == Some(&accepted.value);
+            let now = settings.value(name).filter(|_| is_same);
+            now.unwrap_or("another value").clone_into(&mut accepted.value);
+            is_resealed = true;
+        }
+        is_resealed
     }
 
     /// What an action of ours, which is done and verified, made of one setting is accepted; all else stays as it was.
