@@ -111,6 +111,11 @@ impl Step {
         }
     }
 
+    /// The setting that it changes, if it changes one.
+    pub fn setting(&self) -> Option<Parameter> {
+        if let Self::AlterSystem { setting, .. } = self { Some(*setting) } else { None }
+    }
+
     /// What is changed, for cool-downs and the record: `postgres.main table docrag.public.chunks`.
     pub fn subject(&self) -> String {
         // One setting of a server at a time: the one before must be known to have helped.

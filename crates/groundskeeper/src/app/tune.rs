@@ -36,8 +36,8 @@ impl App {
         };
         let situation = shop.executor.situation().await?;
         let now = shop.clock.now();
-        let item =
-            planned(advice, &view.system, &shop.settings.policy, &situation, now).map_err(|why| why_not(&why))?;
+        let (hidden, policy) = (&view.advised.hidden_files, &shop.settings.policy);
+        let item = planned(advice, hidden, &view.system, policy, &situation, now).map_err(|why| why_not(&why))?;
         let plan = Plan::new(now, vec![item]);
         let kept = plan.clone();
         shop.record.with(move |store| store.keep_plan(&kept)).await?;

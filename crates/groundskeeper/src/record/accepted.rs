@@ -15,10 +15,27 @@ impl Store {
 
     /// The same configuration with its secrets under the record's key.
     pub fn reseal(&mut self, system: &SystemId, accepted: &Accepted, now: Timestamp) -> Result<()> {
+        self.revise(system, accepted, "seal accepted secrets", &system.to_string(), now)
+    }
+
+    /// The configuration after a restart, which took up or passed over what we had written for it.
+    pub fn restarted(&mut self, system: &SystemId, accepted: &Accepted, now: Timestamp) -> Result<()> {
+        let detail = format!("{system}: what waited for a restart does not any more");
+        self.revise(system, accepted, "accept configuration", &detail, now)
+    }
+
+    fn revise(
+        &mut self,
+        system: &SystemId,
+        accepted: &Accepted,
+        what: &str,
+        detail: &str,
+        now: Timestamp,
+    ) -> Result<()> {
         let body = serde_json::to_string(accepted)?;
         self.atomically(|db| {
             db.execute("UPDATE accepted SET body = ?2 WHERE system = ?1", params![system.to_string(), body])?;
-            append(db, now, "groundskeeper", "seal accepted secrets", &system.to_string())
+            append(db, now, "groundskeeper", what, detail)
         })
     }
 

@@ -9,6 +9,7 @@ use super::{Error, Result, Store, millis, moment};
 use groundskeeper_core::finding::Fingerprint;
 use groundskeeper_core::policy::{Outcome, PastAction};
 use groundskeeper_core::remedy::{RiskClass, Step, StepState};
+use groundskeeper_core::tuning::postgres::CHANGES_OF_SETTINGS;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
@@ -177,16 +178,24 @@ impl Store {
     }
 
     /// What the guards need to know of the recent past. They measure from the end of an action: a vacuum may take hours.
+    /// With every change of settings: what a person undid is not done again, however long ago that was.
     pub fn history_since(&self, from: Timestamp) -> Result<Vec<PastAction>> {
-        let entries = self.entries_where("WHERE coalesce(ended, ?1) >= ?1", params![millis(from)])?;
+        let [by_itself, by_restart, by_hand] = CHANGES_OF_SETTINGS;
+        let entries = self.entries_where(
+            "WHERE coalesce(ended, ?1) >= ?1 OR remedy IN (?2, ?3, ?4)",
+            params![millis(from), by_itself, by_restart, by_hand],
+        )?;
         Ok(entries
             .into_iter()
             .map(|entry| PastAction {
+                id: entry.id,
                 subject: entry.step.subject(),
+                setting: entry.step.setting(),
                 remedy: entry.remedy,
                 class: entry.class,
                 at: entry.ended.unwrap_or(entry.intended),
                 outcome: entry.outcome,
+                undoes: entry.undoes,
             })
             .collect())
     }

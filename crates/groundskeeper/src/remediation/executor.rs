@@ -241,9 +241,10 @@ impl Executor {
         before: &StepState,
     ) -> record::Result<()> {
         let Undo::By(undo) = step.undo(before) else { return Ok(()) };
+        let is_at_it = self.is_at_it(&undo).await;
         let now = match self.actuator.capture(&undo).await {
             // Nothing was left that could be put back.
-            Ok(state) if undo.has_nothing_to_undo(&state) => return Ok(()),
+            Ok(state) if !is_at_it && undo.has_nothing_to_undo(&state) => return Ok(()),
             Ok(state) => state,
             Err(trouble) => {
                 tracing::error!(entry = id, %trouble, "a step did not help and its undo cannot be prepared");
@@ -252,6 +253,12 @@ impl Executor {
         };
         let order = Order { undoes: Some(id), ..*order };
         self.carry_undo(&order, &undo, now).await
+    }
+
+    /// Whether somebody may still write what the undo looks at, as the server does for a session that we lost. To be asked
+    /// before the look: afterwards he may be gone, and what he wrote there.
+    async fn is_at_it(&self, undo: &Step) -> bool {
+        matches!(undo, Step::AlterSystem { .. }) && !matches!(self.actuator.is_under_way(undo).await, Ok(false))
     }
 
     /// `order` says what it undoes.
@@ -275,8 +282,9 @@ impl Executor {
         if let Some(already) = self.record.with(move |store| store.undone_by(id)).await? {
             return Err(record::Error::Lookup(format!("action {id} was already put back by action {already}")));
         }
+        let is_at_it = self.is_at_it(step).await;
         let before = self.actuator.capture(step).await.map_err(|trouble| record::Error::Lookup(trouble.to_string()))?;
-        if step.has_nothing_to_undo(&before) {
+        if !is_at_it && step.has_nothing_to_undo(&before) {
             let nothing = "nothing is left of it that could be put back".to_owned();
             return Ok((Undo::NotNeeded(nothing), None));
         }

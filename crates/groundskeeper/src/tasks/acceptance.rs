@@ -30,6 +30,9 @@ pub(crate) async fn compare(
             if accepted.reseal(&read) && mode == Mode::Real {
                 store.reseal(&id, &accepted, at)?;
             }
+            if accepted.at_restart(&read, at) && mode == Mode::Real {
+                store.restarted(&id, &accepted, at)?;
+            }
             accepted.at_reading(at);
             for entry in store.unsettled()?.iter().filter(|entry| *entry.step.system() == id) {
                 accepted.expect(entry.id, &entry.step);

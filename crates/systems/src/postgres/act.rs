@@ -131,12 +131,8 @@ pub async fn apply(
             done
         }
         Step::AlterSystem { setting, from, to, .. } => {
-            let deadline = deadline.min(SWEEP_WITHIN);
-            // Without settings of our own, which would cover those of the server that are compared with its files.
-            let work = Work::begin(endpoint, step.step(), Vec::new(), deadline).await?;
-            let done = Box::pin(work.alter_system(Alteration { setting: *setting, from, to })).await;
-            work.finish().await;
-            done
+            let of = Alteration { setting: *setting, from, to };
+            Box::pin(setting::alter(endpoint, step.step(), of, deadline.min(SWEEP_WITHIN))).await
         }
         step @ Step::PruneRepository { .. } => Err(foreign(step)),
     }
@@ -149,6 +145,12 @@ fn foreign(step: &Step) -> ActError {
 
 /// Whether the server still works on the step, as the backend of a keeper that was killed may.
 pub async fn is_under_way(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Result<bool, ActError> {
+    if matches!(step, Step::AlterSystem { .. }) {
+        let work = Work::begin(endpoint, step, reading_settings(deadline), deadline).await?;
+        let answer = work.is_held().await;
+        work.finish().await;
+        return answer;
+    }
     let Some((database, schema, table)) = table_of(step) else { return Ok(false) };
     let endpoint = endpoint.with_database(database);
     let work = Work::begin(&endpoint, step, reading_settings(deadline), deadline).await?;

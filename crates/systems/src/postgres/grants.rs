@@ -123,7 +123,11 @@ fn change_settings(script: &mut String, name: &str) {
          -- Let the server read its files, and see what they say: what somebody else is about to change is left alone.\n\
          GRANT EXECUTE ON FUNCTION pg_catalog.pg_reload_conf(), pg_catalog.pg_show_all_file_settings() TO {name};\n\
          GRANT SELECT ON pg_catalog.pg_file_settings TO {name};\n\
-         GRANT pg_read_all_settings TO {name};\n",
+         GRANT pg_read_all_settings TO {name};\n\
+         -- See when pg_hba.conf and its like were changed, which a reload takes up as well; only in the data directory. Where\n\
+         -- they are elsewhere (Debian), it takes pg_read_server_files, with which a role can read every file of the server:\n\
+         -- without it no setting is changed by itself, and a plan says so.\n\
+         GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO {name};\n",
         literal(&format!("GRANT ALTER SYSTEM ON PARAMETER {settings} TO {name}"))
     );
 }
@@ -177,6 +181,10 @@ mod tests {
         assert!(back_up.contains("pg_catalog.pg_backup_stop(boolean) TO \"groundskeeper\"';"), "{back_up}");
         let settings = grants("groundskeeper", "docrag", &[Wish::ChangeSettings]);
         assert!(settings.contains("ON PARAMETER autovacuum_vacuum_cost_limit, "), "{settings}");
+        assert!(
+            settings.contains("FUNCTION pg_catalog.pg_stat_file(text, boolean) TO \"groundskeeper\";"),
+            "{settings}"
+        );
         assert!(!settings.contains("pg_monitor") && !all.contains("PARAMETER"), "{settings}");
         assert!(!all.contains("REPLICATION") && !watch.contains("REPLICATION"), "{all}");
     }

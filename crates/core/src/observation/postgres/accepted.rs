@@ -31,6 +31,9 @@ pub struct OwnChange {
     pub value: Option<String>,
     /// Only for readings up to here; none while it waits for a restart.
     pub until: Option<Timestamp>,
+    /// When the action was over; none in an older record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,9 +109,9 @@ impl Accepted {
         }
         let other = match to {
             Change::Set { value } if *pending_restart => {
-                OwnChange { action, value: Some(value.to_string()), until: None }
+                OwnChange { action, value: Some(value.to_string()), until: None, since: Some(now) }
             }
-            _ => OwnChange { action, value: Some(was.clone()), until: Some(now) },
+            _ => OwnChange { action, value: Some(was.clone()), until: Some(now), since: Some(now) },
         };
         self.changed.insert(name, other);
         true
@@ -121,7 +124,7 @@ impl Accepted {
                 Change::Set { value } => Some(value.to_string()),
                 Change::PutBack { .. } => None,
             };
-            let change = OwnChange { action, value, until: None };
+            let change = OwnChange { action, value, until: None, since: None };
             self.changed.insert(setting.to_string(), change);
         }
     }
@@ -131,9 +134,35 @@ impl Accepted {
         self.changed.retain(|_, change| change.until.is_none_or(|until| at <= until));
     }
 
-    /// Our action that wrote what waits for a restart.
-    pub fn waits_by(&self, setting: &str) -> Option<i64> {
-        self.changed.get(setting).filter(|change| change.until.is_none()).map(|change| change.action)
+    /// For a reading of that moment: what waited for a restart and does not any more is over. The server runs with our value,
+    /// which is accepted then, or somebody has taken our line away. Whether anything was over.
+    pub fn at_restart(&mut self, settings: &Settings, at: Timestamp) -> bool {
+        let over = self.changed.iter().filter_map(|(name, change)| {
+            let is_read_since = change.since.is_none_or(|since| since < at);
+            let setting = settings.get(name).filter(|one| one.is_of_server() && !one.pending_restart)?;
+            if change.until.is_some() || !is_read_since {
+                return None;
+            }
+            let is_ours = |value: &String| is_same(value, &setting.shown(), setting.unit.as_deref());
+            let accepted = AcceptedSetting { value: setting.shown(), owner: setting.owner().to_string() };
+            Some((name.clone(), change.value.as_ref().is_some_and(is_ours).then_some(accepted)))
+        });
+        let over: Vec<(String, Option<AcceptedSetting>)> = over.collect();
+        for (name, accepted) in &over {
+            self.changed.remove(name);
+            if let Some(accepted) = accepted {
+                self.settings.insert(name.clone(), accepted.clone());
+            }
+        }
+        !over.is_empty()
+    }
+
+    /// Our action that wrote what waits for a restart, as long as the line is ours.
+    pub fn waits_by(&self, setting: &Setting, settings: &Settings) -> Option<i64> {
+        let change = self.changed.get(&setting.name).filter(|change| change.until.is_none())?;
+        let line = settings.written.get(&setting.name)?;
+        let is_ours = change.value.as_ref().is_some_and(|value| is_same(value, line, setting.unit.as_deref()));
+        is_ours.then_some(change.action)
     }
 
     fn is_of_ours(&self, setting: &Setting, now: &str) -> bool {

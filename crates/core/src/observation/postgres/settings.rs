@@ -10,6 +10,12 @@ pub struct Settings {
     /// By name, the bare hashes that older versions kept, for what they accepted; never written down.
     #[serde(skip)]
     pub bare: BTreeMap<String, String>,
+    /// By name, what `postgresql.auto.conf` says of those that wait for a restart, as far as we may see it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub written: BTreeMap<String, String>,
+    /// Settings that name a file (of access, of certificates) which a reload takes up and at which we may not look.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden_files: Vec<String>,
 }
 
 /// A row of `pg_settings`.

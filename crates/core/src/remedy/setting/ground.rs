@@ -14,8 +14,12 @@ pub struct Ground {
     pub limits: Limits,
     /// Every line of its files that sets it, in the order in which they are read: the last one wins.
     pub lines: Vec<Line>,
-    /// Changes of other settings that wait for a reload or a restart, or that stand in its way: our reload would take them up.
-    pub waiting: Vec<String>,
+    /// What else our reload would take up, or what stands in its way: lines and files that somebody changed.
+    pub by_reload: Vec<String>,
+    /// Changes of other settings that no reload takes up: they wait for a restart, or for somebody who mends their line.
+    pub by_restart: Vec<String>,
+    /// Where the server's own `postgresql.conf` is; none where that is hidden from us.
+    pub data_directory: Option<String>,
     /// Who keeps all of the server's settings (an operator), where somebody does.
     pub keeper: Option<String>,
 }
@@ -78,7 +82,7 @@ impl Ground {
         }
         let place = match self.setting.owner() {
             Owner::Nobody | Owner::AlterSystem => return None,
-            Owner::File { .. } if is_as_made(&self.setting) => return None,
+            Owner::File { .. } if is_as_made(&self.setting, self.data_directory.as_deref()) => return None,
             Owner::File { path, line: Some(line) } => format!("{path}, line {line}, keeps it"),
             Owner::File { path, line: None } => format!("{path} keeps it"),
             Owner::SomeFile => "a file that is hidden from us keeps it".to_owned(),
@@ -109,9 +113,10 @@ impl Ground {
     }
 
     fn waiting_for_others(&self) -> Option<String> {
-        let first = self.waiting.first()?;
-        let more =
-            if self.waiting.len() > 1 { format!(", and {} more", self.waiting.len() - 1) } else { String::new() };
+        let mut waiting = self.by_reload.iter().chain(&self.by_restart);
+        let first = waiting.next()?;
+        let more = waiting.count();
+        let more = if more > 0 { format!(", and {more} more") } else { String::new() };
         Some(format!("another change of settings is not finished: {first}{more}"))
     }
 

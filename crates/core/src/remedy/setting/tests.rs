@@ -39,7 +39,9 @@ fn ground() -> Ground {
             words: Vec::new(),
         },
         lines: Vec::new(),
-        waiting: Vec::new(),
+        by_reload: Vec::new(),
+        by_restart: Vec::new(),
+        data_directory: Some("/var/lib/pg".into()),
         keeper: None,
     }
 }
@@ -125,6 +127,13 @@ fn a_value_is_a_number_or_a_word_and_nothing_else() {
 #[case("2s", "1s", Some("s"), false)]
 #[case("-1", "-1", Some("kB"), true)]
 #[case("0", "0kB", Some("kB"), true)]
+#[case("-1", "0", Some("kB"), false)]
+#[case("-1", "0", Some("8kB"), false)]
+#[case("-1", "0", Some("ms"), false)]
+#[case("-1", "0", Some("min"), false)]
+#[case("0", "1", Some("kB"), false)]
+#[case("0", "1ms", Some("s"), false)]
+#[case("-1", "1", None, false)]
 #[case("1.10", "1.1", None, true)]
 #[case("on", "true", None, true)]
 #[case("on", "pglz", None, true)]
@@ -175,7 +184,28 @@ fn what_initdb_wrote_is_nobodys() {
         ground.refusal(Parameter::SharedBuffers, &value("128MB"), &to("4GB"))
     };
     assert_eq!(sized("/var/lib/pg/postgresql.conf"), None);
-    assert!(sized("/var/lib/pg/conf.d/memory.conf").unwrap().contains("keeps it"));
+    assert_eq!(sized("/etc/postgresql/15/main/postgresql.conf"), None, "as Debian makes it");
+    for kept in [
+        "/var/lib/pg/conf.d/memory.conf",
+        "/var/lib/pg/conf.d/postgresql.conf",
+        "/etc/postgresql/postgresql.conf",
+        "/etc/postgresql/15/main/conf.d/postgresql.conf",
+        "/etc/postgresql/main/15/postgresql.conf",
+        "/srv/postgresql/15/main/postgresql.conf",
+    ] {
+        assert!(sized(kept).is_some_and(|why| why.contains("keeps it")), "{kept}: as a ConfigMap would have it");
+    }
+    let mut hidden = from_file("/var/lib/pg/postgresql.conf", "131072");
+    hidden.setting.name = "max_wal_size".into();
+    (hidden.setting.value, hidden.setting.unit) = ("1024".into(), Some("MB".into()));
+    hidden.lines[0].value = "1GB".into();
+    let change = |ground: &Ground| ground.refusal(Parameter::MaxWalSize, &value("1GB"), &to("4GB"));
+    hidden.limits =
+        Limits { kind: "integer".into(), least: Some("2".into()), most: Some("2147483647".into()), words: vec![] };
+    hidden.setting.context = "sighup".into();
+    assert_eq!(change(&hidden), None);
+    hidden.data_directory = None;
+    assert!(change(&hidden).unwrap().contains("keeps it"), "who knows whose file it is");
 }
 
 #[test]
@@ -192,8 +222,10 @@ fn a_world_that_moved_or_moves_is_left_alone() {
     gone.lines.clear();
     refused(&gone, "its line is gone");
     let mut waiting = ground();
-    waiting.waiting = vec!["max_connections waits for a restart".into(), "x".into()];
+    waiting.by_restart = vec!["max_connections waits for a restart".into(), "x".into()];
     refused(&waiting, "not finished: max_connections waits for a restart, and 1 more");
+    waiting.by_reload = vec!["/pg/pg_hba.conf was changed and not read yet".into()];
+    refused(&waiting, "not finished: /pg/pg_hba.conf was changed and not read yet, and 2 more");
     let mut odd = from_file(AUTO, "4");
     odd.lines[0].value = " 4".into();
     refused(&odd, "none that we could put back");
@@ -222,7 +254,8 @@ fn only_our_own_line_is_put_back() {
     assert!(back(&from_file(AUTO, "2")).unwrap().contains("says 2, and we wrote 1.1"));
     // Others may be in the middle of something: our line goes all the same.
     let mut waiting = from_file(AUTO, "1.1");
-    waiting.waiting.push("x".into());
+    waiting.by_reload.push("x".into());
+    waiting.by_restart.push("y".into());
     assert_eq!(back(&waiting), None);
 }
 

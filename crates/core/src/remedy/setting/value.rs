@@ -112,11 +112,16 @@ impl Number {
     }
 }
 
-/// Whether two ways to write a value of a setting in that unit mean the same. The server rounds to whole units.
+/// Whether two ways to write a value of a setting in that unit mean the same. The server rounds to whole units; zero and what
+/// is below it are words of their own (0: at once, -1: off), which no rounding may bring together.
 pub fn is_same(one: &str, other: &str, own: Option<&str>) -> bool {
     let bare = |text: &str| text.replace(char::is_whitespace, "");
     if let (Some(a), Some(b)) = (Number::read(&bare(one)), Number::read(&bare(other))) {
+        let is_word = a.value <= 0.0 || b.value <= 0.0;
         let (a, b) = (a.amount(own), b.amount(own));
+        if is_word {
+            return a.total_cmp(&b).is_eq();
+        }
         let rounding = own.and_then(unit).map_or(0.0, |(_, one)| one / 2.0);
         return (a - b).abs() <= rounding.max(a.abs() * 1e-9);
     }

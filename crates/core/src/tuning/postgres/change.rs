@@ -5,7 +5,7 @@
 //! gets the change. One that was not asked for rests for a day, so that its effect can be seen before the next.
 
 use super::{Advice, Way};
-use crate::finding::{Finding, Fingerprint, Target};
+use crate::finding::{Finding, Fingerprint, Offender, Target};
 use crate::plan::PlanItem;
 use crate::policy::{Consent, Policy, Situation, permit};
 use crate::quantity::Value;
@@ -18,12 +18,26 @@ use jiff::Timestamp;
 pub const ITSELF: &str = "postgres.change_setting";
 pub const BY_RESTART: &str = "postgres.write_setting";
 pub const BY_HAND: &str = "postgres.change_setting_as_asked";
+pub const CHANGES_OF_SETTINGS: [&str; 3] = [ITSELF, BY_RESTART, BY_HAND];
+
+/// The check whose finding they answer.
+pub(super) const CHECK: &str = "postgres.settings_unsuited";
+
+/// The evidence of such a finding that keeps us from acting on it by ourselves.
+pub(crate) const HIDDEN_FILES: &str = "not looked at, and taken up by a reload";
+
+/// Whether it is one of these remedies.
+pub(crate) fn changes_settings(remedy: &str) -> bool {
+    CHANGES_OF_SETTINGS.contains(&remedy)
+}
 
 impl Advice {
     /// The change, or why we do not make it.
     pub fn step(&self, system: &SystemId) -> Result<Step, String> {
-        if let Way::Elsewhere { place, .. } = &self.way {
-            return Err(format!("{place} keeps it"));
+        match &self.way {
+            Way::Statement { .. } => {}
+            Way::Elsewhere { place, .. } => return Err(format!("{place} keeps it")),
+            Way::Written => return Err("written, waits for a restart".to_owned()),
         }
         step(system, &self.setting, &self.current, &self.advised)
     }
@@ -43,6 +57,26 @@ fn step(system: &SystemId, setting: &str, from: &str, to: &str) -> Result<Step, 
     })
 }
 
+/// The change that the finding asks for of one of its settings; none where that is left to somebody.
+pub(super) fn asked_for(finding: &Finding, offender: &Offender) -> Option<(Parameter, Step)> {
+    let Target::Setting { name } = &offender.target else { return None };
+    let evidence = finding.evidence.iter().find(|evidence| evidence.what == *name)?;
+    let (Value::Text { text: from }, Some(Value::Text { text: to })) = (&evidence.value, &evidence.threshold) else {
+        return None;
+    };
+    Some((Parameter::find(name).ok()?, step(&finding.system, name, from, to).ok()?))
+}
+
+/// What a person has to know who allows a reload: `files` are the settings that name those which we may not look at.
+fn with_hidden(effect: &str, files: &str) -> String {
+    if files.is_empty() {
+        return effect.to_owned();
+    }
+    format!(
+        "{effect}. A reload also takes up the files of {files}, at which we may not look: see that nobody has changed them"
+    )
+}
+
 fn effect(needs_restart: bool) -> &'static str {
     if needs_restart {
         "written only; the next restart of the server takes it up, and we do not restart it"
@@ -53,26 +87,26 @@ fn effect(needs_restart: bool) -> &'static str {
 
 /// What the finding of unsuited settings asks for: one setting, those first that take no restart.
 pub fn proposals(finding: &Finding, needs_restart: bool) -> Vec<Proposal> {
+    let hidden = finding.evidence.iter().find(|evidence| evidence.what == HIDDEN_FILES);
+    let hidden = hidden.map_or_else(String::new, |evidence| evidence.value.to_string());
     let changes = finding.offenders.iter().filter_map(|offender| {
-        let Target::Setting { name } = &offender.target else { return None };
-        let evidence = finding.evidence.iter().find(|evidence| evidence.what == *name)?;
-        let (Value::Text { text: from }, Some(Value::Text { text: to })) = (&evidence.value, &evidence.threshold)
-        else {
-            return None;
-        };
-        let step = step(&finding.system, name, from, to).ok()?;
-        let of_restart = Parameter::find(name).ok()?.needs_restart();
-        Some((of_restart, Proposal { step, why: offender.note.clone(), expected: effect(of_restart).to_owned() }))
+        let (setting, step) = asked_for(finding, offender)?;
+        let of_restart = setting.needs_restart();
+        let expected = with_hidden(effect(of_restart), &hidden);
+        Some((of_restart, Proposal { step, why: offender.note.clone(), expected }))
     });
     let mut changes: Vec<(bool, Proposal)> = changes.collect();
     changes.sort_by_key(|(of_restart, _)| *of_restart);
     changes.truncate(1);
-    changes.into_iter().filter(|(of_restart, _)| *of_restart == needs_restart).map(|(_, proposal)| proposal).collect()
+    // What is done by itself is done with open eyes only; a person asks for it with `tune postgres --plan`.
+    changes.retain(|(of_restart, _)| *of_restart == needs_restart && (needs_restart || hidden.is_empty()));
+    changes.into_iter().map(|(_, proposal)| proposal).collect()
 }
 
-/// The plan's item for a change that a person asks for.
+/// The plan's item for a change that a person asks for. `hidden_files` are those of the advice.
 pub fn planned(
     advice: &Advice,
+    hidden_files: &[String],
     system: &SystemId,
     policy: &Policy,
     situation: &Situation,
@@ -82,13 +116,13 @@ pub fn planned(
     let id = if advice.needs_restart { BY_RESTART } else { BY_HAND };
     let remedy = remedy::find(id).ok_or_else(|| format!("this version has no remedy {id}"))?;
     // An alert of the very thing does not hold back its cure.
-    let finding = Fingerprint::of("postgres.settings_unsuited", system, &Target::System);
+    let finding = Fingerprint::of(CHECK, system, &Target::System);
     Ok(PlanItem {
         remedy: remedy.id.to_owned(),
         class: remedy.class,
         statement: step.statement(),
         why: advice.reason.clone(),
-        expected: advice.effect().to_owned(),
+        expected: with_hidden(advice.effect(), &hidden_files.join(", ")),
         decision: permit(remedy, &step, &finding, policy, situation, Consent::default(), now),
         step,
         finding,
@@ -98,7 +132,7 @@ pub fn planned(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::finding::{Draft, Offender};
+    use crate::finding::{Draft, Evidence};
     use crate::observation::Owner;
     use crate::policy::{Autonomy, Decision};
     use crate::severity::Severity;
@@ -178,15 +212,15 @@ mod tests {
     #[test]
     fn a_person_gets_a_plan_of_one_step_or_the_reason_why_not() {
         let (policy, situation) = (Policy::default(), Situation::default());
-        let plan = |advice: &Advice| planned(advice, &main_database(), &policy, &situation, now());
+        let plan = |advice: &Advice| planned(advice, &[], &main_database(), &policy, &situation, now());
         let item = plan(&advice("work_mem", "4MB", "8MB")).unwrap();
         assert_eq!((item.remedy.as_str(), item.class), (BY_HAND, crate::remedy::RiskClass::Corrective));
         assert!(matches!(item.decision, Decision::NeedsApproval { .. }), "{item:?}");
         let item = plan(&advice("shared_buffers", "128MB", "4GB")).unwrap();
         assert_eq!((item.remedy.as_str(), item.class), (BY_RESTART, crate::remedy::RiskClass::Disruptive));
         let free = Policy { autonomy: Autonomy::Auto, ..Policy::default() };
-        let item =
-            planned(&advice("shared_buffers", "128MB", "4GB"), &main_database(), &free, &situation, now()).unwrap();
+        let buffers = advice("shared_buffers", "128MB", "4GB");
+        let item = planned(&buffers, &[], &main_database(), &free, &situation, now()).unwrap();
         assert!(matches!(item.decision, Decision::NeedsApproval { .. }), "no autonomy is enough: {item:?}");
 
         let left = plan(&advice("log_min_duration_statement", "-1", "1s")).unwrap_err();
@@ -194,5 +228,31 @@ mod tests {
         let mut kept = advice("work_mem", "4MB", "8MB");
         kept.way = Way::Elsewhere { place: "/etc/x.conf, line 3".into(), line: String::new() };
         assert_eq!(plan(&kept).unwrap_err(), "/etc/x.conf, line 3 keeps it");
+        kept.way = Way::Written;
+        assert_eq!(plan(&kept).unwrap_err(), "written, waits for a restart");
+    }
+
+    #[test]
+    fn what_a_reload_takes_up_unseen_is_for_a_person_who_is_told_so() {
+        let all = [("random_page_cost", "4", Some("1.1")), ("shared_buffers", "128MB", Some("4GB"))];
+        let hide = |finding: &mut Finding| {
+            let (what, value) = (HIDDEN_FILES.to_owned(), Value::text("hba_file"));
+            finding.evidence.push(Evidence { what, value, threshold: None, source: "pg_settings".to_owned() });
+        };
+        let mut finding = unsuited(&all);
+        hide(&mut finding);
+        assert_eq!(statements(&finding, ITSELF), [""; 0]);
+        let mut restart = unsuited(&all[1..]);
+        hide(&mut restart);
+        let proposed = (remedy::find(BY_RESTART).unwrap().propose)(&restart);
+        assert!(proposed[0].expected.contains("the files of hba_file, at which we may not look"), "{proposed:?}");
+
+        let (policy, situation) = (Policy::default(), Situation::default());
+        let asked = |hidden: &[String]| {
+            let advice = advice("work_mem", "4MB", "8MB");
+            planned(&advice, hidden, &main_database(), &policy, &situation, now()).unwrap().expected
+        };
+        assert!(asked(&["hba_file".to_owned()]).contains("the files of hba_file, at which we may not look"));
+        assert!(!asked(&[]).contains("look"));
     }
 }
