@@ -113,10 +113,10 @@ impl Remedy {
     /// Seconds of rest after a run that ended so; none where it may be tried again at once. A change of settings that the
     /// world did not allow is refused for a reason that stays for a while.
     pub(crate) fn rest(&self, outcome: Outcome) -> Option<f64> {
-        match outcome {
-            Outcome::Abandoned => (self.id == postgres::ITSELF).then_some(REFUSED_REST),
-            _ => Some(self.cooldown),
+        if outcome == Outcome::Abandoned {
+            return (self.id == postgres::ITSELF).then_some(REFUSED_REST);
         }
+        Some(self.cooldown)
     }
 
     /// Whether it rests after a run of that remedy on its subject: after its own, and what changes settings by itself also

@@ -243,8 +243,8 @@ const REINDEX_PRECONDITIONS: &str = "a primary, not 14.0 to 14.3; we own the tab
      the disk has room for twice the index";
 
 const SETTING_PRECONDITIONS: &str = "the setting is on the list of those that are changed, and the server runs with the value that the plan was made for; \
-     no file, command line, environment or operator keeps it; no other change of settings is unfinished; the server takes \
-     the value";
+     no file, command line, environment or operator keeps it; no other change of settings or of files of access is unfinished; no \
+     pooler is in between; the server takes the value";
 
 const SETTING_VERIFICATION: &str = "a new session runs with the value";
 

@@ -345,6 +345,12 @@ async fn what_waits_for_a_restart_is_not_planned_twice_and_is_accepted_when_it_i
     // As a change of ours leaves it: the fixture's own file keeps the only setting that takes a restart.
     scene.admin.batch_execute("ALTER SYSTEM SET shared_buffers = '32MB'").await.unwrap();
     scene.admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let waits = "SELECT pending_restart FROM pg_settings WHERE name = 'shared_buffers'";
+    eventually("it waits", async || {
+        let fresh = scene.database.server.client().await;
+        fresh.query_one(waits, &[]).await.unwrap().get::<_, bool>(0).then_some(())
+    })
+    .await;
     let change = "UPDATE accepted SET body = json_set(body, '$.changed',
                          json('{\"shared_buffers\": {\"action\": 7, \"value\": \"32MB\", \"until\": null}}'))";
     assert_eq!(scene.place.store().execute(change, []).unwrap(), 1);

@@ -134,8 +134,8 @@ impl Accepted {
         self.changed.retain(|_, change| change.until.is_none_or(|until| at <= until));
     }
 
-    /// For a reading of that moment: what waited for a restart and does not any more is over. The server runs with our value,
-    /// which is accepted then, or somebody has taken our line away. Whether anything was over.
+    /// For a reading of that moment: what waited for a restart and does not any more is over. The server runs with our
+    /// value, which is accepted then, or somebody has taken our line away. Whether anything was over.
     pub fn at_restart(&mut self, settings: &Settings, at: Timestamp) -> bool {
         let over = self.changed.iter().filter_map(|(name, change)| {
             let is_read_since = change.since.is_none_or(|since| since < at);

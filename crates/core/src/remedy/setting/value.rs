@@ -112,8 +112,8 @@ impl Number {
     }
 }
 
-/// Whether two ways to write a value of a setting in that unit mean the same. The server rounds to whole units; zero and what
-/// is below it are words of their own (0: at once, -1: off), which no rounding may bring together.
+/// Whether two ways to write a value of a setting in that unit mean the same. The server rounds to whole units; zero and
+/// what is below it are words of their own (0: at once, -1: off), which no rounding may bring together.
 pub fn is_same(one: &str, other: &str, own: Option<&str>) -> bool {
     let bare = |text: &str| text.replace(char::is_whitespace, "");
     if let (Some(a), Some(b)) = (Number::read(&bare(one)), Number::read(&bare(other))) {

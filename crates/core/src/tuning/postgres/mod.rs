@@ -12,8 +12,8 @@ mod turn;
 mod upkeep;
 mod wal;
 
-pub(crate) use change::HIDDEN_FILES;
-pub use change::{BY_HAND, BY_RESTART, CHANGES_OF_SETTINGS, ITSELF, changes_settings, planned, proposals};
+pub use change::{BY_HAND, BY_RESTART, CHANGES_OF_SETTINGS, ITSELF, planned, proposals};
+pub(crate) use change::{HIDDEN_FILES, changes_settings};
 pub use pools::{Pool, Pools, SOURCE as SOURCE_OF_POOLS, pools};
 pub(crate) use turn::in_turn;
 
