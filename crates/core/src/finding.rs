@@ -95,6 +95,10 @@ pub enum Target {
     Source {
         system: String,
     },
+    /// A setting of the server.
+    Setting {
+        name: String,
+    },
 }
 
 impl fmt::Display for Target {
@@ -111,6 +115,7 @@ impl fmt::Display for Target {
             Self::Path { path } => path.clone(),
             Self::Rung { rung } => format!("rung {} {rung}", rung.number()),
             Self::Source { system } => system.clone(),
+            Self::Setting { name } => format!("setting {name}"),
         };
         f.pad(&text)
     }

@@ -8,7 +8,7 @@ use crate::config::{Endpoint, SystemSettings};
 use groundskeeper_backup::{self as backup, Lookout};
 use groundskeeper_core::advice::Advice;
 use groundskeeper_core::observation::{
-    Deep, Failure, FailureKind, Footprints, Gap, Machine, Observation, Reading, TableName,
+    Deep, Failure, FailureKind, Footprints, Gap, Machine, Observation, Reading, SealKey, TableName,
 };
 use groundskeeper_core::{SystemId, SystemKind};
 use groundskeeper_systems::{self as systems, postgres::Round};
@@ -23,11 +23,19 @@ const GRACE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Stack {
     systems: Arc<[SystemSettings]>,
+    /// None where there is no record: then secrets are nothing but hidden.
+    key: Option<Arc<SealKey>>,
 }
 
 impl Stack {
     pub fn new(systems: Vec<SystemSettings>) -> Self {
-        Self { systems: systems.into() }
+        Self { systems: systems.into(), key: None }
+    }
+
+    /// Secrets in what is read can be told from each other by who has this key.
+    #[must_use]
+    pub fn sealing(self, key: SealKey) -> Self {
+        Self { key: Some(Arc::new(key)), ..self }
     }
 
     pub fn ids(&self) -> impl Iterator<Item = &SystemId> {
@@ -103,13 +111,13 @@ impl Stack {
         let databases = self.systems.iter().filter(is_asked).filter(|system| system.id.kind == SystemKind::Postgres);
         let round = Round::of(databases.count());
         for system in self.systems.iter().filter(is_asked).cloned() {
-            let round = round.clone();
+            let (round, key) = (round.clone(), self.key.clone());
             readings.spawn(async move {
                 let limit = system.deadline + GRACE;
                 let ours = system.clone();
                 // A task of its own, so that a panic in an adapter is this system's failed reading and not a gap that
                 // nobody sees.
-                let reading = tokio::spawn(async move { observe(&ours, now).await });
+                let reading = tokio::spawn(async move { observe(&ours, key.as_deref(), now).await });
                 let aborting = reading.abort_handle();
                 let observation = match tokio::time::timeout(limit, reading).await {
                     Ok(Ok(observation)) => observation,
@@ -153,13 +161,16 @@ fn address(endpoint: &Endpoint) -> String {
     }
 }
 
-async fn observe(system: &SystemSettings, now: Timestamp) -> Observation {
+async fn observe(system: &SystemSettings, key: Option<&SealKey>, now: Timestamp) -> Observation {
     let deadline = system.deadline;
     match &system.endpoint {
         Endpoint::Postgres(endpoint) => {
             let mut reading = systems::postgres::observe(endpoint, now, deadline).await;
             if let Ok(seen) = &mut reading.outcome {
                 seen.machine = machine(system, endpoint).map(Box::new);
+                if let Ok(settings) = &mut seen.settings {
+                    settings.seal(key);
+                }
             }
             Observation::Postgres(reading)
         }

@@ -38,7 +38,7 @@ mod inbox;
 pub use disk::SmallDisk;
 pub use http::{HttpTarget, TlsOptions};
 pub use mail::{Mail, MailSink};
-pub use misbehaving::{BlackHole, Closer, Cutter, Flipper, Garbage, PacketDropper};
+pub use misbehaving::{BlackHole, Closer, Cutter, Flipper, Garbage, Interrupter, Interruption, PacketDropper};
 pub use objects::{Fault, FaultProxy, S3Server};
 pub use postgres::{PostgresOptions, PostgresServer};
 pub use redis::RedisServer;

@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
@@ -108,6 +110,70 @@ impl Flipper {
 
     pub fn address(&self) -> SocketAddr {
         self.listening.address
+    }
+}
+
+/// Passes bytes on to a server and back until a client says a certain word for the first time, which never arrives.
+#[derive(Debug)]
+pub struct Interrupter {
+    listening: Listening,
+}
+
+/// What becomes of the connection on which the word was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interruption {
+    /// Both sides are hung up on.
+    HangUp,
+    /// Nothing happens any more until the client goes.
+    Silence,
+}
+
+impl Interrupter {
+    pub async fn start(to: SocketAddr, word: &'static str, then: Interruption) -> Result<Self> {
+        let said = Arc::new(AtomicBool::new(false));
+        let pass_on = move |mut client: TcpStream| {
+            let said = Arc::clone(&said);
+            async move {
+                let _ = interrupt(&mut client, to, word, then, &said).await;
+            }
+        };
+        Ok(Self { listening: Listening::start(pass_on).await? })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.listening.address
+    }
+}
+
+async fn interrupt(
+    client: &mut TcpStream,
+    to: SocketAddr,
+    word: &str,
+    then: Interruption,
+    said: &AtomicBool,
+) -> io::Result<()> {
+    let mut server = TcpStream::connect(to).await?;
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    let up = async {
+        let mut buffer = [0; 4096];
+        loop {
+            let count = from_client.read(&mut buffer).await?;
+            if count == 0 {
+                return Ok(());
+            }
+            // A statement of a test is short enough to come in one piece.
+            let is_word = buffer[..count].windows(word.len()).any(|part| part == word.as_bytes());
+            if is_word && !said.swap(true, Ordering::SeqCst) {
+                while then == Interruption::Silence && from_client.read(&mut buffer).await? > 0 {}
+                return Ok(());
+            }
+            to_server.write_all(&buffer[..count]).await?;
+        }
+    };
+    tokio::select! {
+        up = up => up,
+        down = tokio::io::copy(&mut from_server, &mut to_client) => down.map(drop),
     }
 }
 

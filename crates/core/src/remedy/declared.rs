@@ -4,6 +4,7 @@ use super::{Proposal, Reindexing, Remedy, RiskClass, Step};
 use crate::finding::{Finding, Target};
 use crate::severity::Severity;
 use crate::system::SystemId;
+use crate::tuning::postgres;
 use crate::{Unit, Value};
 use std::collections::BTreeSet;
 
@@ -228,6 +229,44 @@ pub static REMEDIES: &[Remedy] = &[
         propose: |_| Vec::new(),
     },
     Remedy {
+        id: postgres::ITSELF,
+        title: "Give a setting of Postgres the value that suits the machine and the work",
+        check: Some("postgres.settings_unsuited"),
+        eases: &[],
+        class: RiskClass::Corrective,
+        preconditions: SETTING_PRECONDITIONS,
+        verification: SETTING_VERIFICATION,
+        // Of all settings of a server together: the effect of one is to be seen before the next.
+        cooldown: 24.0 * 3600.0,
+        hourly_cap: 5,
+        propose: |finding| postgres::proposals(finding, false),
+    },
+    Remedy {
+        id: postgres::BY_HAND,
+        title: "Give a setting of Postgres the advised value, as asked for with `tune postgres --plan`",
+        check: None,
+        eases: &[],
+        class: RiskClass::Corrective,
+        preconditions: SETTING_PRECONDITIONS,
+        verification: SETTING_VERIFICATION,
+        // The next one may follow as soon as this one is verified; until then its subject is busy.
+        cooldown: 0.001,
+        hourly_cap: 20,
+        propose: |_| Vec::new(),
+    },
+    Remedy {
+        id: postgres::BY_RESTART,
+        title: "Write a setting of Postgres that the next restart takes up",
+        check: Some("postgres.settings_unsuited"),
+        eases: &[],
+        class: RiskClass::Disruptive,
+        preconditions: SETTING_PRECONDITIONS,
+        verification: "a new session sees that the setting waits for a restart",
+        cooldown: 60.0,
+        hourly_cap: 2,
+        propose: |finding| postgres::proposals(finding, true),
+    },
+    Remedy {
         id: "backup.prune_repository",
         title: "Remove the backup sets that no rule of [backup.keep] keeps, with the task retention or `backup prune`",
         check: Some("backup.repository_nearly_full"),
@@ -246,6 +285,12 @@ pub static REMEDIES: &[Remedy] = &[
 const REINDEX_PRECONDITIONS: &str = "a primary, not 14.0 to 14.3; we own the table; a plain index of no exclusion constraint and no partitioned table; \
      nobody else builds an index in the database; no transaction there is older than 30 s; standbys and slots keep up; \
      the disk has room for twice the index";
+
+const SETTING_PRECONDITIONS: &str = "the setting is on the list of those that are changed, and the server runs with the value that the plan was made for; \
+     no file, command line, environment or operator keeps it; no other change of settings or of files of access is unfinished; no \
+     pooler is in between; the server takes the value";
+
+const SETTING_VERIFICATION: &str = "a new session runs with the value";
 
 /// `REINDEX CONCURRENTLY` names what it builds and what it replaces so, with a number if the name is taken.
 pub fn is_rest_of_reindex(name: &str) -> bool {

@@ -1,5 +1,6 @@
 //! What a finished step was good for, and what can be put back.
 
+use super::setting::{Change, SettingValue};
 use super::{Reindexing, Step, StepState};
 use crate::quantity::{format_bytes, format_count};
 use crate::receipt::SetId;
@@ -65,10 +66,45 @@ impl Step {
                 "the numbers that it skipped are in the table; with the old ones inserts would fail again".into(),
             ),
             Self::DropPartition { .. } | Self::AttachPartition { .. } => self.undo_parting(before),
+            Self::AlterSystem { to, .. } => self.undo_setting(to, before),
             Self::PruneRepository { .. } => {
                 Undo::Impossible("a set that was removed cannot be had back; those that are kept still restore".into())
             }
         }
+    }
+
+    /// The old line, or none: what the server ran with before it.
+    fn undo_setting(&self, to: &Change, before: &StepState) -> Undo {
+        let (Self::AlterSystem { system, setting, .. }, Change::Set { value }) = (self, to) else {
+            return Undo::Impossible(
+                "it put an earlier change back; to make that once more is a change of its own".into(),
+            );
+        };
+        let StepState::Setting { line, .. } = before else {
+            return Undo::Impossible("what the setting was before is not known".into());
+        };
+        match line.as_deref().map(SettingValue::try_from).transpose() {
+            Ok(line) => Undo::By(Box::new(Self::AlterSystem {
+                system: system.clone(),
+                setting: *setting,
+                from: value.clone(),
+                to: Change::PutBack { line },
+            })),
+            Err(why) => Undo::Impossible(why),
+        }
+    }
+
+    /// Whether there is nothing left that this step, as the undo of another, could put back.
+    pub fn has_nothing_to_undo(&self, state: &StepState) -> bool {
+        match self {
+            Self::AlterSystem { to: Change::PutBack { .. }, .. } => self.has_taken(state, state),
+            _ => *state == StepState::Gone,
+        }
+    }
+
+    /// Whether the target is as the step is to make it.
+    pub fn has_taken(&self, before: &StepState, after: &StepState) -> bool {
+        matches!(self.verify(before, after), Verification::Helped(_))
     }
 
     /// Judges a finished step by the target's state before and after. Only the server's own times are compared with
@@ -77,6 +113,7 @@ impl Step {
         const SKIPPED: &str = "the server skipped the table: another session holds a lock on it";
         let did_not_help = |because: &str| Verification::DidNotHelp(because.to_owned());
         match (self, before, after) {
+            (Self::AlterSystem { setting, to, .. }, _, _) => to.verify(*setting, before, after),
             (Self::EndIdleSession { pid, .. } | Self::EndBlocker { pid, .. }, _, StepState::Gone) => {
                 Verification::Helped(format!("session {pid} is gone"))
             }

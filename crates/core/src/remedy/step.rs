@@ -1,5 +1,6 @@
 //! The changes that we can make, each as small as it can be named, and what their targets look like.
 
+use super::setting::{Change, Parameter, SettingValue};
 use super::{Advance, Detach, quoted, statistics_statements};
 use crate::expiry::{Contained, ExpiredPartition};
 use crate::finding::Target;
@@ -124,6 +125,15 @@ pub enum Step {
         /// As `pg_get_expr(relpartbound)` told them before.
         bounds: String,
     },
+    /// Gives a setting another value with `ALTER SYSTEM`, and lets the server read it. Only while nobody else keeps the setting
+    /// and no other change of settings is under way; what takes a restart is written, and nothing is restarted.
+    AlterSystem {
+        system: SystemId,
+        setting: Parameter,
+        /// What the server ran with when this was proposed; to put something back, what we wrote.
+        from: SettingValue,
+        to: Change,
+    },
     /// Removes these sets from the repository of backups, as far as no rule of retention keeps them at that moment, and
     /// deletes data that were marked longer than the grace ago.
     PruneRepository {
@@ -156,12 +166,22 @@ impl Step {
             | Self::SetStatistics { system, .. }
             | Self::DropPartition { system, .. }
             | Self::AttachPartition { system, .. }
+            | Self::AlterSystem { system, .. }
             | Self::PruneRepository { system, .. } => system,
         }
     }
 
+    /// The setting that it changes, if it changes one.
+    pub fn setting(&self) -> Option<Parameter> {
+        if let Self::AlterSystem { setting, .. } = self { Some(*setting) } else { None }
+    }
+
     /// What is changed, for cool-downs and the record: `postgres.main table docrag.public.chunks`.
     pub fn subject(&self) -> String {
+        // One setting of a server at a time: the one before must be known to have helped.
+        if let Self::AlterSystem { system, .. } = self {
+            return format!("{system} settings");
+        }
         // To sweep up on a table is not to work on it: neither waits for the other.
         let part = match self {
             Self::DropLeftovers { .. } => " leftovers".to_owned(),
@@ -207,6 +227,7 @@ impl Step {
             Self::EndIdleSession { pid, backend_start, .. } | Self::EndBlocker { pid, backend_start, .. } => {
                 Target::Session { pid: *pid, backend_start: *backend_start }
             }
+            Self::AlterSystem { setting, .. } => Target::Setting { name: setting.to_string() },
             Self::PruneRepository { .. } => Target::System,
         }
     }
@@ -252,6 +273,7 @@ impl Step {
             }
             Self::AdvanceSequence { schema, sequence, advance, .. } => advance.statement(schema, sequence),
             Self::DropPartition { .. } | Self::AttachPartition { .. } => self.parting_statement(),
+            Self::AlterSystem { setting, to, .. } => format!("{}; SELECT pg_reload_conf()", to.writing(*setting)),
             Self::PruneRepository { sets, .. } => {
                 let named: Vec<&str> = sets.iter().map(SetId::as_str).collect();
                 let sets = if named.is_empty() { "no set".to_owned() } else { named.join(", ") };
@@ -339,6 +361,16 @@ pub enum StepState {
         next: Option<i64>,
         /// The furthest value of its columns that it has not come to.
         taken: Option<i64>,
+    },
+    /// A setting of a server, and its line in `postgresql.auto.conf`.
+    Setting {
+        /// In force, as one writes it.
+        value: String,
+        unit: Option<String>,
+        /// Whoever gave it its value.
+        owner: String,
+        line: Option<String>,
+        pending_restart: bool,
     },
     /// Those of the step's sets that are in the repository.
     Sets {

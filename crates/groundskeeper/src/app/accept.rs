@@ -38,7 +38,10 @@ impl App {
                 Ok(before)
             })
             .await?;
-        let changes = before.map(|before| before.drift(settings));
+        let changes = before.map(|mut before| {
+            before.reseal(settings);
+            before.drift(settings)
+        });
         Ok(AcceptView { system, at, settings: count, changes })
     }
 }

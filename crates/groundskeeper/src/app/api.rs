@@ -39,6 +39,8 @@ pub enum Request {
     TaskRun { name: String, dry_run: bool, by: String },
     /// Looks now, plans for what it sees and keeps the plan for `approve` and `apply`. -> [`PlanView`]
     Plan,
+    /// Plans the change of one advised setting of a Postgres (the only one without a name) and keeps the plan. -> [`PlanView`]
+    PlanSetting { system: Option<String>, setting: String },
     /// -> [`ApprovalView`]
     Approve { hash: String, any_time: bool, by: String },
     /// Executes a kept plan; each step is guarded again. -> `Vec<ActionView>`

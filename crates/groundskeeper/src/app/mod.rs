@@ -9,7 +9,7 @@
 //! | [`backup`] | the backups: through the keeper, and without any |
 //! | `exports` | the rows that retention has deleted |
 //! | `measured` | how long recovery takes, and how much would be lost, over months |
-//! | `tune` | advice for settings |
+//! | `tune` | advice for settings, and the plan of changing one |
 //! | `view`, `report` | from the record and the present to what is shown |
 
 mod accept;
@@ -44,7 +44,7 @@ use crate::tasks::{self, Proof, Shop, TaskEntry};
 use api::{Answer, Request};
 use groundskeeper_backup::Progress;
 use groundskeeper_core::check::catalogue;
-use groundskeeper_core::observation::LastRun;
+use groundskeeper_core::observation::{LastRun, SealKey};
 use groundskeeper_core::report::DayReport;
 use groundskeeper_core::sample::Sample;
 use serde::Serialize;
@@ -89,14 +89,15 @@ impl App {
     /// Opens the store and settles what a dead process left in it (but for actions: see `recover`).
     pub async fn open(settings: Settings, clock: Clock) -> Result<Self, CallError> {
         let (folder, now) = (settings.state_dir.clone(), clock.now());
-        let stack = Stack::new(settings.systems.clone());
-        let store = tokio::task::spawn_blocking(move || -> record::Result<Store> {
+        let (store, key) = tokio::task::spawn_blocking(move || -> record::Result<(Store, SealKey)> {
             let mut store = Store::open(&folder, now)?;
             store.interrupt_runs(now)?;
-            Ok(store)
+            let key = store.seal_key()?;
+            Ok((store, key))
         })
         .await
         .map_err(|ended| CallError::unanswered(format!("opening the store ended: {ended}")))??;
+        let stack = Stack::new(settings.systems.clone()).sealing(key);
         let record = Record::new(store);
         let present = Present::default();
         let broken = record.with(|store| store.verify_audit()).await?.1;
@@ -167,6 +168,7 @@ impl App {
             Request::Calendar => pack(self.calendar().await),
             Request::TaskRun { name, dry_run, by } => pack(self.task_run(&name, dry_run, &by).await),
             Request::Plan => pack(self.plan().await),
+            Request::PlanSetting { system, setting } => pack(self.plan_setting(system.as_deref(), &setting).await),
             Request::Approve { hash, any_time, by } => pack(self.approve(&hash, any_time, &by).await),
             Request::Apply { hash, by } => pack(self.apply(&hash, &by).await),
             Request::Pause { task, reason, until, by } => pack(self.pause(task, reason, until, by).await),

@@ -214,8 +214,8 @@ pub struct GrantsArgs {
     /// The role that Groundskeeper logs in as
     #[arg(long, default_value = "groundskeeper")]
     pub role: String,
-    /// What it is to be able to do: watch, act (end-sessions, maintain and retention as well, and reindex behind dashes) or
-    /// backup; or one of those; may be given several times
+    /// What it is to be able to do: watch, act (end-sessions, maintain, retention and tune as well, and reindex behind dashes)
+    /// or backup; or one of those; may be given several times
     #[arg(long = "for", value_name = "PURPOSE", default_value = "watch")]
     pub purposes: Vec<config::Purpose>,
 }
@@ -281,11 +281,15 @@ the configuration says what it has:
 Examples:
   groundskeeper tune postgres                                  the only one that is configured
   groundskeeper tune postgres main --output json
+  groundskeeper tune postgres main --plan work_mem             then `approve` and `apply` what it says
   groundskeeper tune postgres postgres://me@localhost/app      one without any configuration")]
     Postgres {
         /// A Postgres of the configuration, or an address [default: the only one]
         #[arg(value_name = "NAME|URL")]
         system: Option<String>,
+        /// Plan the change of this one setting, and keep the plan for `approve` and `apply`
+        #[arg(long, value_name = "SETTING")]
+        plan: Option<String>,
     },
 }
 

@@ -12,8 +12,13 @@ use std::fmt::Write as _;
 pub(super) async fn plan(desk: &mut Desk) -> Outcome {
     let settings = desk.settings()?;
     let view: PlanView = desk.ask(&settings, "looking and planning", Request::Plan).await?;
+    shown(desk, &view)
+}
+
+/// A kept plan, and how to go on with it.
+pub(super) fn shown(desk: &mut Desk, view: &PlanView) -> Outcome {
     let plan = &view.plan;
-    desk.show(&view, |paint| {
+    desk.show(view, |paint| {
         let mut out = String::new();
         if view.unread.is_empty() || !plan.items.is_empty() {
             plan_lines(&mut out, plan, *paint);

@@ -1,29 +1,46 @@
-//! `tune`: advice, with its reasons and the statements to copy.
+//! `tune`: advice, with its reasons, the statements to copy, and what we would do about each setting.
 
 use super::args::{TuneArgs, TuneVerb};
+use super::output::Stop;
 use super::paint::Paint;
-use super::{Desk, FINE, Outcome, counted, progress, table};
-use crate::app::api::TuneView;
+use super::{Desk, FINE, Outcome, counted, plan, progress, table};
+use crate::app::api::{PlanView, Request, TuneView};
 use crate::app::tune_postgres;
 use crate::config;
-use groundskeeper_core::observation::{Machine, Storage};
+use groundskeeper_core::SystemId;
+use groundskeeper_core::observation::{Machine, Owner, Storage};
 use groundskeeper_core::quantity::format_bytes;
+use groundskeeper_core::remedy::Step;
 use groundskeeper_core::tuning::postgres::{Advice, Pools, Way, Weight};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 pub(super) async fn run(desk: &mut Desk, args: &TuneArgs) -> Outcome {
-    let TuneVerb::Postgres { system } = &args.verb;
-    let (settings, name) = match system.as_deref() {
-        Some(url) if config::is_url(url) => (config::for_url(url)?, None),
-        name => (desk.settings()?, name),
+    let TuneVerb::Postgres { system, plan } = &args.verb;
+    let address = system.as_deref().filter(|word| config::is_url(word));
+    if let Some(setting) = plan {
+        if address.is_some() {
+            return Err(Stop::usage(format!(
+                "{setting} is not changed: a bare address has no journal to write that into, and no way back; put the server \
+                 into the configuration (`groundskeeper init`) and name it"
+            )));
+        }
+        let settings = desk.settings()?;
+        let request = Request::PlanSetting { system: system.clone(), setting: setting.clone() };
+        let view: PlanView = desk.ask(&settings, "reading the server and planning", request).await?;
+        return plan::shown(desk, &view);
+    }
+    let (settings, name) = match address {
+        Some(url) => (config::for_url(url)?, None),
+        None => (desk.settings()?, system.as_deref()),
     };
     let view = progress::shown("reading the server", tune_postgres(&settings, name)).await?;
-    desk.show(&view, |paint| render(&view, *paint))?;
+    desk.show(&view, |paint| render(&view, address.is_none(), *paint))?;
     Ok(FINE)
 }
 
-fn render(view: &TuneView, paint: Paint) -> String {
+/// What is in the configuration can be changed by us.
+fn render(view: &TuneView, is_configured: bool, paint: Paint) -> String {
     let mut out = format!(
         "{} {}\n",
         paint.bold(&view.system.to_string()),
@@ -33,7 +50,7 @@ fn render(view: &TuneView, paint: Paint) -> String {
     let _ = writeln!(out, "{}", paint.dim(&machine));
     for (weight, head) in [(Weight::Matters, "What matters"), (Weight::Useful, "Worth having")] {
         let advice: Vec<&Advice> = view.advised.advice.iter().filter(|one| one.weight == weight).collect();
-        section(&mut out, head, &advice, paint);
+        section(&mut out, head, &advice, &view.system, paint);
     }
     if view.advised.advice.is_empty() {
         let _ = writeln!(out, "\n{}", paint.good("Nothing to advise: what could be looked at is good enough."));
@@ -46,8 +63,21 @@ fn render(view: &TuneView, paint: Paint) -> String {
     if !view.advised.suited.is_empty() {
         let _ = writeln!(out, "\n{} {}", paint.bold("Good enough:"), view.advised.suited.join(", "));
     }
-    let _ = writeln!(out, "\nNothing was changed.");
+    let _ = writeln!(out, "\nNothing was changed.{}", next(view, is_configured));
     out
+}
+
+/// How one setting is changed by us.
+fn next(view: &TuneView, is_configured: bool) -> String {
+    let Some(first) = view.advised.advice.iter().find(|one| one.step(&view.system).is_ok()) else {
+        return String::new();
+    };
+    if is_configured {
+        format!(" Next: `groundskeeper tune postgres {} --plan {}`, or another one.", view.system.name, first.setting)
+    } else {
+        " To have one changed, verified and undone by us, put the server into the configuration: `groundskeeper init`."
+            .to_owned()
+    }
 }
 
 fn machine(machine: &Machine) -> String {
@@ -64,7 +94,7 @@ fn machine(machine: &Machine) -> String {
     format!("{}: told by {}", parts.join(", "), machine.told_by)
 }
 
-fn section(out: &mut String, head: &str, advice: &[&Advice], paint: Paint) {
+fn section(out: &mut String, head: &str, advice: &[&Advice], system: &SystemId, paint: Paint) {
     if advice.is_empty() {
         return;
     }
@@ -83,6 +113,23 @@ fn section(out: &mut String, head: &str, advice: &[&Advice], paint: Paint) {
     for (line, one) in lines.lines().zip(advice) {
         let _ = writeln!(out, "{line}\n      {}", paint.dim(&one.reason));
         let _ = writeln!(out, "      {}", paint.dim(&one.source));
+        let _ = writeln!(out, "      {}", paint.dim(&by_us(one, system)));
+    }
+}
+
+/// Effect, risk and undo of the change, or why it is left to a person.
+fn by_us(one: &Advice, system: &SystemId) -> String {
+    match one.step(system) {
+        Ok(Step::AlterSystem { setting, .. }) => {
+            // What `tune` sees of an earlier line of ALTER SYSTEM is its value; the step keeps the line itself.
+            let undo = match one.owner {
+                Owner::AlterSystem => format!("ALTER SYSTEM SET {setting} = '{}'", one.current),
+                _ => format!("ALTER SYSTEM RESET {setting}"),
+            };
+            format!("by us: {}; risk: {}; undone by {undo}", one.effect(), setting.risk())
+        }
+        Ok(_) => String::new(),
+        Err(why) => format!("not by us: {why}"),
     }
 }
 

@@ -16,6 +16,8 @@ pub enum Purpose {
     /// Delete what the configured rules do not keep.
     Retention,
     Reindex,
+    /// Change settings, one at a time.
+    Tune,
     /// All that any remedy needs; to build indexes anew is left for a person to choose, since it takes membership of owners.
     Act,
     /// Base backups.
@@ -32,12 +34,14 @@ impl FromStr for Purpose {
             "maintain" => Ok(Self::Maintain),
             "retention" => Ok(Self::Retention),
             "reindex" => Ok(Self::Reindex),
+            "tune" => Ok(Self::Tune),
             "act" => Ok(Self::Act),
             "backup" => Ok(Self::Backup),
             _ => {
-                let hint =
-                    did_you_mean(text, ["watch", "act", "backup", "end-sessions", "maintain", "reindex", "retention"]);
-                Err(format!("use watch, act, backup, end-sessions, maintain, reindex or retention{hint}"))
+                let known =
+                    ["watch", "act", "backup", "end-sessions", "maintain", "reindex", "retention", "tune"];
+                let hint = did_you_mean(text, known);
+                Err(format!("use watch, act, backup, end-sessions, maintain, reindex, retention or tune{hint}"))
             }
         }
     }
@@ -53,8 +57,10 @@ impl Purpose {
             Self::Maintain => vec![everywhere()],
             Self::Retention => rules.to_vec(),
             Self::Reindex => vec![Wish::Reindex],
+            Self::Tune => vec![Wish::ChangeSettings],
             Self::Act => {
-                [vec![Wish::Watch, Wish::EndSessions, everywhere(), Wish::MayReindex], rules.to_vec()].concat()
+                let all = vec![Wish::Watch, Wish::EndSessions, everywhere(), Wish::ChangeSettings, Wish::MayReindex];
+                [all, rules.to_vec()].concat()
             }
             Self::Backup => vec![Wish::BackUp],
         }

@@ -3,11 +3,13 @@
 //! A row goes `running` -> `helped | did_not_help | failed | abandoned`. After a crash, the rows that still run are what
 //! the next start must settle.
 
+use super::accepted::accept_own;
 use super::audit::append;
 use super::{Error, Result, Store, millis, moment};
 use groundskeeper_core::finding::Fingerprint;
 use groundskeeper_core::policy::{Outcome, PastAction};
 use groundskeeper_core::remedy::{RiskClass, Step, StepState};
+use groundskeeper_core::tuning::postgres::CHANGES_OF_SETTINGS;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
@@ -94,6 +96,13 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Result<Entry>> {
     Ok(parsed)
 }
 
+fn entry(db: &Connection, id: i64) -> Result<Entry> {
+    let sql = format!("SELECT {COLUMNS} FROM journal WHERE id = ?1");
+    db.query_row(&sql, params![id], read)
+        .optional()?
+        .ok_or_else(|| Error::Lookup(format!("there is no action {id}; `groundskeeper actions` lists them")))?
+}
+
 /// Nothing is under way on the entry's subject.
 const FREE: &str =
     "NOT EXISTS (SELECT 1 FROM journal other WHERE other.ended IS NULL AND other.subject = journal.subject)";
@@ -165,6 +174,9 @@ impl Store {
             }
             append(db, now, "groundskeeper", "outcome", &format!("{id}: {}: {detail}", word(&outcome)?))?;
             if outcome == Outcome::Helped {
+                if let Some(state @ StepState::Setting { .. }) = after {
+                    accept_own(db, &entry(db, id)?, state, now)?;
+                }
                 let done = "UPDATE journal SET undo_due = NULL WHERE id = (SELECT undoes FROM journal WHERE id = ?1)";
                 db.execute(done, params![id])?;
             }
@@ -198,11 +210,7 @@ impl Store {
     }
 
     pub fn entry(&self, id: i64) -> Result<Entry> {
-        let sql = format!("SELECT {COLUMNS} FROM journal WHERE id = ?1");
-        self.connection
-            .query_row(&sql, params![id], read)
-            .optional()?
-            .ok_or_else(|| Error::Lookup(format!("there is no action {id}; `groundskeeper actions` lists them")))?
+        entry(&self.connection, id)
     }
 
     /// Newest first.
@@ -239,16 +247,24 @@ impl Store {
     }
 
     /// What the guards need to know of the recent past. They measure from the end of an action: a vacuum may take hours.
+    /// With every change of settings: what a person undid is not done again, however long ago that was.
     pub fn history_since(&self, from: Timestamp) -> Result<Vec<PastAction>> {
-        let entries = self.entries_where("WHERE coalesce(ended, ?1) >= ?1", params![millis(from)])?;
+        let [by_itself, by_restart, by_hand] = CHANGES_OF_SETTINGS;
+        let entries = self.entries_where(
+            "WHERE coalesce(ended, ?1) >= ?1 OR remedy IN (?2, ?3, ?4)",
+            params![millis(from), by_itself, by_restart, by_hand],
+        )?;
         Ok(entries
             .into_iter()
             .map(|entry| PastAction {
+                id: entry.id,
                 subject: entry.step.subject(),
+                setting: entry.step.setting(),
                 remedy: entry.remedy,
                 class: entry.class,
                 at: entry.ended.unwrap_or(entry.intended),
                 outcome: entry.outcome,
+                undoes: entry.undoes,
             })
             .collect())
     }

@@ -79,6 +79,8 @@ CREATE TABLE index_size (
 ", "
 ALTER TABLE journal ADD COLUMN undo_due INTEGER;
 CREATE INDEX journal_undo_due ON journal (undo_due) WHERE undo_due IS NOT NULL;
+", "
+CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL);
 "];
 
 /// Brings the file to this version's schema, each step in its own transaction.

@@ -23,6 +23,7 @@ mod outbox;
 mod points;
 mod runs;
 mod samples;
+mod secret;
 mod sizes;
 mod statements;
 
@@ -64,6 +65,8 @@ pub enum Error {
     Sqlite(#[from] rusqlite::Error),
     #[error("the store holds a value that this version cannot read: {0}")]
     Value(#[from] serde_json::Error),
+    #[error("the operating system gives no random numbers: {0}")]
+    Randomness(String),
     #[error("{0}")]
     Lookup(String),
     #[error("the store's worker ended: {0}")]

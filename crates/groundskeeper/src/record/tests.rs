@@ -57,6 +57,17 @@ fn a_copy_is_whole_while_the_store_is_open_and_goes_with_its_owner() {
 }
 
 #[test]
+fn the_key_of_secrets_is_made_once_and_is_another_in_another_store() {
+    let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut store = Store::open(folder.path(), at(0)).unwrap();
+    let key = store.seal_key().unwrap();
+    assert_eq!(store.seal_key().unwrap(), key);
+    drop(store);
+    assert_eq!(Store::open(folder.path(), at(1)).unwrap().seal_key().unwrap(), key, "what was sealed stays comparable");
+    assert_ne!(Store::open(other.path(), at(0)).unwrap().seal_key().unwrap(), key);
+}
+
+#[test]
 fn a_newer_store_is_refused_and_left_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
     drop(Store::open(folder.path(), at(0)).unwrap());

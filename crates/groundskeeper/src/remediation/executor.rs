@@ -249,8 +249,9 @@ impl Executor {
         if let Some(already) = self.record.with(move |store| store.undone_by(id)).await? {
             return Err(record::Error::Lookup(format!("action {id} was already put back by action {already}")));
         }
+        let is_at_it = self.is_at_it(step).await;
         let before = self.actuator.capture(step).await.map_err(|trouble| record::Error::Lookup(trouble.to_string()))?;
-        if before == StepState::Gone {
+        if !is_at_it && step.has_nothing_to_undo(&before) {
             let nothing = "nothing is left of it that could be put back".to_owned();
             return Ok((Undo::NotNeeded(nothing), None));
         }
@@ -263,7 +264,7 @@ impl Executor {
     }
 
     /// Only behind the gate: until the entry is in hand, it looks like one that was left over.
-    async fn intend(&self, order: &Order<'_>, step: &Step, before: &StepState) -> record::Result<InHand> {
+    pub(super) async fn intend(&self, order: &Order<'_>, step: &Step, before: &StepState) -> record::Result<InHand> {
         let now = self.clock.now();
         let written = Written::of(order, step, before);
         let id = self.record.with(move |store| store.intend(&written.intent(), now)).await?;

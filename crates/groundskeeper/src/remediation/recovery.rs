@@ -54,6 +54,11 @@ impl Executor {
             } else {
                 Left::Nothing
             };
+            // An undo whose old line is in the file again, and which nobody has read yet.
+            let unread = match (&entry.step, outcome, entry.undoes, &after) {
+                (Step::AlterSystem { .. }, Outcome::Abandoned, Some(of), Some(state)) => Some((of, state.clone())),
+                _ => None,
+            };
             let (id, plan_item) = (entry.id, item_of(&entry));
             let order = Order { plan: &entry.plan, item: &plan_item, by: "groundskeeper", undoes: None };
             let (is_settled, undo) = self.end(&order, id, (outcome, detail), after, left).await?;
@@ -62,6 +67,9 @@ impl Executor {
             }
             if let Some(undo) = undo {
                 self.put_back(&order, id, undo).await?;
+            }
+            if let Some((of, state)) = unread {
+                self.carry_undo(&Order { undoes: Some(of), ..order }, &entry.step, state).await?;
             }
             recovered.push(self.record.with(move |store| store.entry(id)).await?);
         }

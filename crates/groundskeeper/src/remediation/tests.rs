@@ -101,6 +101,14 @@ impl Actuator for World {
                 Step::Reindex { .. } => {
                     StepState::Index { oid: inside.index, size: 1 << 30 >> inside.index, is_valid: true }
                 }
+                // As if nothing had ever been written.
+                Step::AlterSystem { .. } => StepState::Setting {
+                    value: "4".into(),
+                    unit: None,
+                    owner: "default".into(),
+                    line: None,
+                    pending_restart: false,
+                },
                 Step::EndIdleSession { .. } if !inside.session_alive => StepState::Gone,
                 Step::EndIdleSession { .. } => StepState::Session {
                     user: "app".into(),

@@ -101,14 +101,21 @@ impl Executor {
     /// What is there to be put back of a step.
     pub(super) async fn left_by(&self, id: i64, step: &Step, before: &StepState) -> Left {
         let Undo::By(undo) = step.undo(before) else { return Left::Nothing };
+        let is_at_it = self.is_at_it(&undo).await;
         match self.actuator.capture(&undo).await {
-            Ok(StepState::Gone) => Left::Nothing,
+            Ok(state) if !is_at_it && undo.has_nothing_to_undo(&state) => Left::Nothing,
             Ok(state) => Left::Something(undo, Box::new(state)),
             Err(trouble) => {
                 tracing::error!(entry = id, %trouble, "a step did not help and its undo cannot be prepared yet");
                 Left::Unknown
             }
         }
+    }
+
+    /// Whether somebody may still write what the undo looks at, as the server does for a session that we lost. To be asked
+    /// before the look: afterwards he may be gone, and what he wrote there.
+    pub(super) async fn is_at_it(&self, undo: &Step) -> bool {
+        matches!(undo, Step::AlterSystem { .. }) && !matches!(self.actuator.is_under_way(undo).await, Ok(false))
     }
 
     /// Ends an entry. Gives whether it was this call that did, and the undo that is to be carried out then.
@@ -148,6 +155,16 @@ impl Executor {
         let order = Order { undoes: Some(id), ..*order };
         let Undoing { step, before, hand } = undo;
         Box::pin(self.carry_out(&order, &step, before, hand, LONGEST)).await?;
+        Ok(())
+    }
+
+    /// Carries an undo out that is not in the journal yet; `order` says what it undoes.
+    pub(super) async fn carry_undo(&self, order: &Order<'_>, undo: &Step, now: StepState) -> record::Result<()> {
+        let hand = {
+            let _gate = self.turns.gate().await;
+            self.intend(order, undo, &now).await?
+        };
+        Box::pin(self.carry_out(order, undo, now, hand, LONGEST)).await?;
         Ok(())
     }
 

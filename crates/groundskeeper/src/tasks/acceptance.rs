@@ -18,13 +18,26 @@ pub(crate) async fn compare(
     let Observation::Postgres(Reading { at, outcome: Ok(seen), .. }) = observation else { return Ok(()) };
     let Ok(settings) = &seen.settings else { return Ok(()) };
     let now = Accepted::of(settings, seen.access.sees_all(), *at, FIRST);
-    let id = system.clone();
+    let (id, at, read) = (system.clone(), *at, settings.clone());
     let accepted = shop
         .record
-        .with(move |store| match store.accepted(&id)? {
-            Some(accepted) => Ok(accepted),
-            None if mode == Mode::Real => store.accept(&id, &now).map(|()| now),
-            None => Ok(now),
+        .with(move |store| {
+            let mut accepted = match store.accepted(&id)? {
+                Some(accepted) => accepted,
+                None if mode == Mode::Real => store.accept(&id, &now).map(|()| now)?,
+                None => now,
+            };
+            if accepted.reseal(&read) && mode == Mode::Real {
+                store.reseal(&id, &accepted, at)?;
+            }
+            if accepted.at_restart(&read, at) && mode == Mode::Real {
+                store.restarted(&id, &accepted, at)?;
+            }
+            accepted.at_reading(at);
+            for entry in store.unsettled()?.iter().filter(|entry| *entry.step.system() == id) {
+                accepted.expect(entry.id, &entry.step);
+            }
+            Ok(accepted)
         })
         .await?;
     seen.accepted = Some(Box::new(accepted));

@@ -18,6 +18,7 @@ mod notify;
 mod parting;
 mod performance;
 mod scene;
+mod settings;
 mod trouble;
 mod tune;
 mod web;

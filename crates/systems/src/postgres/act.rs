@@ -12,11 +12,13 @@ mod preflight;
 mod referrers;
 mod reindex;
 mod sequence;
+mod setting;
 mod statistics;
 
 use self::expired::Aging;
 use self::partition::Family;
 use self::preflight::IndexName;
+use self::setting::Alteration;
 use super::client::{APPLICATION_NAME, Endpoint, Session, reading_settings};
 use super::sql;
 use crate::deadline::timed_out;
@@ -162,6 +164,10 @@ pub async fn apply_with(
             work.finish().await;
             done
         }
+        Step::AlterSystem { setting, from, to, .. } => {
+            let of = Alteration { setting: *setting, from, to };
+            Box::pin(setting::alter(endpoint, step.step(), of, deadline.min(SWEEP_WITHIN))).await
+        }
         step @ Step::PruneRepository { .. } => Err(foreign(step)),
     }
 }
@@ -173,6 +179,12 @@ fn foreign(step: &Step) -> ActError {
 
 /// Whether the server still works on the step, as the backend of a keeper that was killed may.
 pub async fn is_under_way(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Result<bool, ActError> {
+    if matches!(step, Step::AlterSystem { .. }) {
+        let work = Work::begin(endpoint, step, reading_settings(deadline), deadline).await?;
+        let answer = work.is_held().await;
+        work.finish().await;
+        return answer;
+    }
     let Some((database, schema, table)) = table_of(step) else { return Ok(false) };
     let endpoint = endpoint.with_database(database);
     let work = Work::begin(&endpoint, step, reading_settings(deadline), deadline).await?;
@@ -198,7 +210,7 @@ fn table_of(step: &Step) -> Option<(&str, &str, &str)> {
         Step::AdvanceSequence { database, advance, .. } => {
             advance.columns.first().map(|filled| (database.as_str(), filled.schema.as_str(), filled.table.as_str()))
         }
-        Step::EndIdleSession { .. } | Step::EndBlocker { .. } | Step::PruneRepository { .. } => None,
+        Step::EndIdleSession { .. } | Step::EndBlocker { .. } | Step::AlterSystem { .. } | Step::PruneRepository { .. } => None,
     }
 }
 
@@ -236,6 +248,7 @@ pub async fn capture(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Re
         | Step::AttachPartition { schema, table, partition_schema, partition, .. } => {
             work.partition_state(Family { schema, table, partition_schema, partition }).await
         }
+        Step::AlterSystem { setting, .. } => work.setting_state(*setting).await,
         Step::PruneRepository { .. } => Err(foreign(step)),
     };
     work.finish().await;
@@ -362,6 +375,7 @@ impl<'a> Work<'a> {
             Step::Analyze { .. } | Step::Vacuum { .. } => {
                 format!("grant MAINTAIN on the table (17 on) to {role}, or make it a member of the owner")
             }
+            Step::AlterSystem { setting, .. } => setting::grants(role, *setting),
             Step::PruneRepository { .. } => String::new(),
         }
     }
@@ -377,6 +391,7 @@ impl<'a> Work<'a> {
             Step::DropPartition { .. } => "what was detached and not dropped is attached again",
             Step::AttachPartition { .. } => "the table is whole, and no partition",
             Step::Analyze { .. } | Step::Vacuum { .. } => "what it did so far stays; give it more time in a quiet hour",
+            Step::AlterSystem { .. } => "what it wrote is put back",
             Step::PruneRepository { .. } => "",
         };
         ActError::Timeout { what: self.what(), within: self.deadline, next }

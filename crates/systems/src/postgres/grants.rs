@@ -3,6 +3,7 @@
 mod retain;
 
 use groundskeeper_core::remedy::quoted;
+use groundskeeper_core::remedy::setting::Parameter;
 use std::fmt::Write as _;
 
 /// What our role is to be able to do.
@@ -20,6 +21,8 @@ pub enum Wish {
     MayReindex,
     /// Delete rows, and drop partitions, that a rule does not keep.
     Retain { database: String, tables: Vec<Ruled> },
+    /// Change the settings that Groundskeeper knows to change, and have them read.
+    ChangeSettings,
     /// Copy the whole cluster over the replication protocol, and read what a copy must be given.
     BackUp,
 }
@@ -69,6 +72,7 @@ pub fn grants(role: &str, database: &str, wishes: &[Wish]) -> String {
                 }
             }
             Wish::Retain { database: of, tables } => retain::retain(&mut script, role, (database, of), tables),
+            Wish::ChangeSettings => change_settings(&mut script, &name),
             Wish::BackUp => back_up(&mut script, &name),
         }
     }
@@ -137,6 +141,31 @@ fn maintain(script: &mut String, name: &str, tables: &[(String, String)]) {
     );
 }
 
+fn change_settings(script: &mut String, name: &str) {
+    let settings = Parameter::ALL.map(Parameter::as_str).join(", ");
+    let _ = write!(
+        script,
+        "-- Change these settings with ALTER SYSTEM, and no others. Postgres has a right of its own for this from 15 on; before,\n\
+         -- only superusers may.\n\
+         DO $settings$ BEGIN\n  \
+           IF current_setting('server_version_num')::int >= 150000 THEN\n    \
+             EXECUTE {};\n  \
+           ELSE\n    \
+             RAISE NOTICE 'this server is older than 15: only a superuser may change settings; nothing was granted';\n  \
+           END IF;\n\
+         END $settings$;\n\
+         -- Let the server read its files, and see what they say: what somebody else is about to change is left alone.\n\
+         GRANT EXECUTE ON FUNCTION pg_catalog.pg_reload_conf(), pg_catalog.pg_show_all_file_settings() TO {name};\n\
+         GRANT SELECT ON pg_catalog.pg_file_settings TO {name};\n\
+         GRANT pg_read_all_settings TO {name};\n\
+         -- See when pg_hba.conf and its like were changed, which a reload takes up as well; only in the data directory. Where\n\
+         -- they are elsewhere (Debian), it takes pg_read_server_files, with which a role can read every file of the server:\n\
+         -- without it no setting is changed by itself, and a plan says so.\n\
+         GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO {name};\n",
+        literal(&format!("GRANT ALTER SYSTEM ON PARAMETER {settings} TO {name}"))
+    );
+}
+
 fn back_up(script: &mut String, name: &str) {
     let _ = write!(
         script,
@@ -189,6 +218,13 @@ mod tests {
         let back_up = grants("groundskeeper", "docrag", &[Wish::BackUp]);
         assert!(back_up.contains("\nALTER ROLE \"groundskeeper\" REPLICATION;"), "{back_up}");
         assert!(back_up.contains("pg_catalog.pg_backup_stop(boolean) TO \"groundskeeper\"';"), "{back_up}");
+        let settings = grants("groundskeeper", "docrag", &[Wish::ChangeSettings]);
+        assert!(settings.contains("ON PARAMETER autovacuum_vacuum_cost_limit, "), "{settings}");
+        assert!(
+            settings.contains("FUNCTION pg_catalog.pg_stat_file(text, boolean) TO \"groundskeeper\";"),
+            "{settings}"
+        );
+        assert!(!settings.contains("pg_monitor") && !all.contains("PARAMETER"), "{settings}");
         assert!(!all.contains("REPLICATION") && !watch.contains("REPLICATION"), "{all}");
     }
 

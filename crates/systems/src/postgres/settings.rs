@@ -1,9 +1,13 @@
-//! Reads what the server runs with. What may hold a secret leaves the server as a hash only.
+//! Reads what the server runs with. What may hold a secret leaves the server as a hash only, which is sealed with a key before
+//! anybody sees or keeps it.
 
 use super::observe::{Asking, get};
-use groundskeeper_core::observation::{Part, Setting, Settings};
+use super::sql;
+use groundskeeper_core::observation::{DIGEST, Part, Setting, Settings};
+use groundskeeper_core::remedy::setting::Parameter;
+use std::collections::BTreeMap;
 use tokio_postgres::Row;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 /// Besides those that are not at their default: what checks and the advice ask for.
 const ASKED_FOR: &[&str] = &[
@@ -66,15 +70,41 @@ pub(super) async fn read(asking: &Asking<'_>) -> Part<Box<Settings>> {
  WHERE (source NOT IN ('default', 'client', 'session') OR pending_restart OR name = ANY ($1::text[]))
  ORDER BY name"
     );
-    let list = asking.many_with(&sql, &[(&ASKED_FOR, Type::TEXT_ARRAY)], setting).await?;
-    Ok(Box::new(Settings { list }))
+    let asked: [(&(dyn ToSql + Sync), Type); 1] = [(&ASKED_FOR, Type::TEXT_ARRAY)];
+    let (list, hidden_files) = tokio::join!(asking.many_with(&sql, &asked, setting), Box::pin(hidden_files(asking)));
+    let list: Vec<Setting> = list?;
+    let waits = |one: &Setting| one.pending_restart && Parameter::find(&one.name).is_ok();
+    let written = if list.iter().any(waits) { Box::pin(written(asking)).await } else { BTreeMap::new() };
+    Ok(Box::new(Settings { list, written, hidden_files, ..Settings::default() }))
+}
+
+/// What `postgresql.auto.conf` says of settings that we change; nothing where we may not see it. No secret is among them.
+const WRITTEN: &str = "
+SELECT lower(name) AS name, coalesce(setting, '') AS line
+  FROM pg_file_settings WHERE sourcefile LIKE '%/postgresql.auto.conf' AND lower(name) = ANY ($1) ORDER BY seqno";
+
+async fn written(asking: &Asking<'_>) -> BTreeMap<String, String> {
+    let names = Parameter::ALL.map(Parameter::as_str);
+    let names = names.as_slice();
+    let named: [(&(dyn ToSql + Sync), Type); 1] = [(&names, Type::TEXT_ARRAY)];
+    let lines: Part<Vec<(String, String)>> =
+        asking.many_with(WRITTEN, &named, |row| Ok((get(row, "name")?, get(row, "line")?))).await;
+    lines.unwrap_or_default().into_iter().collect()
+}
+
+/// What cannot be told is as good as hidden.
+async fn hidden_files(asking: &Asking<'_>) -> Vec<String> {
+    let told: Part<Vec<(String, bool)>> =
+        asking.many(sql::RELOADED_FILES, |row| Ok((get(row, "name")?, get(row, "may_see")?))).await;
+    let told = told.unwrap_or_else(|_| vec![("hba_file".to_owned(), false)]);
+    told.into_iter().filter(|(_, may_see)| !may_see).map(|(name, _)| name).collect()
 }
 
 /// The column, or its hash where it may hold a secret. An empty one holds none.
 fn told(column: &str) -> String {
     format!(
         "CASE WHEN {SECRET} AND {column} <> ''
-              THEN 'sha256:' || left(encode(sha256(convert_to({column}, 'UTF8')), 'hex'), 16) ELSE {column} END"
+              THEN '{DIGEST}' || encode(sha256(convert_to({column}, 'UTF8')), 'hex') ELSE {column} END"
     )
 }
 

@@ -74,6 +74,21 @@ SELECT EXISTS (
                      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
                      AND n.nspname = $1 AND c.relname = $2)))";
 
+/// Files besides those of the settings that a reload takes up: of access, and of certificates where they are used. With where
+/// each is, and whether we may ask when it was changed: within the data directory that is a right of its own, elsewhere one
+/// must be able to read all files. A name that is hidden from us has no row of its own in `pg_settings`, and no path.
+pub(super) const RELOADED_FILES: &str = "
+SELECT n.name, f.path,
+       coalesce(has_function_privilege('pg_catalog.pg_stat_file(text, boolean)', 'EXECUTE')
+                AND (pg_has_role('pg_read_server_files', 'USAGE')
+                     OR (starts_with(f.path, d.setting || '/') AND f.path NOT LIKE '%..%')), false) AS may_see
+  FROM unnest(ARRAY['hba_file', 'ident_file', 'ssl_cert_file', 'ssl_key_file', 'ssl_ca_file', 'ssl_crl_file']) n(name)
+  LEFT JOIN pg_settings s ON s.name = n.name
+  LEFT JOIN pg_settings d ON d.name = 'data_directory',
+  LATERAL (SELECT CASE WHEN s.setting LIKE '/%' THEN s.setting ELSE d.setting || '/' || s.setting END AS path) f
+ WHERE n.name IN ('hba_file', 'ident_file')
+    OR (current_setting('ssl') = 'on' AND coalesce(s.setting, 'hidden') <> '')";
+
 /// The invalid indexes of a table with names that only `REINDEX CONCURRENTLY` gives, and whether an index is being built on
 /// it, which makes such an index too. A builder that is hidden from us may be at work on any table. One row without a name
 /// where nothing is left.

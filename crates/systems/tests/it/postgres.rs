@@ -1,6 +1,7 @@
 //! The postgres adapter against a real server.
 
 mod acting;
+mod altering;
 mod bloat;
 mod blocking;
 mod contents;

@@ -6,6 +6,7 @@
 
 mod install;
 
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -35,6 +36,8 @@ pub struct PostgresOptions {
     pub settings: Vec<(&'static str, String)>,
     /// More arguments for `initdb`, such as `--data-checksums`.
     pub initdb: Vec<String>,
+    /// More arguments for the server itself, such as `-c max_connections=50`; they win over every file, as in a container.
+    pub arguments: Vec<String>,
     /// The folder of its programs, when it is to be another Postgres than the installed one.
     pub bin: Option<PathBuf>,
 }
@@ -60,6 +63,7 @@ pub struct PostgresServer {
     process: Option<ServerProcess>,
     reservation: Option<Reservation>,
     install: Install,
+    arguments: Vec<String>,
     password: String,
     port: u16,
     folder: Scratch,
@@ -75,7 +79,8 @@ impl PostgresServer {
         let install = Install::find(options.bin.clone())?.within_reach(folder.path())?;
         let password = random_password()?;
         make_cluster(&install, folder.path(), &password, &options)?;
-        Self { process: None, reservation: None, install, password, port: 0, folder }.on_a_free_port().await
+        let arguments = options.arguments;
+        Self { process: None, reservation: None, install, arguments, password, port: 0, folder }.on_a_free_port().await
     }
 
     /// A second server, on a data directory that was restored from a backup of this one, with its roles and passwords.
@@ -92,7 +97,8 @@ impl PostgresServer {
         let mut file = File::options().append(true).open(data.join("postgresql.conf"))?;
         writeln!(file, "unix_socket_directories = '{}'", socket.display())?;
         let (install, password) = (self.install.clone(), self.password.clone());
-        Self { process: None, reservation: None, install, password, port: 0, folder }.on_a_free_port().await
+        let arguments = self.arguments.clone();
+        Self { process: None, reservation: None, install, arguments, password, port: 0, folder }.on_a_free_port().await
     }
 
     /// A standby of this server that streams from it as `name`, with a copy of everything that it has now.
@@ -131,10 +137,12 @@ impl PostgresServer {
 
     async fn launch(&mut self) -> Result<(), NotReady> {
         let port = self.port.to_string();
+        let mut arguments: Vec<OsString> = vec!["-D".into(), self.data_dir().into(), "-p".into(), port.into()];
+        arguments.extend(self.arguments.iter().map(OsString::from));
         let mut process = ServerProcess::spawn(Launch {
             name: "postgres",
             program: &self.install.program("postgres"),
-            arguments: vec!["-D".into(), self.data_dir().into(), "-p".into(), port.into()],
+            arguments,
             run_as: &self.install.run_as,
             folder: self.folder.path(),
             goodbye: Signal::QUIT,

@@ -74,6 +74,9 @@ mod tests {
     use crate::check::Status;
     use crate::check::postgres::fixtures::{finding, found_in, healthy, setting, status};
     use crate::observation::AcceptedSetting;
+    use crate::remedy::setting::{Change, Parameter};
+    use crate::remedy::{Step, StepState};
+    use crate::system::{SystemId, SystemKind};
 
     fn changed(what: impl FnOnce(&mut Postgres)) -> Postgres {
         let mut seen = healthy();
@@ -136,6 +139,117 @@ mod tests {
             });
             assert_eq!(found_in(gone), [], "{name}");
         }
+    }
+
+    fn change(value: &str) -> Step {
+        let system = SystemId::new(SystemKind::Postgres, "main");
+        let to = Change::Set { value: value.try_into().unwrap() };
+        Step::AlterSystem { system, setting: Parameter::WorkMem, from: "32MB".try_into().unwrap(), to }
+    }
+
+    fn state(value: &str, pending_restart: bool) -> StepState {
+        let (value, owner) = (value.to_owned(), "ALTER SYSTEM".to_owned());
+        StepState::Setting { value, unit: Some("kB".into()), owner, line: None, pending_restart }
+    }
+
+    /// The server has `work_mem` so, read so many seconds after our action was over.
+    fn told(value: &str, late: f64) -> Vec<String> {
+        let mut seen = settings(|list| {
+            let one = list.iter_mut().find(|one| one.name == "work_mem").unwrap();
+            (one.value, one.file) = (value.into(), Some("/pg/postgresql.auto.conf".into()));
+        });
+        let accepted = seen.accepted.as_mut().unwrap();
+        let now = accepted.at;
+        assert!(accepted.take(7, &change("64MB"), &state("32MB", false), &state("64MB", false), now));
+        accepted.at_reading(crate::quantity::after(now, late));
+        found_in(seen).into_iter().map(|finding| finding.summary).collect()
+    }
+
+    #[test]
+    fn what_we_changed_ourselves_is_accepted_and_what_comes_after_it_is_not() {
+        assert_eq!(told("65536", 30.0), [""; 0]);
+        assert_eq!(told("32768", -1.0), [""; 0], "a reading that was under way saw the old value");
+        assert_eq!(told("32768", 30.0), ["work_mem is 32MB and was accepted as 64MB: set by ALTER SYSTEM"]);
+        assert_eq!(told("8192", -1.0).len(), 1);
+    }
+
+    #[test]
+    fn what_waits_for_a_restart_may_have_either_value() {
+        let waiting = |value: &str| {
+            let mut seen = settings(|list| {
+                list.iter_mut().find(|one| one.name == "work_mem").unwrap().value = value.into();
+            });
+            let accepted = seen.accepted.as_mut().unwrap();
+            let now = accepted.at;
+            accepted.take(7, &change("64MB"), &state("32MB", false), &state("32MB", true), now);
+            accepted.at_reading(crate::quantity::after(now, 86_400.0));
+            found_in(seen).len()
+        };
+        assert_eq!((waiting("32768"), waiting("65536"), waiting("8192")), (0, 0, 1));
+    }
+
+    /// Our change of `work_mem` waits for a restart; then the server has the value, read so many seconds later.
+    fn waited(value: &str, is_pending: bool, late: f64) -> (Postgres, bool) {
+        let mut seen = settings(|list| {
+            let one = list.iter_mut().find(|one| one.name == "work_mem").unwrap();
+            (one.value, one.pending_restart) = (value.into(), is_pending);
+        });
+        let accepted = seen.accepted.as_mut().unwrap();
+        let now = accepted.at;
+        accepted.take(7, &change("64MB"), &state("32MB", false), &state("32MB", true), now);
+        let is_over = accepted.at_restart(seen.settings.as_ref().unwrap(), crate::quantity::after(now, late));
+        (seen, is_over)
+    }
+
+    #[test]
+    fn a_restart_takes_our_change_up_and_then_it_is_accepted_and_over() {
+        let (seen, is_over) = waited("65536", false, 30.0);
+        let accepted = seen.accepted.as_ref().unwrap();
+        assert!(is_over && accepted.changed.is_empty());
+        assert_eq!(accepted.settings["work_mem"].value, "64MB");
+        assert_eq!(found_in(seen.clone()), []);
+        // From now on the old value is drift.
+        let mut back = seen;
+        back.settings.as_mut().unwrap().list.iter_mut().find(|one| one.name == "work_mem").unwrap().value =
+            "32768".into();
+        assert_eq!(finding("postgres.settings_drifted", found_in(back)).severity, Severity::Warning);
+    }
+
+    #[test]
+    fn a_change_that_somebody_took_back_before_the_restart_is_over_and_nothing_of_it_is_accepted() {
+        let (seen, is_over) = waited("32768", false, 30.0);
+        let accepted = seen.accepted.as_ref().unwrap();
+        assert!(is_over && accepted.changed.is_empty());
+        assert_eq!(accepted.settings["work_mem"].value, "32MB");
+        for (value, is_pending, late) in [("32768", true, 30.0), ("65536", true, 30.0), ("32768", false, -1.0)] {
+            let (seen, is_over) = waited(value, is_pending, late);
+            assert!(!is_over && seen.accepted.unwrap().changed.contains_key("work_mem"), "{value} {is_pending} {late}");
+        }
+    }
+
+    #[test]
+    fn what_waits_is_said_to_be_ours_only_while_the_line_is() {
+        let (mut seen, _) = waited("32768", true, 30.0);
+        let by = |seen: &Postgres| {
+            let settings = seen.settings.as_ref().unwrap();
+            seen.accepted.as_ref().unwrap().waits_by(settings.get("work_mem").unwrap(), settings)
+        };
+        assert_eq!(by(&seen), None, "the line is hidden from us");
+        for (line, action) in [("65536", Some(7)), ("64MB", Some(7)), ("48MB", None)] {
+            seen.settings.as_mut().unwrap().written.insert("work_mem".into(), line.into());
+            assert_eq!(by(&seen), action, "{line}");
+        }
+    }
+
+    #[test]
+    fn while_an_action_is_under_way_its_own_value_is_no_drift() {
+        let seen = settings(|list| {
+            list.iter_mut().find(|one| one.name == "work_mem").unwrap().value = "65536".into();
+        });
+        assert_eq!(found_in(seen.clone()).len(), 1);
+        let mut expected = seen;
+        expected.accepted.as_mut().unwrap().expect(7, &change("64MB"));
+        assert_eq!(found_in(expected), []);
     }
 
     #[test]

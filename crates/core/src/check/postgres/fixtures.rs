@@ -165,7 +165,8 @@ const SUITED: &[(&str, &str, Option<&str>)] = &[
 ];
 
 fn settings() -> Settings {
-    Settings { list: SUITED.iter().map(|(name, value, unit)| setting(name, value, *unit)).collect() }
+    let list = SUITED.iter().map(|(name, value, unit)| setting(name, value, *unit)).collect();
+    Settings { list, ..Settings::default() }
 }
 
 pub(super) fn security() -> Security {

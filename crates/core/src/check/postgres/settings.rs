@@ -95,6 +95,11 @@ fn restart_pending(sight: &Sight<'_, Postgres>) -> Judged {
         Draft::new(Severity::Info, format!("{count} of {} {verb} for a restart of the server", names.join(", ")));
     for setting in pending.iter().take(20) {
         draft = draft.saw(format!("{} still runs as", setting.name), Value::text(setting.shown()), "pg_settings");
+        let accepted = sight.seen.accepted.as_ref();
+        if let Some(action) = accepted.and_then(|accepted| accepted.waits_by(setting, settings)) {
+            let text = format!("by us: `groundskeeper undo {action}` takes it back");
+            draft = draft.saw(format!("{} was changed", setting.name), Value::text(text), "the journal");
+        }
     }
     Ok(vec![draft.fix(format!(
         "As a superuser: SELECT name, setting, sourcefile, error FROM pg_file_settings WHERE name IN ({list}); then \

@@ -1,11 +1,11 @@
 //! Do the settings suit the machine and the work?
 
 use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Unknown, UnknownKind};
-use crate::finding::Draft;
+use crate::finding::{Draft, Offender, Target};
 use crate::observation::Postgres;
 use crate::quantity::Value;
 use crate::severity::Severity;
-use crate::tuning::postgres::{Advice, Weight, advise};
+use crate::tuning::postgres::{Advice, HIDDEN_FILES, Way, Weight, advise};
 
 pub static SETTINGS_UNSUITED: Check = Check {
     id: "postgres.settings_unsuited",
@@ -16,8 +16,9 @@ pub static SETTINGS_UNSUITED: Check = Check {
         confirm: "SELECT name, setting, unit, source FROM pg_settings WHERE name IN ('shared_buffers', 'work_mem', \
                   'maintenance_work_mem', 'effective_cache_size', 'random_page_cost', 'max_wal_size');",
         act: "`groundskeeper tune postgres` prints each setting with the advised value, the reason and its source, and the \
-              statements to copy; it changes nothing. Change one at a time, those without a restart first, and watch for \
-              a day. ALTER SYSTEM RESET takes one back.",
+              statements to copy. `groundskeeper tune postgres NAME --plan SETTING` plans the change of one, to be approved, \
+              applied, verified and undone by us. Change one at a time, those without a restart first, and watch for a \
+              day. ALTER SYSTEM RESET takes one back.",
     },
     source: "pg_settings, the machine as configured or read, and the counters of pg_stat_database and the checkpoints",
     thresholds: &[],
@@ -25,6 +26,13 @@ pub static SETTINGS_UNSUITED: Check = Check {
     hold: Hold::minutes(60.0, 60.0),
     judge: Judge::Postgres(settings_unsuited),
 };
+
+const FIX: &str = "`groundskeeper tune postgres NAME` prints the statements with their reasons, and what needs a restart; \
+                   with `--plan SETTING` it plans the change of one.";
+
+const UNSEEN: &str = " Nothing is changed by itself: a reload also takes up files at which we may not look. Run the lines of \
+                      `groundskeeper grants NAME --for tune` again; for files outside of the data directory it takes \
+                      pg_read_server_files, with which a role can read every file of the server.";
 
 /// What has a check of its own that finds the same cause: one cause gives one finding.
 const FOUND_ELSEWHERE: [&str; 3] = ["max_wal_size", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_cost_limit"];
@@ -52,12 +60,23 @@ fn settings_unsuited(sight: &Sight<'_, Postgres>) -> Judged {
     let names: Vec<&str> = weighty.iter().map(|one| one.setting.as_str()).collect();
     let verb = if names.len() == 1 { "does" } else { "do" };
     let mut draft = Draft::new(Severity::Info, format!("{} {verb} not suit this server", names.join(", ")));
+    let mut reasons = Vec::new();
     for one in &weighty {
-        let text = format!("{}; advised is {}: {}", one.current, one.advised, one.reason);
-        draft = draft.saw(one.setting.clone(), Value::text(text), one.source.clone());
+        let (now, advised) = (Value::text(one.current.clone()), Value::text(one.advised.clone()));
+        // What somebody keeps elsewhere has no limit to hold a step to, so none is proposed.
+        draft = match one.way {
+            Way::Statement { .. } => draft.against(one.setting.clone(), now, advised, one.source.clone()),
+            Way::Elsewhere { .. } | Way::Written => draft.saw(one.setting.clone(), now, one.source.clone()),
+        };
+        let note = format!("{}: {} is advised: {}", one.setting, one.advised, one.reason);
+        reasons.push(Offender { target: Target::Setting { name: one.setting.clone() }, weight: 1.0, note });
     }
-    let name = "groundskeeper tune postgres";
-    Ok(vec![draft.fix(format!("`{name}` prints the statements with their reasons, and what needs a restart."))])
+    let mut fix = FIX.to_owned();
+    if !advised.hidden_files.is_empty() {
+        draft = draft.saw(HIDDEN_FILES, Value::text(advised.hidden_files.join(", ")), "pg_settings");
+        fix.push_str(UNSEEN);
+    }
+    Ok(vec![draft.offenders(reasons).fix(fix)])
 }
 
 #[cfg(test)]
@@ -78,6 +97,25 @@ mod tests {
         let found = finding("postgres.settings_unsuited", found_in(seen));
         assert_eq!(found.summary, "shared_buffers, random_page_cost do not suit this server");
         assert_eq!((found.severity, found.evidence.len()), (Severity::Info, 2));
+    }
+
+    #[test]
+    fn files_that_a_reload_takes_up_unseen_are_told() {
+        let left = |hidden: &[&str]| {
+            let seen = change(|seen| {
+                let settings = seen.settings.as_mut().unwrap();
+                settings.list.retain(|one| one.name != "random_page_cost");
+                settings.list.push(setting("random_page_cost", "4", None));
+                settings.hidden_files = hidden.iter().map(|name| (*name).to_owned()).collect();
+            });
+            finding("postgres.settings_unsuited", found_in(seen))
+        };
+        let found = left(&["hba_file", "ident_file"]);
+        let told = found.evidence.iter().find(|evidence| evidence.what == HIDDEN_FILES).unwrap();
+        assert_eq!(told.value.to_string(), "hba_file, ident_file");
+        assert!(found.fix.contains("Nothing is changed by itself"), "{}", found.fix);
+        let found = left(&[]);
+        assert!(found.evidence.len() == 1 && !found.fix.contains("by itself"), "{found:?}");
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The configuration that somebody accepted: what later readings are compared with.
 
-use super::{Setting, Settings};
+use super::{DIGEST, Owner, Setting, Settings};
+use crate::remedy::setting::{Change, is_same};
+use crate::remedy::{Step, StepState};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -14,6 +16,24 @@ pub struct Accepted {
     pub sees_all: bool,
     /// By name, those that were not at their default.
     pub settings: BTreeMap<String, AcceptedSetting>,
+    /// By name, those that we changed ourselves, where a second value is right for a while.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub changed: BTreeMap<String, OwnChange>,
+}
+
+/// A change of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnChange {
+    /// Its number in the journal.
+    pub action: i64,
+    /// The value besides the accepted one that is no drift: the old one to a reading that was under way, the new one while it
+    /// waits for a restart. None while an action puts it back: any.
+    pub value: Option<String>,
+    /// Only for readings up to here; none while it waits for a restart.
+    pub until: Option<Timestamp>,
+    /// When the action was over; none in an older record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +76,98 @@ impl Accepted {
             let accepted = AcceptedSetting { value: setting.shown(), owner: setting.owner().to_string() };
             (setting.name.clone(), accepted)
         });
-        Self { at, by: by.to_owned(), sees_all, settings: told.collect() }
+        Self { at, by: by.to_owned(), sees_all, settings: told.collect(), changed: BTreeMap::new() }
+    }
+
+    /// Puts keyed hashes in place of the bare ones of older versions. Whether there was one. A secret that is not the accepted
+    /// one any more is told as drift without its old hash.
+    pub fn reseal(&mut self, settings: &Settings) -> bool {
+        let mut is_resealed = false;
+        for (name, accepted) in self.settings.iter_mut().filter(|(_, accepted)| accepted.value.starts_with(DIGEST)) {
+            let is_same = settings.bare.get(name) == Some(&accepted.value);
+            let now = settings.value(name).filter(|_| is_same);
+            now.unwrap_or("another value").clone_into(&mut accepted.value);
+            is_resealed = true;
+        }
+        is_resealed
+    }
+
+    /// What an action of ours, which is done and verified, made of one setting is accepted; all else stays as it was.
+    pub fn take(&mut self, action: i64, step: &Step, before: &StepState, after: &StepState, now: Timestamp) -> bool {
+        let Step::AlterSystem { setting, to, .. } = step else { return false };
+        let (StepState::Setting { value: was, .. }, StepState::Setting { value, owner, pending_restart, .. }) =
+            (before, after)
+        else {
+            return false;
+        };
+        let name = setting.to_string();
+        if *owner == Owner::Nobody.to_string() {
+            self.settings.remove(&name);
+        } else {
+            let accepted = AcceptedSetting { value: value.clone(), owner: owner.clone() };
+            self.settings.insert(name.clone(), accepted);
+        }
+        let other = match to {
+            Change::Set { value } if *pending_restart => {
+                OwnChange { action, value: Some(value.to_string()), until: None, since: Some(now) }
+            }
+            _ => OwnChange { action, value: Some(was.clone()), until: Some(now), since: Some(now) },
+        };
+        self.changed.insert(name, other);
+        true
+    }
+
+    /// What an action of ours that is not over yet may make of one setting.
+    pub fn expect(&mut self, action: i64, step: &Step) {
+        if let Step::AlterSystem { setting, to, .. } = step {
+            let value = match to {
+                Change::Set { value } => Some(value.to_string()),
+                Change::PutBack { .. } => None,
+            };
+            let change = OwnChange { action, value, until: None, since: None };
+            self.changed.insert(setting.to_string(), change);
+        }
+    }
+
+    /// For a reading of that moment: forgets second values of before.
+    pub fn at_reading(&mut self, at: Timestamp) {
+        self.changed.retain(|_, change| change.until.is_none_or(|until| at <= until));
+    }
+
+    /// For a reading of that moment: what waited for a restart and does not any more is over. The server runs with our
+    /// value, which is accepted then, or somebody has taken our line away. Whether anything was over.
+    pub fn at_restart(&mut self, settings: &Settings, at: Timestamp) -> bool {
+        let over = self.changed.iter().filter_map(|(name, change)| {
+            let is_read_since = change.since.is_none_or(|since| since < at);
+            let setting = settings.get(name).filter(|one| one.is_of_server() && !one.pending_restart)?;
+            if change.until.is_some() || !is_read_since {
+                return None;
+            }
+            let is_ours = |value: &String| is_same(value, &setting.shown(), setting.unit.as_deref());
+            let accepted = AcceptedSetting { value: setting.shown(), owner: setting.owner().to_string() };
+            Some((name.clone(), change.value.as_ref().is_some_and(is_ours).then_some(accepted)))
+        });
+        let over: Vec<(String, Option<AcceptedSetting>)> = over.collect();
+        for (name, accepted) in &over {
+            self.changed.remove(name);
+            if let Some(accepted) = accepted {
+                self.settings.insert(name.clone(), accepted.clone());
+            }
+        }
+        !over.is_empty()
+    }
+
+    /// Our action that wrote what waits for a restart, as long as the line is ours.
+    pub fn waits_by(&self, setting: &Setting, settings: &Settings) -> Option<i64> {
+        let change = self.changed.get(&setting.name).filter(|change| change.until.is_none())?;
+        let line = settings.written.get(&setting.name)?;
+        let is_ours = change.value.as_ref().is_some_and(|value| is_same(value, line, setting.unit.as_deref()));
+        is_ours.then_some(change.action)
+    }
+
+    fn is_of_ours(&self, setting: &Setting, now: &str) -> bool {
+        let Some(change) = self.changed.get(&setting.name) else { return false };
+        change.value.as_ref().is_none_or(|value| is_same(value, now, setting.unit.as_deref()))
     }
 
     /// By name. A change that only a restart takes up is no drift yet.
@@ -67,7 +178,8 @@ impl Accepted {
             let now = setting.shown();
             // initdb and packages write down defaults, too: to write one down later changes nothing.
             let is_default = setting.boot.as_ref().is_some_and(|boot| *boot == setting.value);
-            if accepted.as_ref() != Some(&now) && !(accepted.is_none() && is_default) {
+            let is_right = accepted.as_ref() == Some(&now) || (accepted.is_none() && is_default);
+            if !is_right && !self.is_of_ours(setting, &now) {
                 let owner = setting.owner().to_string();
                 found.push(Drift { setting: setting.name.clone(), accepted, now: Some(now), owner });
             }
@@ -80,7 +192,8 @@ impl Accepted {
                 continue;
             }
             let now = present.map(Setting::shown);
-            if now.as_ref() != Some(&accepted.value) {
+            let is_of_ours = present.zip(now.as_ref()).is_some_and(|(setting, now)| self.is_of_ours(setting, now));
+            if now.as_ref() != Some(&accepted.value) && !is_of_ours {
                 let accepted = Some(accepted.value.clone());
                 found.push(Drift { setting: name.clone(), accepted, now, owner: "default".to_owned() });
             }

@@ -1,18 +1,28 @@
 //! What the server runs with: its settings, each with where it came from.
 
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Every setting that is not at its default, and those that a check or an advice asks for.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     pub list: Vec<Setting>,
+    /// By name, the bare hashes that older versions kept, for what they accepted; never written down.
+    #[serde(skip)]
+    pub bare: BTreeMap<String, String>,
+    /// By name, what `postgresql.auto.conf` says of those that wait for a restart, as far as we may see it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub written: BTreeMap<String, String>,
+    /// Settings that name a file (of access, of certificates) which a reload takes up and at which we may not look.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden_files: Vec<String>,
 }
 
 /// A row of `pg_settings`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Setting {
     pub name: String,
-    /// As the server keeps it, in `unit`. Of what may hold a secret, a hash.
+    /// As the server keeps it, in `unit`. Of what may hold a secret, a hash: see [`Settings::seal`].
     pub value: String,
     /// `8kB`, `MB`, `ms`, `s` …; none where it has none.
     pub unit: Option<String>,
@@ -176,7 +186,7 @@ mod tests {
             line: None,
             pending_restart: false,
         };
-        Settings { list: vec![setting] }
+        Settings { list: vec![setting], ..Settings::default() }
     }
 
     #[test]

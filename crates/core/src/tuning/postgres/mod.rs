@@ -4,13 +4,18 @@
 //! where a formula that the field uses, or a counter of this server, says so. What cannot be known (the machine's memory, a
 //! setting that is hidden from us) is said, not guessed.
 
+mod change;
 mod memory;
 mod planner;
 mod pools;
+mod turn;
 mod upkeep;
 mod wal;
 
+pub use change::{BY_HAND, BY_RESTART, CHANGES_OF_SETTINGS, ITSELF, planned, proposals};
+pub(crate) use change::{HIDDEN_FILES, changes_settings};
 pub use pools::{Pool, Pools, SOURCE as SOURCE_OF_POOLS, pools};
+pub(crate) use turn::in_turn;
 
 use crate::observation::{Gap, Machine, Owner, Postgres, Setting, Settings, bytes_written, seconds_written};
 use serde::{Deserialize, Serialize};
@@ -25,6 +30,9 @@ pub struct Advised {
     pub suited: Vec<String>,
     pub unknown: Vec<Unsure>,
     pub pools: Option<Pools>,
+    /// What a reload takes up besides settings and we may not look at: see [`Settings::hidden_files`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden_files: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -60,6 +68,8 @@ pub enum Way {
     Statement { sql: String },
     /// Where its owner has it: a file that somebody keeps, a command line, an environment.
     Elsewhere { place: String, line: String },
+    /// Not at all now: a change of it is written and waits for a restart.
+    Written,
 }
 
 /// A setting about which nothing can be said, and what would change that.
@@ -80,7 +90,8 @@ pub fn advise(seen: &Postgres) -> Result<Advised, Gap> {
     upkeep::look(&mut desk);
     let Desk { mut advice, suited, unknown, .. } = desk;
     advice.sort_by_key(|one| one.weight);
-    Ok(Advised { machine: seen.machine.as_deref().cloned(), advice, suited, unknown, pools: pools(seen) })
+    let (machine, hidden_files) = (seen.machine.as_deref().cloned(), settings.hidden_files.clone());
+    Ok(Advised { machine, advice, suited, unknown, pools: pools(seen), hidden_files })
 }
 
 /// What the topics write into.
@@ -177,7 +188,7 @@ impl Desk<'_> {
             weight: because.weight,
             needs_restart: setting.context == "postmaster",
             owner: setting.owner(),
-            way: way(setting, &advised),
+            way: way(setting, self.settings.value("data_directory"), &advised),
             advised,
         });
     }
@@ -185,21 +196,31 @@ impl Desk<'_> {
 
 /// `ALTER SYSTEM` for what nobody keeps elsewhere. initdb writes some settings into `postgresql.conf`; what it wrote is
 /// nobody's decision.
-fn way(setting: &Setting, advised: &str) -> Way {
+fn way(setting: &Setting, data_directory: Option<&str>, advised: &str) -> Way {
     let name = &setting.name;
     let line = format!("{name} = {advised}");
     let elsewhere = |place: String| Way::Elsewhere { place, line: line.clone() };
     match setting.owner() {
         Owner::CommandLine => elsewhere("the server's command line (-c), which wins over every file".to_owned()),
         Owner::Environment => elsewhere("the server's environment".to_owned()),
-        Owner::File { path, line } if !is_as_made(setting) => {
+        Owner::File { path, line } if !is_as_made(setting, data_directory) => {
             elsewhere(line.map_or_else(|| path.clone(), |line| format!("{path}, line {line}")))
         }
+        _ if setting.pending_restart => Way::Written,
         _ => Way::Statement { sql: format!("ALTER SYSTEM SET {name} = '{advised}';") },
     }
 }
 
-fn is_as_made(setting: &Setting) -> bool {
+/// Whether initdb wrote it: into the data directory, or where Debian's packages have it. Any other file, and one that is
+/// included, is somebody's, whatever it says: a `ConfigMap` that is mounted elsewhere may say the same as initdb.
+pub(crate) fn is_as_made(setting: &Setting, data_directory: Option<&str>) -> bool {
+    let Some(folder) = setting.file.as_deref().and_then(|file| file.strip_suffix("/postgresql.conf")) else {
+        return false;
+    };
+    let is_own = data_directory.is_some_and(|data| data.trim_end_matches('/') == folder);
+    if !is_own && !is_of_debian(folder) {
+        return false;
+    }
     let made = match setting.name.as_str() {
         "shared_buffers" => "128MB",
         "max_wal_size" => "1GB",
@@ -207,6 +228,15 @@ fn is_as_made(setting: &Setting) -> bool {
         _ => return false,
     };
     setting.shown() == made
+}
+
+/// `/etc/postgresql/MAJOR/CLUSTER`, as `pg_createcluster` makes it.
+fn is_of_debian(folder: &str) -> bool {
+    let Some((major, cluster)) = folder.strip_prefix("/etc/postgresql/").and_then(|rest| rest.split_once('/')) else {
+        return false;
+    };
+    let is_number = !major.is_empty() && major.bytes().all(|byte| byte.is_ascii_digit());
+    is_number && !cluster.is_empty() && !cluster.contains('/')
 }
 
 /// Down to a figure that a person would write: an eighth of the next power of two.

@@ -360,6 +360,28 @@ fn a_setting_is_changed_where_its_owner_has_it() {
     );
     let Way::Elsewhere { place, .. } = way("command line", None, "16384") else { panic!() };
     assert!(place.contains("command line"), "{place}");
+    let mounted = way("configuration file", Some("/etc/postgresql/postgresql.conf"), "16384");
+    assert!(matches!(mounted, Way::Elsewhere { .. }), "a ConfigMap is somebody's: {mounted:?}");
+}
+
+#[test]
+fn what_is_written_and_waits_for_a_restart_is_not_proposed_again() {
+    let way = |source: &str, is_pending: bool| {
+        let mut seen = healthy();
+        let settings = seen.settings.as_mut().unwrap();
+        settings.list.retain(|one| one.name != "shared_buffers");
+        let mut own = setting("shared_buffers", "16384", Some("8kB"));
+        (own.source, own.file, own.pending_restart) = (source.into(), None, is_pending);
+        own.context = "postmaster".into();
+        settings.list.push(own);
+        let advice = advise(&seen).unwrap().advice.remove(0);
+        let system = crate::system::SystemId::new(crate::system::SystemKind::Postgres, "main");
+        (advice.step(&system).err(), advice.way)
+    };
+    assert!(matches!(way("default", false), (None, Way::Statement { .. })));
+    assert_eq!(way("default", true), (Some("written, waits for a restart".to_owned()), Way::Written));
+    let (why, way) = way("command line", true);
+    assert!(why.unwrap().contains("command line") && matches!(way, Way::Elsewhere { .. }));
 }
 
 #[test]

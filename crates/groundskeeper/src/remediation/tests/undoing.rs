@@ -152,3 +152,25 @@ async fn what_could_not_be_read_is_put_back_once_it_can() {
     executor.recover().await.unwrap();
     assert_eq!(journal(&bench).await.last().unwrap(), &("sweep", Outcome::Helped, true));
 }
+
+fn unsuited_setting() -> Finding {
+    let target = Target::Setting { name: "random_page_cost".into() };
+    let draft = Draft::new(Severity::Info, "1 setting")
+        .against("random_page_cost", Value::text("4"), Value::text("1.1"), "a manual")
+        .offenders(vec![Offender { target, weight: 1.0, note: "flash".into() }]);
+    Finding::from_draft("postgres.settings_unsuited", &system(), draft)
+}
+
+/// A connection that was lost in the middle may leave a session on the server that writes afterwards.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_settings_is_put_back_unseen_while_somebody_may_still_write_it() {
+    let (failed, undone) = (("other", Outcome::Failed, false), ("other", Outcome::Helped, true));
+    for (under_way, told) in [(false, vec![failed]), (true, vec![failed, undone])] {
+        let (bench, world) = (Bench::new(), Arc::new(World::new(Mishap::Fail(1))));
+        let executor = bench.executor(&world);
+        let plan = bench.plan(&executor, &[unsuited_setting()]).await;
+        world.state.lock().unwrap().under_way = under_way;
+        executor.apply(&plan, &by_itself()).await.unwrap();
+        assert_eq!(journal(&bench).await, told, "{under_way}");
+    }
+}

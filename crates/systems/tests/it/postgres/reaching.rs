@@ -149,7 +149,7 @@ async fn a_connection_that_is_cut_anywhere_is_a_failure_within_the_deadline() {
 }
 
 /// Refuses start-up options as a pooler does, and passes everything else on.
-async fn pooler(to: SocketAddr) -> SocketAddr {
+pub(super) async fn pooler(to: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
