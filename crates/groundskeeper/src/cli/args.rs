@@ -109,7 +109,7 @@ pub enum Command {
     Backup(BackupArgs),
     /// What a check looks at, what it means when it fails, and what to do
     Explain(ExplainArgs),
-    /// Which settings would suit a server better, and why; changes nothing
+    /// Which settings would suit a server better, and why; with --plan, a plan to change one of them
     Tune(TuneArgs),
     /// The report of a day
     Report {
@@ -207,6 +207,7 @@ pub struct CheckArgs {
   groundskeeper grants postgres.main | psql -U postgres app
   groundskeeper grants --for watch --for act --role keeper
   groundskeeper grants --for watch --for retention
+  groundskeeper grants postgres.main --for watch --for tune
   groundskeeper grants --for watch --for backup")]
 pub struct GrantsArgs {
     /// A Postgres of the configuration [default: the only one]

@@ -74,7 +74,13 @@ pub(super) async fn approve(desk: &mut Desk, hash: String, any_time: bool) -> Ou
         for item in &approval.items {
             let _ = writeln!(out, "  {}", item.statement);
         }
-        let when = if approval.any_time { "at any time" } else { "inside the maintenance windows" };
+        let waits = approval.items.iter().any(|item| item.class.waits_for_window());
+        let when = match (approval.any_time, waits) {
+            (true, _) | (_, false) => "at any time",
+            (false, true) => {
+                "routine and disruptive steps inside the maintenance windows only (`--any-time` lifts that)"
+            }
+        };
         let _ = writeln!(
             out,
             "{} approved by {}, {when}, until {}. Next: `groundskeeper apply {short}`.",

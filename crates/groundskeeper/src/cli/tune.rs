@@ -177,7 +177,10 @@ fn statements(out: &mut String, advice: &[Advice], paint: Paint) {
         let _ = writeln!(
             out,
             "  {}",
-            paint.dim("One is taken back with ALTER SYSTEM RESET name; SELECT pg_reload_conf();")
+            paint.dim(
+                "One is taken back with ALTER SYSTEM SET name = 'the value now', or ALTER SYSTEM RESET name where none was set \
+                 before; then SELECT pg_reload_conf();"
+            )
         );
     }
 }

@@ -38,8 +38,7 @@ impl FromStr for Purpose {
             "act" => Ok(Self::Act),
             "backup" => Ok(Self::Backup),
             _ => {
-                let known =
-                    ["watch", "act", "backup", "end-sessions", "maintain", "reindex", "retention", "tune"];
+                let known = ["watch", "act", "backup", "end-sessions", "maintain", "reindex", "retention", "tune"];
                 let hint = did_you_mean(text, known);
                 Err(format!("use watch, act, backup, end-sessions, maintain, reindex, retention or tune{hint}"))
             }

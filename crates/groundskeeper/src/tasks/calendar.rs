@@ -46,7 +46,7 @@ pub static LINES: &[Line] = &[
         "database-maintenance",
         When::Cron("15 2 * * SUN"),
         true,
-        "analyzes and vacuums tables past their own trigger, in the window",
+        "deletes what rules do not keep, vacuums and analyzes, builds indexes anew, mends sequences; in the window",
     ),
     line(
         "performance-review",

@@ -210,7 +210,10 @@ fn table_of(step: &Step) -> Option<(&str, &str, &str)> {
         Step::AdvanceSequence { database, advance, .. } => {
             advance.columns.first().map(|filled| (database.as_str(), filled.schema.as_str(), filled.table.as_str()))
         }
-        Step::EndIdleSession { .. } | Step::EndBlocker { .. } | Step::AlterSystem { .. } | Step::PruneRepository { .. } => None,
+        Step::EndIdleSession { .. }
+        | Step::EndBlocker { .. }
+        | Step::AlterSystem { .. }
+        | Step::PruneRepository { .. } => None,
     }
 }
 

@@ -19,7 +19,7 @@ const LOOK_WITHIN: Duration = Duration::from_secs(1);
 
 const PLACE: &str = "
 SELECT pg_backend_pid() AS pid, inet_client_port() AS port,
-       (SELECT setting FROM pg_settings WHERE name = 'data_directory') AS folder";
+       CASE WHEN pg_has_role('pg_read_all_settings', 'USAGE') THEN current_setting('data_directory') END AS folder";
 
 const WAL: &str = "SELECT coalesce(sum(size), 0)::int8 AS size FROM pg_ls_waldir()";
 

@@ -41,14 +41,15 @@ pub fn grants(role: &str, database: &str, wishes: &[Wish]) -> String {
     let name = quoted(role);
     let mut script = format!(
         "-- The rights of Groundskeeper's role. Run this as a superuser in database {}.\n\
-         -- Put a long random password in place of CHANGE-ME, and give it to Groundskeeper as well.\n\
+         -- A new role has no password, with which nobody can log in by one. In psql: \\password {}\n\
          DO $role$ BEGIN\n  \
            IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = {}) THEN\n    \
-             CREATE ROLE {name} LOGIN PASSWORD 'CHANGE-ME' CONNECTION LIMIT 20;\n  \
+             CREATE ROLE {name} LOGIN CONNECTION LIMIT 20;\n  \
            END IF;\n\
          END $role$;\n\
          GRANT CONNECT ON DATABASE {} TO {name};\n",
         quoted(database),
+        role.replace(['\n', '\r'], " "),
         literal(role),
         quoted(database)
     );

@@ -38,6 +38,7 @@ mod dsn;
 mod estimates;
 mod groups;
 mod horizon;
+mod indexes;
 mod keys;
 mod mask;
 mod security;
@@ -48,7 +49,6 @@ mod statements;
 mod structure;
 mod tls;
 mod triggers;
-mod usage;
 mod vacuuming;
 mod vectors;
 

@@ -6,9 +6,7 @@
 use super::client::{APPLICATION_NAME, Endpoint, reading_settings};
 use super::mask::masked;
 use super::triggers::{Triggers, is_switched_off};
-use super::{
-    bloat, disk, groups, horizon, keys, security, settings, sql, statements, structure, usage, vacuuming, vectors,
-};
+use super::{bloat, disk, groups, horizon, keys, security, settings, sql, statements, structure, vacuuming, vectors};
 use groundskeeper_core::observation::{
     Access, Activity, Archiver, Checkpoints, Database, Failure, FailureKind, Gap, LagParts, Part, Postgres, Reading,
     Replication, Server, Standby, Statements, Table,
@@ -140,14 +138,12 @@ impl Asking<'_> {
             replication,
             horizon,
             vacuuming,
-            structure,
+            (structure, usage),
             room,
             vectors,
             settings,
-            security,
-            available,
+            (security, available),
             leaders,
-            usage,
             keys,
             footprints,
         ) = tokio::join!(
@@ -164,9 +160,7 @@ impl Asking<'_> {
             Box::pin(vectors::read(self, version)),
             Box::pin(settings::read(self)),
             Box::pin(security::read(self, version, &access.user)),
-            self.one(sql::STATEMENTS_AVAILABLE, |row| get(row, "available")),
             Box::pin(statements::read(self, schema.as_deref(), statements_version.as_deref())),
-            Box::pin(usage::read(self)),
             Box::pin(keys::read(self)),
             // The dearest of all comes last: where it is cut off, the others have been answered.
             Box::pin(bloat::read(self)),

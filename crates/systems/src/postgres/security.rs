@@ -2,7 +2,7 @@
 
 use super::observe::{Asking, count, get};
 use groundskeeper_core::observation::{
-    AccessRule, Extension, Gap, OpenRoutine, OpenSchema, PlainClient, Security, Superuser, TableName,
+    AccessRule, Extension, Gap, OpenRoutine, OpenSchema, Part, PlainClient, Security, Superuser, TableName,
 };
 use groundskeeper_core::remedy::quoted;
 use tokio_postgres::Row;
@@ -51,10 +51,12 @@ SELECT host(a.client_addr) AS address, coalesce(a.usename::text, '') AS role, co
     OR (a.backend_type IS NULL AND a.datid IS NOT NULL AND a.usesysid IS NOT NULL)
  GROUP BY 1, 2 ORDER BY 4 DESC, 3 DESC, 1, 2 LIMIT 50";
 
+/// Those that are not of the version that the server has files for, and `pg_stat_statements` in any case. To tell which there
+/// are, the server reads a file for each: one question only.
 const EXTENSIONS: &str = "
-SELECT e.extname::text AS name, e.extversion AS installed, a.default_version AS available
-  FROM pg_extension e LEFT JOIN pg_available_extensions a ON a.name = e.extname
- WHERE a.default_version IS DISTINCT FROM e.extversion
+SELECT coalesce(e.extname, a.name)::text AS name, e.extversion AS installed, a.default_version AS available
+  FROM pg_extension e FULL JOIN pg_available_extensions() a ON a.name = e.extname
+ WHERE a.name = 'pg_stat_statements' OR (e.oid IS NOT NULL AND a.default_version IS DISTINCT FROM e.extversion)
  ORDER BY 1 LIMIT 200";
 
 /// A body that was parsed when it was made (`BEGIN ATOMIC`, from 14 on), and one in C, looks up no name when it is called.
@@ -77,23 +79,22 @@ fn open_routines(version_num: u32) -> String {
     )
 }
 
-pub(super) async fn read(asking: &Asking<'_>, version_num: u32, user: &str) -> Box<Security> {
+/// With whether `pg_stat_statements` could be created.
+pub(super) async fn read(asking: &Asking<'_>, version_num: u32, user: &str) -> (Box<Security>, Part<bool>) {
     let open_routines = open_routines(version_num);
     let (superusers, open_schemas, rules, plain_clients, extensions, open_routines) = tokio::join!(
         asking.many(SUPERUSERS, |row| Ok(Superuser { name: get(row, "name")?, is_bootstrap: get(row, "bootstrap")? })),
         asking.many(OPEN_SCHEMAS, |row| Ok(OpenSchema { name: get(row, "name")?, owners: get(row, "owners")? })),
         asking.many(rules(version_num), rule),
         asking.many(PLAIN_CLIENTS, plain_client),
-        asking.many(EXTENSIONS, |row| {
-            Ok(Extension {
-                name: get(row, "name")?,
-                installed: get(row, "installed")?,
-                available: get(row, "available")?,
-            })
-        }),
+        asking.many(EXTENSIONS, extension),
         asking.many(&open_routines, open_routine),
     );
-    Box::new(Security {
+    let (has_statements, extensions) = match extensions {
+        Ok(found) => (Ok(found.iter().any(|(name, ..)| name == "pg_stat_statements")), Ok(outdated(found))),
+        Err(gap) => (Err(gap.clone()), Err(gap)),
+    };
+    let security = Security {
         superusers,
         open_schemas,
         rules: rules.map_err(|gap| if gap.permission { rules_hidden(user) } else { gap }),
@@ -103,7 +104,26 @@ pub(super) async fn read(asking: &Asking<'_>, version_num: u32, user: &str) -> B
         }),
         extensions,
         open_routines,
-    })
+    };
+    (Box::new(security), has_statements)
+}
+
+/// Name, the version that was created here, and the one that the server has files for.
+type Found = (String, Option<String>, Option<String>);
+
+fn extension(row: &Row) -> Result<Found, String> {
+    Ok((get(row, "name")?, get(row, "installed")?, get(row, "available")?))
+}
+
+fn outdated(found: Vec<Found>) -> Vec<Extension> {
+    let created = found.into_iter().filter_map(|(name, installed, available)| {
+        Some(Extension {
+            name,
+            installed: installed.filter(|installed| available.as_ref() != Some(installed))?,
+            available,
+        })
+    });
+    created.collect()
 }
 
 /// `pg_monitor` does not bring these.

@@ -15,16 +15,19 @@ SELECT current_setting('server_version_num')::int8 AS version_num,
          + coalesce(nullif(current_setting('reserved_connections', true), '')::int8, 0) AS reserved_connections,
        current_setting('autovacuum')::bool AND current_setting('track_counts')::bool AS autovacuum,
        current_setting('autovacuum_freeze_max_age')::int8 AS freeze_max_age,
-       (SELECT setting::float8 FROM pg_settings WHERE name = 'checkpoint_timeout') AS checkpoint_timeout,
+       s.checkpoint_timeout,
        current_user::text AS role,
        coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = current_user), false) AS superuser,
        pg_has_role('pg_monitor', 'USAGE')
          OR (pg_has_role('pg_read_all_stats', 'USAGE') AND pg_has_role('pg_read_all_settings', 'USAGE')) AS monitor,
        pg_has_role('pg_signal_backend', 'USAGE') AS signal_backend,
-       (SELECT setting FROM pg_settings WHERE name = 'shared_preload_libraries') AS preloaded,
+       s.preloaded,
        (SELECT extversion FROM pg_extension WHERE extname = 'pg_stat_statements') AS statements_version,
        (SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-         WHERE e.extname = 'pg_stat_statements') AS statements_schema";
+         WHERE e.extname = 'pg_stat_statements') AS statements_schema
+  FROM (SELECT max(setting) FILTER (WHERE name = 'checkpoint_timeout')::float8 AS checkpoint_timeout,
+               max(setting) FILTER (WHERE name = 'shared_preload_libraries') AS preloaded
+          FROM pg_settings WHERE name IN ('checkpoint_timeout', 'shared_preload_libraries')) s";
 
 /// Without `pg_monitor` the server hides `backend_type` of other roles' backends; those with a database and a role are
 /// clients, but for the odd parallel worker.
@@ -78,13 +81,16 @@ SELECT EXISTS (
 /// each is, and whether we may ask when it was changed: within the data directory that is a right of its own, elsewhere one
 /// must be able to read all files. A name that is hidden from us has no row of its own in `pg_settings`, and no path.
 pub(super) const RELOADED_FILES: &str = "
+WITH known AS MATERIALIZED (
+  SELECT name, setting FROM pg_settings WHERE name = 'data_directory' OR name LIKE 'ssl\\_%\\_file'
+      OR name IN ('hba_file', 'ident_file'))
 SELECT n.name, f.path,
        coalesce(has_function_privilege('pg_catalog.pg_stat_file(text, boolean)', 'EXECUTE')
                 AND (pg_has_role('pg_read_server_files', 'USAGE')
                      OR (starts_with(f.path, d.setting || '/') AND f.path NOT LIKE '%..%')), false) AS may_see
   FROM unnest(ARRAY['hba_file', 'ident_file', 'ssl_cert_file', 'ssl_key_file', 'ssl_ca_file', 'ssl_crl_file']) n(name)
-  LEFT JOIN pg_settings s ON s.name = n.name
-  LEFT JOIN pg_settings d ON d.name = 'data_directory',
+  LEFT JOIN known s ON s.name = n.name
+  LEFT JOIN known d ON d.name = 'data_directory',
   LATERAL (SELECT CASE WHEN s.setting LIKE '/%' THEN s.setting ELSE d.setting || '/' || s.setting END AS path) f
  WHERE n.name IN ('hba_file', 'ident_file')
     OR (current_setting('ssl') = 'on' AND coalesce(s.setting, 'hidden') <> '')";
@@ -255,6 +261,3 @@ SELECT extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::
        EXISTS (SELECT 1 FROM pg_stat_wal_receiver WHERE pid IS NOT NULL) AS receiving,
        (SELECT setting FROM pg_settings WHERE name = 'primary_conninfo') AS source
  WHERE pg_is_in_recovery()";
-
-pub(super) const STATEMENTS_AVAILABLE: &str =
-    "SELECT EXISTS (SELECT 1 FROM pg_available_extensions WHERE name = 'pg_stat_statements') AS available";

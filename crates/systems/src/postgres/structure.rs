@@ -1,45 +1,16 @@
-//! Reads the indexes and constraints of the connected database out of its catalogue.
+//! Reads the constraints and triggers of the connected database out of its catalogue, and gathers its structure.
 
-use super::observe::{Asking, count, get};
-use groundskeeper_core::observation::{ForeignKey, ForeignKeys, Index, Named, Structure, TableName, Trigger};
+use super::indexes;
+use super::observe::{Asking, get};
+use groundskeeper_core::observation::{
+    ForeignKey, ForeignKeys, IndexUsage, Named, Part, Structure, TableName, Trigger,
+};
 use tokio_postgres::Row;
 
 /// Tables of users, not of the server or of temporary use.
-const OURS: &str = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
+pub(super) const OURS: &str =
+    "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
    AND t.relpersistence <> 't'";
-
-/// A build of somebody whose progress is hidden from us may be that of any index. Expressions are compared as the catalogue
-/// stores them, without the places in the statement that they came from: to write them as SQL the server would lock the
-/// table. What is invalid is never cut off.
-fn indexes(version_num: u32) -> String {
-    let nulls = if version_num >= 150_000 { "i.indnullsnotdistinct" } else { "false" };
-    format!(
-        "SELECT n.nspname::text AS schema, t.relname::text AS table_name, x.relname::text AS name, am.amname::text AS method,
-       current_setting('block_size')::int8 * x.relpages AS size,
-       coalesce(pg_stat_get_numscans(x.oid), 0)::int8 AS scans,
-       i.indisvalid AS valid,
-       CASE WHEN i.indisvalid THEN false ELSE EXISTS (
-         SELECT 1 FROM pg_stat_progress_create_index p
-          WHERE p.datname = current_database() AND (p.relid = t.oid OR p.relid IS NULL)) END AS being_built,
-       i.indisunique AS is_unique,
-       i.indisprimary OR i.indisexclusion OR i.indisreplident
-         OR x.oid IN (SELECT conindid FROM pg_constraint WHERE conindid <> 0) AS needed,
-       x.relispartition AS partition,
-       i.indnkeyatts::int4 AS searchable, i.indkey::text AS columns, i.indclass::text AS classes,
-       i.indcollation::text AS collations, i.indoption::text AS options,
-       CASE WHEN i.indisexclusion THEN x.oid::text
-            ELSE concat_ws(' ', i.indisunique, i.indimmediate, {nulls}) END AS rule,
-       coalesce(md5(regexp_replace(i.indexprs::text, ':location -?[0-9]+', '', 'g')), '') AS expressions,
-       coalesce(md5(regexp_replace(i.indpred::text, ':location -?[0-9]+', '', 'g')), '') AS predicate
-  FROM pg_index i
-  JOIN pg_class x ON x.oid = i.indexrelid
-  JOIN pg_am am ON am.oid = x.relam
-  JOIN pg_class t ON t.oid = i.indrelid
-  JOIN pg_namespace n ON n.oid = t.relnamespace
- WHERE x.relkind = 'i' AND {OURS}
- ORDER BY i.indisvalid, x.relpages DESC, 1, 3 LIMIT 5000"
-    )
-}
 
 /// A foreign key is looked up by equality, so an index of the rows that are not null does as well. Texts of different
 /// types compare without a conversion, and a domain with what it is made of; most keys have the same type on both sides, which is
@@ -137,17 +108,19 @@ fn disabled_triggers() -> String {
     )
 }
 
-pub(super) async fn read(asking: &Asking<'_>, version_num: u32) -> Box<Structure> {
-    let (indexes, keys, without_key) = (indexes(version_num), foreign_keys(version_num), without_key());
+/// With how the indexes are used, which the same question tells.
+pub(super) async fn read(asking: &Asking<'_>, version_num: u32) -> (Box<Structure>, Part<Box<IndexUsage>>) {
+    let (keys, without_key) = (foreign_keys(version_num), without_key());
     let (unvalidated, disabled) = (unvalidated(version_num), disabled_triggers());
-    let (indexes, keys, without_key, unvalidated, disabled_triggers) = tokio::join!(
-        asking.many(&indexes, index),
+    let ((indexes, usage), keys, without_key, unvalidated, disabled_triggers) = tokio::join!(
+        indexes::read(asking, version_num),
         asking.many(&keys, |row| Ok((foreign_key(row)?, get(row, "unindexed")?, get(row, "mismatched")?))),
         asking.many(&without_key, table),
         asking.many(&unvalidated, named),
         asking.many(&disabled, trigger),
     );
-    Box::new(Structure { indexes, foreign_keys: keys.map(sorted), without_key, unvalidated, disabled_triggers })
+    let foreign_keys = keys.map(sorted);
+    (Box::new(Structure { indexes, foreign_keys, without_key, unvalidated, disabled_triggers }), usage)
 }
 
 /// By what is wrong with each: whether it has no index, and whether its types differ.
@@ -164,7 +137,7 @@ fn sorted(keys: Vec<(ForeignKey, bool, bool)>) -> ForeignKeys {
     found
 }
 
-fn table(row: &Row) -> Result<TableName, String> {
+pub(super) fn table(row: &Row) -> Result<TableName, String> {
     Ok(TableName { schema: get(row, "schema")?, name: get(row, "table_name")? })
 }
 
@@ -185,39 +158,4 @@ fn foreign_key(row: &Row) -> Result<ForeignKey, String> {
         is_partitioned: get(row, "partitioned")?,
         rows: get(row, "rows_estimated")?,
     })
-}
-
-fn index(row: &Row) -> Result<Index, String> {
-    let (keys, included) = columns(row)?;
-    Ok(Index {
-        table: table(row)?,
-        name: get(row, "name")?,
-        method: get(row, "method")?,
-        size: count(row, "size")?,
-        scans: count(row, "scans")?,
-        is_valid: get(row, "valid")?,
-        is_being_built: get(row, "being_built")?,
-        is_unique: get(row, "is_unique")?,
-        is_needed: get(row, "needed")?,
-        is_partition: get(row, "partition")?,
-        keys,
-        included,
-        rule: get(row, "rule")?,
-        expressions: get(row, "expressions")?,
-        predicate: get(row, "predicate")?,
-    })
-}
-
-/// The key of an index, each column with its class, collation and order, and what it carries besides. The catalogue's vectors
-/// are taken apart here: in SQL that would be a question for each index.
-fn columns(row: &Row) -> Result<(Vec<String>, Vec<i32>), String> {
-    let [columns, classes, collations, options]: [String; 4] =
-        [get(row, "columns")?, get(row, "classes")?, get(row, "collations")?, get(row, "options")?];
-    let searchable = get::<i32>(row, "searchable")?.unsigned_abs() as usize;
-    let parts = columns.split(' ').zip(classes.split(' ')).zip(collations.split(' ')).zip(options.split(' '));
-    let keys = parts
-        .take(searchable)
-        .map(|(((column, class), collation), option)| format!("{column} {class} {collation} {option}"));
-    let included = columns.split(' ').skip(searchable).map(str::parse).collect::<Result<_, _>>();
-    Ok((keys.collect(), included.map_err(|error| format!("a column of an index has no number: {error}"))?))
 }

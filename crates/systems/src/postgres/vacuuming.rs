@@ -7,10 +7,12 @@ use tokio_postgres::Row;
 /// -1 stands for the setting without `autovacuum_`.
 const LIMITS: &str = "
 SELECT current_setting('autovacuum_max_workers')::int8 AS workers,
-       (SELECT coalesce(nullif(a.setting::float8, -1), v.setting::float8) / 1000 FROM pg_settings a, pg_settings v
-         WHERE a.name = 'autovacuum_vacuum_cost_delay' AND v.name = 'vacuum_cost_delay') AS delay,
-       (SELECT coalesce(nullif(a.setting::int8, -1), v.setting::int8) FROM pg_settings a, pg_settings v
-         WHERE a.name = 'autovacuum_vacuum_cost_limit' AND v.name = 'vacuum_cost_limit') AS most";
+       coalesce(nullif(max(setting::float8) FILTER (WHERE name = 'autovacuum_vacuum_cost_delay'), -1),
+                max(setting::float8) FILTER (WHERE name = 'vacuum_cost_delay')) / 1000 AS delay,
+       coalesce(nullif(max(setting::float8) FILTER (WHERE name = 'autovacuum_vacuum_cost_limit'), -1),
+                max(setting::float8) FILTER (WHERE name = 'vacuum_cost_limit'))::int8 AS most
+  FROM pg_settings
+ WHERE name IN ('autovacuum_vacuum_cost_delay', 'autovacuum_vacuum_cost_limit', 'vacuum_cost_delay', 'vacuum_cost_limit')";
 
 /// A worker begins a transaction for each table.
 fn workers(version_num: u32) -> String {

@@ -76,6 +76,7 @@ SELECT b.nspname::text AS schema, b.relname::text AS table_name, a.attname::text
 /// A session that has not loaded the library knows of its settings only where somebody gave them a value, and `pg_settings`
 /// leaves them out: what is in force is the server's then, unless the session's own role or database is given one.
 const SETTINGS: &str = "
+SELECT name, value, whose FROM (
 SELECT name::text AS name, setting::text AS value, 'the server' AS whose FROM pg_settings
  WHERE name IN ('hnsw.ef_search', 'hnsw.iterative_scan', 'ivfflat.probes')
    AND source NOT IN ('default', 'client', 'session', 'user', 'database', 'database user')
@@ -98,6 +99,7 @@ SELECT split_part(given, '=', 1), split_part(given, '=', 2),
   LEFT JOIN pg_database d ON d.oid = s.setdatabase
  WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
    AND split_part(given, '=', 1) IN ('hnsw.ef_search', 'hnsw.iterative_scan', 'ivfflat.probes', 'maintenance_work_mem')
+) given WHERE EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'vector')
  ORDER BY 1, 3 LIMIT 200";
 
 /// None where pgvector is not created.

@@ -55,8 +55,9 @@ pub static STATEMENTS_MISSING: Check = Check {
 fn statements_missing(sight: &Sight<'_, Postgres>) -> Judged {
     let statements = &sight.seen.statements;
     let database = &sight.seen.server.database;
-    let preload = "ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'; (keep what is listed there already) \
-                   and restart in a maintenance window";
+    let preload = "ALTER SYSTEM SET shared_preload_libraries = OTHERS, pg_stat_statements; (OTHERS: each library of SHOW \
+                   shared_preload_libraries, in quotes of its own; one pair of quotes around all of them is one library, and the \
+                   server does not start) and restart in a maintenance window";
     let create = format!("in database {database}: CREATE EXTENSION pg_stat_statements;");
     let (summary, fix) = match (statements.preloaded, &statements.extension) {
         (Some(false), _) if !statements.available => (

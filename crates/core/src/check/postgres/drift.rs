@@ -37,7 +37,7 @@ fn settings_drifted(sight: &Sight<'_, Postgres>) -> Judged {
             kind: UnknownKind::NotRead,
             reason:
                 "the configuration was accepted when we had other rights, and saw other settings; accept it again: \
-                     groundskeeper accept"
+                     groundskeeper accept postgres.NAME, with the name of this system"
                     .to_owned(),
         });
     }
@@ -56,7 +56,7 @@ fn settings_drifted(sight: &Sight<'_, Postgres>) -> Judged {
         draft = draft.saw(one.setting.clone(), Value::text(change(one)), "pg_settings");
     }
     let draft = draft.saw("accepted", Value::text(format!("{day} by {}", accepted.by)), "the record").fix(format!(
-        "If this is wanted: groundskeeper accept NAME, with the name of this system. If not, take it back where it was \
+        "If this is wanted: groundskeeper accept postgres.NAME, with the name of this system. If not, take it back where it was \
          changed, such as ALTER SYSTEM RESET {}; SELECT pg_reload_conf();",
         first.setting
     ));

@@ -134,7 +134,8 @@ fn way_out(database: &str, one: &SequenceBehind) -> String {
         advance: one.advance.clone(),
     };
     let taken = format_count(one.taken as f64);
-    let setval = |rest: &str| format!("SELECT setval('{}.{}', {rest});", quoted(schema), quoted(name));
+    let whole = super::horizon::literal(&format!("{}.{}", quoted(schema), quoted(name)));
+    let setval = |rest: &str| format!("SELECT setval({whole}, {rest});");
     match (one.left_alone(), one.beyond) {
         (Some(LeftAlone::InBlocks), _) => format!(
             "The program uses {} numbers for each that it takes: stop it, and choose one that is further than {taken} by as many \

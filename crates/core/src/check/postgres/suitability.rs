@@ -18,7 +18,8 @@ pub static SETTINGS_UNSUITED: Check = Check {
         act: "`groundskeeper tune postgres` prints each setting with the advised value, the reason and its source, and the \
               statements to copy. `groundskeeper tune postgres NAME --plan SETTING` plans the change of one, to be approved, \
               applied, verified and undone by us. Change one at a time, those without a restart first, and watch for a \
-              day. ALTER SYSTEM RESET takes one back.",
+              day. `groundskeeper undo ENTRY` takes back what we changed; what you changed, ALTER SYSTEM SET with the old \
+              value, or RESET where there was none, and then SELECT pg_reload_conf().",
     },
     source: "pg_settings, the machine as configured or read, and the counters of pg_stat_database and the checkpoints",
     thresholds: &[],

@@ -197,7 +197,8 @@ fn limits(vacuuming: &Vacuuming) -> String {
 fn faster(vacuuming: &Vacuuming) -> String {
     if vacuuming.cost_delay == 0.0 {
         return format!(
-            "Nothing throttles them: ALTER SYSTEM SET autovacuum_max_workers = {}; before 18 with a restart.",
+            "Nothing throttles them: ALTER SYSTEM SET autovacuum_max_workers = {}; SELECT pg_reload_conf(); before 18 it \
+             takes a restart instead.",
             vacuuming.max_workers + 2
         );
     }

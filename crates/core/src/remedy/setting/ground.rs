@@ -117,7 +117,10 @@ impl Ground {
         let first = waiting.next()?;
         let more = waiting.count();
         let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-        Some(format!("another change of settings is not finished: {first}{more}"))
+        Some(format!(
+            "another change of settings is not finished: {first}{more}; finish it or take it back, then SELECT pg_reload_conf() \
+             (or restart the server), and plan again"
+        ))
     }
 
     fn unfit(&self, parameter: Parameter, value: &SettingValue) -> Option<String> {

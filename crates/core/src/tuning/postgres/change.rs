@@ -36,8 +36,12 @@ impl Advice {
     pub fn step(&self, system: &SystemId) -> Result<Step, String> {
         match &self.way {
             Way::Statement { .. } => {}
-            Way::Elsewhere { place, .. } => return Err(format!("{place} keeps it")),
-            Way::Written => return Err("written, waits for a restart".to_owned()),
+            Way::Elsewhere { place, .. } => return Err(format!("{place} keeps it: change it there")),
+            Way::Written => {
+                return Err(
+                    "it is written and waits for a restart: restart the server in a window, or take it back".to_owned()
+                );
+            }
         }
         step(system, &self.setting, &self.current, &self.advised)
     }
@@ -227,9 +231,9 @@ mod tests {
         assert!(left.contains("values of statements"), "{left}");
         let mut kept = advice("work_mem", "4MB", "8MB");
         kept.way = Way::Elsewhere { place: "/etc/x.conf, line 3".into(), line: String::new() };
-        assert_eq!(plan(&kept).unwrap_err(), "/etc/x.conf, line 3 keeps it");
+        assert_eq!(plan(&kept).unwrap_err(), "/etc/x.conf, line 3 keeps it: change it there");
         kept.way = Way::Written;
-        assert_eq!(plan(&kept).unwrap_err(), "written, waits for a restart");
+        assert!(plan(&kept).unwrap_err().starts_with("it is written and waits for a restart: "));
     }
 
     #[test]

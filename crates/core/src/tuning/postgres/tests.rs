@@ -379,7 +379,13 @@ fn what_is_written_and_waits_for_a_restart_is_not_proposed_again() {
         (advice.step(&system).err(), advice.way)
     };
     assert!(matches!(way("default", false), (None, Way::Statement { .. })));
-    assert_eq!(way("default", true), (Some("written, waits for a restart".to_owned()), Way::Written));
+    assert_eq!(
+        way("default", true),
+        (
+            Some("it is written and waits for a restart: restart the server in a window, or take it back".to_owned()),
+            Way::Written
+        )
+    );
     let (why, way) = way("command line", true);
     assert!(why.unwrap().contains("command line") && matches!(way, Way::Elsewhere { .. }));
 }

@@ -15,7 +15,8 @@ const HEAD: &str = "\
 # `${NAME}` is taken from the environment when the file is read, so no secret needs to be in here.
 
 # What the keeper may do by itself: \"observe\" looks and tells; \"assist\" also does routine upkeep inside the
-# maintenance windows; \"auto\" also mends single things, such as a session that sits idle in a transaction.
+# maintenance windows, and deletes there what the rules of retention do not keep; \"auto\" also mends single things: ends
+# sessions that sit idle in a transaction or block others, moves sequences on, changes settings of Postgres (one a day).
 autonomy = \"observe\"
 
 # All times below, and the days of the report.
@@ -41,7 +42,9 @@ const EXAMPLES: [(&str, &str); 4] = [
 # deadline = \"10s\"
 # # The size of its disk, where that cannot be looked at from here: when it is full, and where indexes can be built anew.
 # disk = \"100 GiB\"
-# # Rows that are not kept for ever; the weekly maintenance deletes them in small batches.
+# # What it runs on, for `groundskeeper tune`, where it is not reached over a socket of this machine.
+# machine = { memory = \"8 GiB\", cores = 4, storage = \"ssd\" }
+# # Rows that are not kept for ever: from \"assist\" on, the weekly maintenance deletes them in small batches.
 # [[postgres.main.retention]]
 # table = \"user_sessions\"
 # column = \"expires_at\"

@@ -129,7 +129,7 @@ fn calendar() -> Vec<CalendarEntry> {
         entry(
             "database-maintenance",
             "15 2 * * SUN",
-            "analyzes and vacuums tables past their own trigger, in the window",
+            "deletes what rules do not keep, vacuums and analyzes, builds indexes anew, mends sequences; in the window",
             Some(83_000),
             Scheduled,
         ),

@@ -12,7 +12,7 @@ const fn action(name: &'static str, arguments: &'static [&'static str], checks: 
     Action { name, arguments, checks }
 }
 
-/// Left out: what we do not ask (sizes of WAL folders, the age of a checkpoint), what needs a second server
+/// Left out: what we have no threshold for (the number of WAL files, the age of a checkpoint), what needs a second server
 /// (`hot_standby_delay`, `same_schema`), what is about other programs (pgBouncer, Bucardo, Slony), and the second of two
 /// actions with one question (`last_autovacuum`). And what we measure as a rate between two readings, which one look cannot
 /// answer (`commitratio`, `hitratio`).

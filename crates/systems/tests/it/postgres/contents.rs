@@ -87,7 +87,8 @@ async fn where_writing_never_stops_the_tables_are_locked_for_an_instant_or_it_is
         .unwrap();
     admin.batch_execute("CREATE MATERIALIZED VIEW seen AS SELECT count(*) FROM still").await.unwrap();
     admin.batch_execute(&grants("keeper", "postgres", &[Wish::BackUp])).await.unwrap();
-    let keeper = server.url_for("keeper", "CHANGE-ME", "postgres");
+    admin.batch_execute("ALTER ROLE keeper PASSWORD 'right'").await.unwrap();
+    let keeper = server.url_for("keeper", "right", "postgres");
     let writers = busy(&server).await;
 
     let contents = held(&server.url()).await;

@@ -16,8 +16,9 @@ async fn a_role_with_the_grants_for_backups_learns_all_that_a_copy_needs() {
     let server = PostgresServer::start_with(options).await.unwrap();
     let admin = server.client().await;
     admin.batch_execute(&grants("keeper", "postgres", &[Wish::BackUp])).await.unwrap();
+    admin.batch_execute("ALTER ROLE keeper PASSWORD 'right'").await.unwrap();
     let bare = endpoint(&role(&server, "bare", "").await);
-    let keeper = endpoint(&server.url_for("keeper", "CHANGE-ME", "postgres"));
+    let keeper = endpoint(&server.url_for("keeper", "right", "postgres"));
 
     let facts = cluster_facts(&keeper, DEADLINE).await.unwrap();
     assert_eq!(facts.version / 10_000, keeper.replicate(DEADLINE).await.unwrap().server_version() / 10_000);

@@ -137,9 +137,10 @@ async fn the_granted_script_makes_a_role_that_sees_everything() {
     let admin = server.client().await;
     let wishes =
         [Wish::Watch, Wish::EndSessions, Wish::Maintain { tables: vec![("public".into(), "Odd Name".into())] }];
-    let script = grants("the keeper's", "postgres", &wishes).replace("CHANGE-ME", "right");
+    let script = grants("the keeper's", "postgres", &wishes);
     admin.batch_execute(&script).await.unwrap();
     admin.batch_execute(&script).await.unwrap();
+    admin.batch_execute("ALTER ROLE \"the keeper's\" PASSWORD 'right'").await.unwrap();
     let seen = seen(&server.url_for("the keeper's", "right", "postgres")).await;
     assert!(!seen.access.superuser && seen.access.monitor && seen.access.signal_backend);
     let maintainable = table(&seen.tables.unwrap(), "Odd Name").maintainable;
@@ -263,7 +264,8 @@ async fn a_healthy_server_gives_no_finding() {
     let server = PostgresServer::start_with(options).await.unwrap();
     let admin = server.client().await;
     admin.batch_execute("CREATE EXTENSION pg_stat_statements").await.unwrap();
-    admin.batch_execute(&grants("keeper", "postgres", &[Wish::Watch]).replace("CHANGE-ME", "right")).await.unwrap();
+    admin.batch_execute(&grants("keeper", "postgres", &[Wish::Watch])).await.unwrap();
+    admin.batch_execute("ALTER ROLE keeper PASSWORD 'right'").await.unwrap();
     let url = server.url_for("keeper", "right", "postgres");
     let system = SystemId::new(SystemKind::Postgres, "main");
     let before = Observation::Postgres(read(&url).await);

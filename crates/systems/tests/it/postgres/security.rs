@@ -44,8 +44,9 @@ async fn run(server: &PostgresServer, statements: &str) {
 
 /// A role with the rights of the printed script and no more.
 async fn keeper(server: &PostgresServer) -> String {
-    let script = grants("keeper", "postgres", &[Wish::Watch]).replace("CHANGE-ME", "right");
-    server.client().await.batch_execute(&script).await.unwrap();
+    let client = server.client().await;
+    client.batch_execute(&grants("keeper", "postgres", &[Wish::Watch])).await.unwrap();
+    client.batch_execute("ALTER ROLE keeper PASSWORD 'right'").await.unwrap();
     server.url_for("keeper", "right", "postgres")
 }
 
