@@ -342,7 +342,7 @@ async fn where_a_reload_takes_up_files_unseen_nothing_is_changed_by_itself_and_t
 #[tokio::test]
 async fn what_waited_for_a_restart_is_accepted_when_it_is_taken_up() {
     let mut scene = Scene::new("autonomy = \"observe\"").await;
-    assert_eq!(drift(&scene.place.app().await).await, [""; 0], "the first reading accepts what it sees");
+    assert_eq!(drift(&*scene.place.app().await).await, [""; 0], "the first reading accepts what it sees");
     // As a change of ours leaves it: the fixture's own file keeps the only setting that takes a restart.
     scene.admin.batch_execute("ALTER SYSTEM SET shared_buffers = '32MB'").await.unwrap();
     scene.admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();
