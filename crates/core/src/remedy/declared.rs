@@ -122,6 +122,7 @@ pub static REMEDIES: &[Remedy] = &[
                         database: index.database.to_owned(),
                         schema: index.schema.to_owned(),
                         table: index.table.to_owned(),
+                        relation: None,
                     },
                     why: index.note.to_owned(),
                     expected: "each write to the table is cheaper; no query could use the index".to_owned(),

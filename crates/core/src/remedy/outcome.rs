@@ -46,6 +46,7 @@ impl Step {
                 database: database.clone(),
                 schema: schema.clone(),
                 table: table.clone(),
+                relation: if let StepState::Index { relation, .. } = before { *relation } else { None },
             })),
             Self::DropLeftovers { .. } => {
                 Undo::NotNeeded("no query could use what was dropped, and each write is cheaper without it".into())
@@ -98,6 +99,10 @@ impl Step {
     pub fn has_nothing_to_undo(&self, state: &StepState) -> bool {
         match self {
             Self::AlterSystem { to: Change::PutBack { .. }, .. } => self.has_taken(state, state),
+            Self::SetStatistics { target, .. } => match state {
+                StepState::Column { figures, .. } => figures.target == *target,
+                _ => *state == StepState::Gone,
+            },
             _ => *state == StepState::Gone,
         }
     }
@@ -191,8 +196,8 @@ fn counted(count: usize, what: &str) -> String {
 /// The new index has the name of the old one, works, and is smaller, as far as that was the reason.
 fn reindexed(because: Reindexing, before: &StepState, after: &StepState) -> Verification {
     let (
-        StepState::Index { oid: old, size: before, is_valid: was_valid },
-        StepState::Index { oid, size: after, is_valid },
+        StepState::Index { oid: old, size: before, is_valid: was_valid, .. },
+        StepState::Index { oid, size: after, is_valid, .. },
     ) = (before, after)
     else {
         let gone = matches!(after, StepState::Gone);

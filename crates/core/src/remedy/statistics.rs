@@ -45,6 +45,7 @@ pub(super) fn propose(finding: &Finding) -> Vec<Proposal> {
                 column: name.clone(),
                 target: Some(*target),
                 seen: *seen,
+                relation: None,
             },
             why: offender.note.clone(),
             expected:
@@ -59,7 +60,7 @@ pub(super) fn propose(finding: &Finding) -> Vec<Proposal> {
 /// Back to what it was.
 pub(super) fn put_back(step: &Step, before: &StepState) -> Option<Step> {
     let Step::SetStatistics { system, database, schema, table, column, target, .. } = step else { return None };
-    let StepState::Column(figures) = before else { return None };
+    let StepState::Column { figures, relation } = before else { return None };
     Some(Step::SetStatistics {
         system: system.clone(),
         database: database.clone(),
@@ -68,6 +69,7 @@ pub(super) fn put_back(step: &Step, before: &StepState) -> Option<Step> {
         column: column.clone(),
         target: figures.target,
         seen: *target,
+        relation: *relation,
     })
 }
 
@@ -83,7 +85,7 @@ pub(super) fn verify(
     after: &StepState,
 ) -> Verification {
     let did_not_help = |because: String| Verification::DidNotHelp(because);
-    let (StepState::Column(before), StepState::Column(after)) = (before, after) else {
+    let (StepState::Column { figures: before, .. }, StepState::Column { figures: after, .. }) = (before, after) else {
         let gone = matches!(after, StepState::Gone);
         return did_not_help(if gone { "the column is gone" } else { "the column was not read" }.to_owned());
     };
@@ -130,12 +132,14 @@ mod tests {
     fn step(target: Option<u32>) -> Step {
         let (database, schema, table) = ("docrag".into(), "public".into(), "chunks".into());
         let system = SystemId::new(SystemKind::Postgres, "main");
-        Step::SetStatistics { system, database, schema, table, column: "tenant".into(), target, seen: None }
+        let (column, seen, relation) = ("tenant".into(), None, None);
+        Step::SetStatistics { system, database, schema, table, column, target, seen, relation }
     }
 
     fn column(target: Option<u32>, common: u32, least: f64) -> StepState {
         let in_force = target.unwrap_or(100);
-        StepState::Column(Distribution { target, in_force, common, least, others_share: 0.5, others: 50_000.0 })
+        let figures = Distribution { target, in_force, common, least, others_share: 0.5, others: 50_000.0 };
+        StepState::Column { figures, relation: Some(77) }
     }
 
     #[test]
@@ -161,7 +165,8 @@ mod tests {
         assert!(matches!(verdict(&column(Some(200), 200, 0.0005)), Helped(_)), "half the error");
         assert!(matches!(verdict(&column(Some(200), 200, 0.00095)), DidNotHelp(_)), "as wrong as before");
         let fewer = Distribution { others_share: 0.4, others: 40_000.0, ..figures(&column(Some(200), 200, 0.001)) };
-        assert!(matches!(verdict(&StepState::Column(fewer)), Helped(_)), "as wrong for fewer rows");
+        let fewer = StepState::Column { figures: fewer, relation: None };
+        assert!(matches!(verdict(&fewer), Helped(_)), "as wrong for fewer rows");
         assert!(matches!(verdict(&column(None, 100, 0.001)), DidNotHelp(_)), "it was not set");
         assert!(matches!(verdict(&StepState::Gone), DidNotHelp(_)));
         assert!(matches!(verdict(&column(Some(200), 100, 0.001)), DidNotHelp(_)), "set, and not analyzed");
@@ -170,7 +175,7 @@ mod tests {
     }
 
     fn figures(state: &StepState) -> Distribution {
-        let StepState::Column(figures) = state else { panic!("{state:?}") };
+        let StepState::Column { figures, .. } = state else { panic!("{state:?}") };
         *figures
     }
 
@@ -180,9 +185,11 @@ mod tests {
             let before = column(old, 150, 0.001);
             let Undo::By(undo) = step(Some(300)).undo(&before) else { panic!("nothing is put back") };
             assert!(
-                matches!(&*undo, Step::SetStatistics { target, seen: Some(300), .. } if *target == old),
-                "{undo:?}: only what was set is taken back"
+                matches!(&*undo, Step::SetStatistics { target, seen: Some(300), relation: Some(77), .. } if *target == old),
+                "{undo:?}: only what was set is taken back, and from that very table"
             );
+            assert!(undo.has_nothing_to_undo(&before) && undo.has_nothing_to_undo(&StepState::Gone));
+            assert!(!undo.has_nothing_to_undo(&column(Some(300), 300, 0.001)));
             let back = undo.verify(&column(Some(300), 300, 0.0009), &before);
             assert!(matches!(back, Verification::Helped(_)), "{back:?}");
             assert!(matches!(
@@ -190,6 +197,20 @@ mod tests {
                 Verification::DidNotHelp(_)
             ));
         }
+    }
+
+    #[test]
+    fn what_an_earlier_version_wrote_into_the_journal_is_read() {
+        let old = r#"{"state":"column","target":null,"in_force":100,"common":100,"least":0.001,"others_share":0.5,"others":50000.0}"#;
+        let read: StepState = serde_json::from_str(old).unwrap();
+        assert_eq!(read, StepState::Column { figures: figures(&column(None, 100, 0.001)), relation: None });
+        assert_eq!(serde_json::to_string(&read).unwrap(), old, "and an earlier version reads it");
+        let kept = serde_json::to_string(&column(Some(200), 100, 0.001)).unwrap();
+        assert_eq!(serde_json::from_str::<StepState>(&kept).unwrap(), column(Some(200), 100, 0.001));
+        let Undo::By(undo) = step(Some(300)).undo(&read) else { panic!("nothing is put back") };
+        assert!(matches!(&*undo, Step::SetStatistics { relation: None, .. }), "{undo:?}");
+        let known: Step = serde_json::from_str(&serde_json::to_string(&undo).unwrap()).unwrap();
+        assert_eq!(known, *undo);
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub enum Step {
         database: String,
         schema: String,
         table: String,
+        /// The number of the very table, which may have another name by then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        relation: Option<u32>,
     },
     /// Deletes the rows of a table that are older than a rule of the configuration keeps them, in small batches by an
     /// index, each committed; not those that somebody has locked.
@@ -85,6 +88,9 @@ pub enum Step {
         target: Option<u32>,
         /// The one that it replaces, and no other: what somebody set meanwhile stays.
         seen: Option<u32>,
+        /// What is put back is put back on that very table, which may have another name by then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        relation: Option<u32>,
     },
     /// Moves a sequence on to the furthest value of the columns that it fills, while nobody can insert into them. Only if it
     /// is behind at that moment, never back, and never beyond `advance.limit`.
@@ -256,10 +262,11 @@ impl Step {
             Self::Reindex { schema, index, .. } => {
                 format!("REINDEX INDEX CONCURRENTLY {}.{}", quoted(schema), quoted(index))
             }
-            Self::DropLeftovers { schema, table, .. } => format!(
-                "DROP INDEX CONCURRENTLY -- each invalid index named …_ccnew or …_ccold of {}.{}",
+            Self::DropLeftovers { schema, table, relation, .. } => format!(
+                "DROP INDEX CONCURRENTLY -- each invalid index named …_ccnew or …_ccold of {}.{}{}",
                 quoted(schema),
-                quoted(table)
+                quoted(table),
+                if relation.is_some() { WHATEVER_ITS_NAME } else { "" }
             ),
             Self::DeleteExpired { schema, table, column, before, export, .. } => format!(
                 "DELETE FROM {}.{} WHERE {} < '{before}' -- by its index, batches of at most {LARGEST_BATCH} rows{}",
@@ -268,9 +275,11 @@ impl Step {
                 quoted(column),
                 if *export { ", each row once it is in the repository of backups" } else { "" }
             ),
-            Self::SetStatistics { schema, table, column, target, .. } => {
-                statistics_statements(schema, table, column, *target).join("; ")
-            }
+            Self::SetStatistics { schema, table, column, target, relation, .. } => format!(
+                "{}{}",
+                statistics_statements(schema, table, column, *target).join("; "),
+                if relation.is_some() { format!(" -- the table{WHATEVER_ITS_NAME}") } else { String::new() }
+            ),
             Self::AdvanceSequence { schema, sequence, advance, .. } => advance.statement(schema, sequence),
             Self::DropPartition { .. } | Self::AttachPartition { .. } => self.parting_statement(),
             Self::AlterSystem { setting, to, .. } => format!("{}; SELECT pg_reload_conf()", to.writing(*setting)),
@@ -282,6 +291,9 @@ impl Step {
         }
     }
 }
+
+/// Of a table that is known by its number.
+const WHATEVER_ITS_NAME: &str = ", whatever its name is by then";
 
 /// Rows that are deleted in one transaction, at most: few enough for a batch to last for a fraction of a second.
 pub const LARGEST_BATCH: u32 = 5_000;
@@ -317,6 +329,9 @@ pub enum StepState {
         /// Bytes.
         size: u64,
         is_valid: bool,
+        /// The number of its table.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        relation: Option<u32>,
     },
     /// Rows that a rule wants gone.
     Expired {
@@ -352,7 +367,13 @@ pub enum StepState {
         names: Vec<String>,
     },
     /// What the planner knows of a column's values.
-    Column(Distribution),
+    Column {
+        #[serde(flatten)]
+        figures: Distribution,
+        /// The number of its table.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        relation: Option<u32>,
+    },
     /// Where a sequence is, and how far its columns are ahead of it.
     Sequence {
         last: i64,

@@ -18,7 +18,9 @@ mod statistics;
 use self::expired::Aging;
 use self::partition::Family;
 use self::preflight::IndexName;
+use self::reindex::Leaving;
 use self::setting::Alteration;
+use self::statistics::ColumnName;
 use super::client::{APPLICATION_NAME, Endpoint, Session, reading_settings};
 use super::sql;
 use crate::deadline::timed_out;
@@ -54,6 +56,9 @@ pub enum ActError {
     /// The world is not as the step assumed; nothing was changed.
     #[error("{what} was left alone: {reason}")]
     Precondition { what: String, reason: String },
+    /// Under its name there is nothing that could be changed, or put back.
+    #[error("{what}: its database is gone")]
+    Gone { what: String },
     #[error("{what}: permission denied: {message}; {fix}")]
     Denied { what: String, message: String, fix: String },
     /// It was begun and did not finish in time.
@@ -75,7 +80,7 @@ impl ActError {
                 FailureKind::Denied | FailureKind::Tls | FailureKind::UnknownHost | FailureKind::Missing
             ),
             Self::Timeout { .. } | Self::Interrupted(_) => true,
-            Self::Precondition { .. } | Self::Denied { .. } => false,
+            Self::Precondition { .. } | Self::Gone { .. } | Self::Denied { .. } => false,
             Self::Failed { retryable, .. } => *retryable,
         }
     }
@@ -131,10 +136,11 @@ pub async fn apply_with(
             work.finish().await;
             done
         }
-        Step::SetStatistics { database, schema, table, column, target, seen, .. } => {
+        Step::SetStatistics { database, schema, table, column, target, seen, relation, .. } => {
             let endpoint = endpoint.with_database(database);
             let work = Work::begin(&endpoint, step.step(), acting_settings(deadline), deadline).await?;
-            let done = Box::pin(work.set_statistics((schema, table, column), (*seen, *target), halt)).await;
+            let at = ColumnName { schema, table, column, relation: *relation };
+            let done = Box::pin(work.set_statistics(at, (*seen, *target), halt)).await;
             work.finish().await;
             done
         }
@@ -146,12 +152,12 @@ pub async fn apply_with(
             work.finish().await;
             done
         }
-        Step::DropLeftovers { database, schema, table, .. } => {
+        Step::DropLeftovers { database, schema, table, relation, .. } => {
             let endpoint = endpoint.with_database(database);
             // To stop may wait for it: it takes moments, or gives up.
             let deadline = deadline.min(SWEEP_WITHIN);
             let work = Work::begin(&endpoint, step.step(), acting_settings(deadline), deadline).await?;
-            let done = work.sweep_up(schema, table).await;
+            let done = work.sweep_up(Leaving { schema, table, relation: *relation }).await;
             work.finish().await;
             done
         }
@@ -238,8 +244,12 @@ pub async fn capture(endpoint: &Endpoint, step: &Step, deadline: Duration) -> Re
     let state = match step {
         Step::Analyze { schema, table, .. } | Step::Vacuum { schema, table, .. } => work.table(schema, table).await,
         Step::Reindex { schema, table, index, .. } => work.index_state(IndexName { schema, table, index }).await,
-        Step::DropLeftovers { schema, table, .. } => work.leftovers_state(schema, table).await,
-        Step::SetStatistics { schema, table, column, .. } => work.column_state((schema, table, column)).await,
+        Step::DropLeftovers { schema, table, relation, .. } => {
+            work.leftovers_state(Leaving { schema, table, relation: *relation }).await
+        }
+        Step::SetStatistics { schema, table, column, relation, .. } => {
+            work.column_state(ColumnName { schema, table, column, relation: *relation }).await
+        }
         Step::AdvanceSequence { schema, sequence, .. } => work.sequence_state(schema, sequence).await,
         Step::DeleteExpired { schema, table, column, before, keep_seconds, export, .. } => {
             let (before, keep, export) = (*before, *keep_seconds as f64, *export);
@@ -290,7 +300,11 @@ impl<'a> Work<'a> {
             Ok(Ok(session)) => session,
             Ok(Err(error)) if error.code() == Some(&SqlState::INVALID_CATALOG_NAME) => {
                 let what = format!("{} ({})", step.subject(), endpoint.address());
-                return Err(ActError::Precondition { what, reason: "its database is gone".to_owned() });
+                // Another step is for the whole server, and may be carried out from another database.
+                return Err(match table_of(step) {
+                    Some(_) => ActError::Gone { what },
+                    None => ActError::Precondition { what, reason: "the database to connect to is gone".to_owned() },
+                });
             }
             Ok(Err(error)) => return Err(ActError::Unreachable(endpoint.failure(&error))),
             Err(_) => return Err(ActError::Unreachable(timed_out(patience, endpoint.address()))),
@@ -331,6 +345,22 @@ impl<'a> Work<'a> {
 
     fn precondition(&self, reason: impl Into<String>) -> ActError {
         ActError::Precondition { what: self.what(), reason: reason.into() }
+    }
+
+    /// What was begun is a failure from then on, so that whatever is left of it is put back.
+    fn begun(&self, error: ActError) -> ActError {
+        match error {
+            ActError::Precondition { reason, .. } => self.failed(reason, false),
+            other => other,
+        }
+    }
+
+    /// The same, with what was done until then.
+    fn after(&self, error: ActError, done: &str) -> ActError {
+        match self.begun(error) {
+            ActError::Failed { message, retryable, .. } => self.failed(format!("{message}; {done}"), retryable),
+            other => other,
+        }
     }
 
     fn error(&self, error: &Error) -> ActError {

@@ -150,13 +150,14 @@ fn figures(row: &Row) -> Result<Distribution, String> {
     })
 }
 
-/// The figures of one column as they are now; none where it is not there. An error of permission where they are hidden.
+/// The figures of one column as they are now, with the number of its table, and whether they are shown to us; none where it is
+/// not there.
 pub(super) async fn of_column(
     client: &Client,
     (schema, table, column): (&str, &str, &str),
-) -> Result<Option<(Distribution, bool)>, Error> {
+) -> Result<Option<(Distribution, u32, bool)>, Error> {
     let question = format!(
-        "SELECT {FIGURES}, has_column_privilege(t.oid, a.attnum, 'SELECT') AND NOT row_security_active(t.oid) AS shown
+        "SELECT {FIGURES}, t.oid, has_column_privilege(t.oid, a.attnum, 'SELECT') AND NOT row_security_active(t.oid) AS shown
   FROM pg_class t
   JOIN pg_namespace n ON n.oid = t.relnamespace
   JOIN pg_attribute a ON a.attrelid = t.oid AND a.attname = $3 AND a.attnum > 0 AND NOT a.attisdropped
@@ -165,6 +166,6 @@ pub(super) async fn of_column(
     );
     let names: [(&(dyn ToSql + Sync), Type); 3] = [(&schema, Type::TEXT), (&table, Type::TEXT), (&column, Type::TEXT)];
     let rows = client.query_typed(&question, &names).await?;
-    let read = |row: &Row| Ok::<_, String>((figures(row)?, get::<bool>(row, "shown")?));
+    let read = |row: &Row| Ok::<_, String>((figures(row)?, get::<u32>(row, "oid")?, get::<bool>(row, "shown")?));
     Ok(rows.first().and_then(|row| read(row).ok()))
 }

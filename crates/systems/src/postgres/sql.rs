@@ -98,16 +98,19 @@ SELECT n.name, f.path,
 
 /// The invalid indexes of a table with names that only `REINDEX CONCURRENTLY` gives, and whether an index is being built on
 /// it, which makes such an index too. A builder that is hidden from us may be at work on any table. One row without a name
-/// where nothing is left.
+/// where nothing is left. The table is the one with that number, where it is there, and otherwise the one with that name.
 pub(super) const LEFTOVERS: &str = "
 SELECT x.relname::text AS name,
        EXISTS (SELECT 1 FROM pg_stat_progress_create_index p
-                WHERE p.datname = current_database() AND (p.relid = t.oid OR p.relid IS NULL)) AS being_built
+                WHERE p.datname = current_database() AND (p.relid = t.oid OR p.relid IS NULL)) AS being_built,
+       n.nspname::text AS schema
   FROM pg_class t
   JOIN pg_namespace n ON n.oid = t.relnamespace
   LEFT JOIN pg_index i ON i.indrelid = t.oid AND NOT i.indisvalid
   LEFT JOIN pg_class x ON x.oid = i.indexrelid AND x.relkind = 'i' AND x.relname ~ '_cc(new|old)[0-9]*$'
- WHERE n.nspname = $1 AND t.relname = $2
+ WHERE t.oid = coalesce(
+         (SELECT o.oid FROM pg_class o WHERE o.oid = $3 AND o.relkind IN ('r', 'm', 'p')),
+         (SELECT o.oid FROM pg_class o JOIN pg_namespace m ON m.oid = o.relnamespace WHERE m.nspname = $1 AND o.relname = $2))
  ORDER BY 1";
 
 /// Signals a session that somebody has waited for, if it is the one that is meant and not protected: pid, start, seconds and

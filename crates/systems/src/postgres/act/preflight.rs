@@ -39,10 +39,7 @@ impl Work<'_> {
         at: IndexName<'_>,
         because: Reindexing,
     ) -> Result<(), ActError> {
-        // The index itself may come out damaged: https://www.postgresql.org/docs/release/14.4/
-        if (140_000..140_004).contains(&version) {
-            let why =
-                "14.0 to 14.3 may damage an index that is built concurrently; update the server to the last 14 first";
+        if let Some(why) = version_refusal(version) {
             return Err(self.precondition(why));
         }
         let size = self.fit_to_build(client, at, because).await?;
@@ -154,6 +151,14 @@ SELECT pg_backend_pid(), inet_client_port(),
     }
 }
 
+/// Why no index is built concurrently on a server of that version: it may come out damaged, see
+/// <https://www.postgresql.org/docs/release/14.4/>.
+fn version_refusal(version: i32) -> Option<&'static str> {
+    (140_000..140_004).contains(&version).then_some(
+        "14.0 to 14.3 may damage an index that is built concurrently; update the server to the last 14 first",
+    )
+}
+
 /// Names, a duration or a size make a reason; a row without them is one whose state is hidden.
 fn reason(row: &Row) -> String {
     let (kind, name, amount): (String, Option<String>, Option<f64>) = (row.get(0), row.get(1), row.get(2));
@@ -217,4 +222,20 @@ SELECT 'session', format('session %s (%s)', a.pid, concat_ws(', ', a.usename, nu
          AND NOT EXISTS (SELECT 1 FROM pg_stat_progress_vacuum v WHERE v.pid = a.pid)))
  ORDER BY 3 DESC NULLS FIRST LIMIT 1"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_14_0_to_14_3_may_damage_what_they_build() {
+        let refused: Vec<i32> =
+            [130_023, 139_999, 140_000, 140_001, 140_002, 140_003, 140_004, 140_018, 150_000, 180_001]
+                .into_iter()
+                .filter(|version| version_refusal(*version).is_some())
+                .collect();
+        assert_eq!(refused, [140_000, 140_001, 140_002, 140_003]);
+        assert!(version_refusal(140_003).unwrap().contains("update the server"));
+    }
 }

@@ -25,6 +25,14 @@ const ONE_AT_A_TIME: i64 = 0x4752_4b49;
 /// Who has waited for us for so long, waits because of us.
 const IN_THE_WAY_SECONDS: f64 = 0.3;
 
+/// The table that a build may have left something on. Its number goes before its name, which may be another table's by now.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Leaving<'n> {
+    pub(super) schema: &'n str,
+    pub(super) table: &'n str,
+    pub(super) relation: Option<u32>,
+}
+
 impl Work<'_> {
     pub(super) async fn reindex(
         &self,
@@ -54,36 +62,30 @@ impl Work<'_> {
             self.still_bloated(client, at, f64::from(percent) / 100.0, wasted as f64).await?;
         }
         let old = self.index_state(at).await?;
+        let relation = if let StepState::Index { relation, .. } = old { relation } else { None };
+        let on = Leaving { schema: at.schema, table: at.table, relation };
         let mut pauses = PAUSES.into_iter();
         loop {
             let trouble = match self.yielding(client, pid, &self.step.statement(), halt.as_mut()).await {
                 Ok(()) => return Ok(()),
-                Err(trouble) => trouble,
+                Err(trouble) => self.begun(trouble),
             };
             if client.is_closed() {
                 return Err(trouble);
             }
             if is_built(&old, &self.index_state(at).await?) {
                 // All was done but to drop the old one, which somebody still looked into.
-                return self.drop_leftovers(client, at.schema, at.table).await.map_err(|error| self.begun(error));
+                return self.drop_leftovers(client, on).await.map_err(|error| self.begun(error));
             }
             // Whoever undoes it journals that; only what stands in the way of the next attempt is swept up here.
             let Some(pause) = pauses.next().filter(|_| is_passing(&trouble)) else { return Err(trouble) };
-            self.drop_leftovers(client, at.schema, at.table).await.map_err(|error| self.begun(error))?;
+            self.drop_leftovers(client, on).await.map_err(|error| self.begun(error))?;
             tokio::select! {
                 biased;
                 () = halt.as_mut() => return Err(trouble),
                 () = tokio::time::sleep(pause) => {}
             }
             self.preflight(client, version, at, because).await.map_err(|error| self.begun(error))?;
-        }
-    }
-
-    /// What was begun is a failure from then on, so that whatever is left of it is put back.
-    pub(super) fn begun(&self, error: ActError) -> ActError {
-        match error {
-            ActError::Precondition { reason, .. } => self.failed(reason, false),
-            other => other,
         }
     }
 
@@ -151,13 +153,13 @@ SELECT EXISTS (SELECT 1 FROM pg_stat_activity a
         }
     }
 
-    pub(super) async fn sweep_up(&self, schema: &str, table: &str) -> Result<(), ActError> {
+    pub(super) async fn sweep_up(&self, on: Leaving<'_>) -> Result<(), ActError> {
         let client = self.client()?;
         self.settled("the drop could not be held to its time").await?;
         self.wait(client.batch_execute(LOCK_TIMEOUT)).await?;
         let mut pauses = PAUSES.into_iter();
         loop {
-            match self.drop_leftovers(client, schema, table).await {
+            match self.drop_leftovers(client, on).await {
                 Err(trouble) if is_passing(&trouble) => match pauses.next() {
                     Some(pause) if Instant::now() + pause < self.until => tokio::time::sleep(pause).await,
                     _ => return Err(trouble),
@@ -167,15 +169,15 @@ SELECT EXISTS (SELECT 1 FROM pg_stat_activity a
         }
     }
 
-    async fn drop_leftovers(&self, client: &Client, schema: &str, table: &str) -> Result<(), ActError> {
+    async fn drop_leftovers(&self, client: &Client, on: Leaving<'_>) -> Result<(), ActError> {
         let until = Instant::now() + Duration::from_secs(5);
         loop {
-            let left = self.leftovers(client, schema, table).await?;
+            let left = self.leftovers(client, on).await?;
             let Some(being_built) = left.being_built else { return Err(self.precondition("the table is gone")) };
             if !being_built {
                 // Each is looked at right before: somebody may have built it anew meanwhile.
                 let Some(name) = left.names.first() else { return Ok(()) };
-                let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {}.{}", quoted(schema), quoted(name));
+                let drop = format!("DROP INDEX CONCURRENTLY IF EXISTS {}.{}", quoted(&left.schema), quoted(name));
                 self.wait(client.batch_execute(&drop)).await?;
                 continue;
             }
@@ -187,21 +189,22 @@ SELECT EXISTS (SELECT 1 FROM pg_stat_activity a
         }
     }
 
-    async fn leftovers(&self, client: &Client, schema: &str, table: &str) -> Result<Leftovers, ActError> {
-        let names = [(&schema as _, Type::TEXT), (&table as _, Type::TEXT)];
-        let rows = self.wait(client.query_typed(sql::LEFTOVERS, &names)).await?;
+    async fn leftovers(&self, client: &Client, on: Leaving<'_>) -> Result<Leftovers, ActError> {
+        let values = [(&on.schema as _, Type::TEXT), (&on.table as _, Type::TEXT), (&on.relation as _, Type::OID)];
+        let rows = self.wait(client.query_typed(sql::LEFTOVERS, &values)).await?;
         let being_built = rows.first().map(|row| row.get::<_, bool>(1));
-        Ok(Leftovers { names: rows.iter().filter_map(|row| row.get(0)).collect(), being_built })
+        let schema = rows.first().map_or_else(String::new, |row| row.get(2));
+        Ok(Leftovers { schema, names: rows.iter().filter_map(|row| row.get(0)).collect(), being_built })
     }
 
-    pub(super) async fn leftovers_state(&self, schema: &str, table: &str) -> Result<StepState, ActError> {
-        let left = self.leftovers(self.client()?, schema, table).await?;
+    pub(super) async fn leftovers_state(&self, on: Leaving<'_>) -> Result<StepState, ActError> {
+        let left = self.leftovers(self.client()?, on).await?;
         Ok(if left.names.is_empty() { StepState::Gone } else { StepState::Leftovers { names: left.names } })
     }
 
     pub(super) async fn index_state(&self, at: IndexName<'_>) -> Result<StepState, ActError> {
         const STATE: &str = "
-SELECT x.oid, pg_relation_size(x.oid), i.indisvalid
+SELECT x.oid, pg_relation_size(x.oid), i.indisvalid, t.oid
   FROM pg_index i
   JOIN pg_class x ON x.oid = i.indexrelid
   JOIN pg_class t ON t.oid = i.indrelid
@@ -211,11 +214,13 @@ SELECT x.oid, pg_relation_size(x.oid), i.indisvalid
         let rows = self.wait(self.client()?.query_typed(STATE, &names)).await?;
         let Some(row) = rows.first() else { return Ok(StepState::Gone) };
         let size = u64::try_from(row.get::<_, Option<i64>>(1).unwrap_or(0)).unwrap_or(0);
-        Ok(StepState::Index { oid: row.get(0), size, is_valid: row.get(2) })
+        Ok(StepState::Index { oid: row.get(0), size, is_valid: row.get(2), relation: Some(row.get(3)) })
     }
 }
 
 struct Leftovers {
+    /// Where the table, and with it the indexes, are by now.
+    schema: String,
     names: Vec<String>,
     /// None where the table is not there.
     being_built: Option<bool>,

@@ -212,3 +212,50 @@ async fn a_migration_goes_first_and_what_was_begun_is_put_back() {
     let error = run(&at, &step).await.unwrap_err();
     assert!(matches!(error, ActError::Precondition { .. }), "{error}");
 }
+
+#[tokio::test]
+async fn a_table_that_is_renamed_before_it_is_analyzed_gets_its_old_target_back() {
+    let (server, client) = skewed().await;
+    let (at, step) = (endpoint(&server.url()), step(&server.url()).await);
+    let (was, untouched) = (state(&at, &step).await, target(&client).await);
+    // ANALYZE opens the indexes, and to set a target does not.
+    let busy = server.client().await;
+    let moving = "BEGIN; ALTER INDEX \"Chunks_same_of tenant_idx\" SET TABLESPACE pg_default";
+    busy.batch_execute(moving).await.unwrap();
+    let working = tokio::spawn({
+        let (at, step) = (at.clone(), step.clone());
+        async move { run(&at, &step).await }
+    });
+    let until = Instant::now() + PATIENCE;
+    while target(&client).await != Some(40) {
+        assert!(Instant::now() < until, "the target is not set");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // A new table of that name, with a target of its own, is not touched.
+    client
+        .batch_execute(
+            "BEGIN; ALTER TABLE \"Chunks\" RENAME TO \"Old\"; CREATE TABLE \"New\" (\"of tenant\" int); COMMIT;
+             ALTER TABLE \"New\" ALTER COLUMN \"of tenant\" SET STATISTICS 40",
+        )
+        .await
+        .unwrap();
+    let error = working.await.unwrap().unwrap_err();
+    assert!(matches!(error, ActError::Failed { .. }), "it was begun: {error}");
+    assert!(error.to_string().contains("the table is gone; its target was set, and it was not analyzed"), "{error}");
+    busy.batch_execute("ROLLBACK").await.unwrap();
+    client.batch_execute("ALTER TABLE \"New\" RENAME TO \"Chunks\"").await.unwrap();
+
+    let Undo::By(undo) = step.undo(&was) else { panic!("nothing puts it back") };
+    let left = state(&at, &undo).await;
+    assert!(matches!(left, StepState::Column { figures, .. } if figures.target == Some(40)), "{left:?}");
+    assert!(!undo.has_nothing_to_undo(&left));
+    run(&at, &undo).await.unwrap();
+    let after = state(&at, &undo).await;
+    assert!(matches!(undo.verify(&left, &after), Verification::Helped(_)), "{after:?}");
+    assert!(undo.has_nothing_to_undo(&after));
+    assert_eq!(target(&client).await, Some(40), "that of the new table");
+    client.batch_execute("DROP TABLE \"Chunks\"; ALTER TABLE \"Old\" RENAME TO \"Chunks\"").await.unwrap();
+    assert_eq!(target(&client).await, untouched);
+    client.batch_execute("DROP TABLE \"Chunks\"").await.unwrap();
+    assert_eq!(state(&at, &undo).await, StepState::Gone, "there is nothing left to put back");
+}

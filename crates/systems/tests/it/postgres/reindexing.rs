@@ -8,6 +8,7 @@ use groundskeeper_systems::postgres::act::{ActError, apply, capture, is_under_wa
 use groundskeeper_testing::{PostgresOptions, PostgresServer};
 use std::future::pending;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
 /// Long enough for builds that wait and try again.
@@ -54,10 +55,11 @@ async fn bloated(options: PostgresOptions) -> (PostgresServer, Client) {
              CREATE FUNCTION slow(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN $1; END';
              CREATE INDEX notes_word ON \"Notes\" (word);
              CREATE INDEX notes_slow ON \"Notes\" (slow(id));
-             DELETE FROM \"Notes\" WHERE id % 30 > 0",
+             DELETE FROM \"Notes\" WHERE id % 30 > 0; SELECT pg_stat_force_next_flush()",
         )
         .await
         .unwrap();
+    // What is counted later than that would make its statistics look stale.
     client.batch_execute("VACUUM ANALYZE \"Notes\"").await.unwrap();
     (server, client)
 }
@@ -201,6 +203,112 @@ async fn a_build_that_is_killed_or_told_to_end_leaves_the_old_index_and_what_it_
     let until = Instant::now() + Duration::from_secs(20);
     while client.query_one(locks, &[]).await.unwrap().get::<_, i64>(0) > 0 {
         assert!(Instant::now() < until, "a lock is left behind");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A reader of other tables whose snapshot holds up each build before its end, and a build that waits for him.
+async fn held_up(server: &PostgresServer, step: &Step) -> (Client, JoinHandle<Result<(), ActError>>) {
+    let reader = server.client().await;
+    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_class").await.unwrap();
+    let (at, step) = (endpoint(&server.url()), step.clone());
+    (reader, tokio::spawn(async move { run(&at, &step).await }))
+}
+
+/// Waits until the build does, and does that with its session in the same moment.
+async fn once_it_waits(client: &Client, building: &JoinHandle<Result<(), ActError>>, then: &str) {
+    let sql = format!(
+        "SELECT {then} FROM pg_stat_activity WHERE query LIKE 'REINDEX INDEX%' AND state = 'active' AND wait_event_type = 'Lock'
+            AND EXISTS (SELECT 1 FROM pg_class x JOIN pg_index i ON i.indexrelid = x.oid
+                         WHERE x.relname LIKE '%\\_ccnew' AND NOT i.indisvalid)"
+    );
+    let until = Instant::now() + Duration::from_mins(1);
+    while client.query(&sql, &[]).await.unwrap().is_empty() {
+        assert!(!building.is_finished(), "the build ended");
+        assert!(Instant::now() < until, "no build waits");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What is invalid in any schema of the users.
+async fn left_anywhere(client: &Client) -> Vec<String> {
+    let sql = "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid ORDER BY 1";
+    client.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+#[tokio::test]
+async fn what_a_build_left_is_found_whatever_name_its_table_has_by_then() {
+    let (server, client) = bloated(PostgresOptions::default()).await;
+    let (at, step) = (endpoint(&server.url()), reindex("notes_word", BLOATED));
+    let before = capture(&at, &step, DEADLINE).await.unwrap();
+    let (reader, building) = held_up(&server, &step).await;
+    once_it_waits(&client, &building, "pg_terminate_backend(pid)").await;
+    let error = building.await.unwrap().unwrap_err();
+    assert!(!matches!(error, ActError::Precondition { .. }), "it was begun: {error}");
+    reader.batch_execute("ROLLBACK").await.unwrap();
+    client
+        .batch_execute(
+            "CREATE SCHEMA \"Old\"; ALTER TABLE \"Notes\" RENAME TO \"Old Notes\"; ALTER TABLE \"Old Notes\" SET SCHEMA \"Old\";
+             CREATE TABLE \"Notes\" (id int PRIMARY KEY)",
+        )
+        .await
+        .unwrap();
+    assert_eq!(left_anywhere(&client).await, ["\"Old\".notes_word_ccnew"]);
+    let Undo::By(undo) = step.undo(&before) else { panic!("nothing puts it back") };
+    let left = capture(&at, &undo, DEADLINE).await.unwrap();
+    assert_eq!(left, StepState::Leftovers { names: vec!["notes_word_ccnew".into()] });
+    run(&at, &undo).await.unwrap();
+    let after = capture(&at, &undo, DEADLINE).await.unwrap();
+    assert_eq!(undo.verify(&left, &after), Verification::Helped("1 leftover dropped".into()));
+    assert!(left_anywhere(&client).await.is_empty());
+
+    // Where no number is known, or that table is gone, it goes by the name.
+    let Undo::By(by_name) = step.undo(&StepState::Gone) else { panic!("nothing puts it back") };
+    for sweep in [&by_name, &undo] {
+        assert_eq!(capture(&at, sweep, DEADLINE).await.unwrap(), StepState::Gone);
+        run(&at, sweep).await.unwrap();
+    }
+    client.batch_execute("DROP TABLE \"Old\".\"Old Notes\"").await.unwrap();
+    run(&at, &undo).await.unwrap();
+    client.batch_execute("DROP TABLE \"Notes\"").await.unwrap();
+    assert_eq!(capture(&at, &undo, DEADLINE).await.unwrap(), StepState::Gone);
+    refused(run(&at, &undo).await, "the table is gone");
+}
+
+#[tokio::test]
+async fn a_table_that_is_renamed_during_a_build_goes_first_and_keeps_nothing_of_it() {
+    let (server, client) = bloated(PostgresOptions::default()).await;
+    let (at, step) = (endpoint(&server.url()), reindex("notes_word", BLOATED));
+    let before = capture(&at, &step, DEADLINE).await.unwrap();
+    let (reader, building) = held_up(&server, &step).await;
+    once_it_waits(&client, &building, "1").await;
+    client.batch_execute("ALTER TABLE \"Notes\" RENAME TO \"Old Notes\"").await.unwrap();
+    let error = building.await.unwrap().unwrap_err();
+    assert!(matches!(error, ActError::Failed { .. }), "it was begun, so that what is left is put back: {error}");
+    reader.batch_execute("ROLLBACK").await.unwrap();
+    let Undo::By(undo) = step.undo(&before) else { panic!("nothing puts it back") };
+    if capture(&at, &undo, DEADLINE).await.unwrap() != StepState::Gone {
+        run(&at, &undo).await.unwrap();
+    }
+    assert!(left_anywhere(&client).await.is_empty());
+}
+
+#[tokio::test]
+async fn while_another_keeper_builds_in_the_database_nothing_is_begun() {
+    let (server, client) = bloated(PostgresOptions::default()).await;
+    let (at, step) = (endpoint(&server.url()), reindex("notes_word", BLOATED));
+    let other = server.client().await;
+    // `GRKI`: keepers of different versions have to agree on it.
+    let key = 0x4752_4b49_i64;
+    other.batch_execute(&format!("SELECT pg_advisory_lock({key})")).await.unwrap();
+    refused(run(&at, &step).await, "another keeper builds an index in this database");
+    assert_tidy(&client).await;
+    other.batch_execute(&format!("SELECT pg_advisory_unlock({key})")).await.unwrap();
+    run(&at, &step).await.unwrap();
+    // It does not outlive the build.
+    let until = Instant::now() + Duration::from_secs(30);
+    while !client.query_one(&format!("SELECT pg_try_advisory_lock({key})"), &[]).await.unwrap().get::<_, bool>(0) {
+        assert!(Instant::now() < until, "the lock is left behind");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
