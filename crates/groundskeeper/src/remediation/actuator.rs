@@ -22,6 +22,9 @@ pub enum Trouble {
     /// The world is not (any more) as the step needs it; nothing was changed.
     #[error("{0}")]
     Precondition(String),
+    /// What the step is about is gone, and with it whatever could be changed or put back there.
+    #[error("{0}")]
+    Gone(String),
     /// It was ended before it was done, because we stop.
     #[error("interrupted by the stop of groundskeeper: {0}")]
     Interrupted(String),
@@ -71,6 +74,7 @@ impl From<ActError> for Trouble {
     fn from(error: ActError) -> Self {
         match error {
             ActError::Precondition { .. } => Self::Precondition(error.to_string()),
+            ActError::Gone { .. } => Self::Gone(error.to_string()),
             ActError::Interrupted(_) => Self::Interrupted(error.to_string()),
             other => Self::Failed(other.to_string()),
         }

@@ -212,6 +212,7 @@ impl Executor {
         let before = match self.actuator.capture(&item.step).await {
             Ok(StepState::Gone) => return Ok(skipped(item, format!("{} is gone", item.step.target()), false)),
             Ok(before) => before,
+            Err(Trouble::Gone(why)) => return Ok(skipped(item, why, false)),
             Err(trouble) => return Ok(skipped(item, format!("its state could not be read: {trouble}"), true)),
         };
         let order = Order { plan: &plan.hash, item, by: &permission.by, undoes: None };
@@ -338,8 +339,12 @@ fn judge(
     match tried {
         Ok(()) => {}
         // Nothing was changed, so nothing failed.
-        Err(Trouble::Precondition(reason)) => return (Outcome::Abandoned, reason.clone()),
-        Err(trouble) => return (Outcome::Failed, trouble.to_string()),
+        Err(Trouble::Precondition(reason) | Trouble::Gone(reason)) => return (Outcome::Abandoned, reason.clone()),
+        Err(trouble) => {
+            // The server told no more than that it ended the session.
+            let gone = if let Err(Trouble::Gone(why)) = after { format!("; {why}") } else { String::new() };
+            return (Outcome::Failed, format!("{trouble}{gone}"));
+        }
     }
     match after {
         Err(trouble) => (Outcome::DidNotHelp, format!("done, but the result could not be read: {trouble}")),

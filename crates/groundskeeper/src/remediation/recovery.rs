@@ -86,12 +86,12 @@ impl Executor {
         match self.actuator.is_under_way(&entry.step).await {
             Ok(false) => {}
             Ok(true) => return Remains::Open("the server still works on it".to_owned()),
-            Err(Trouble::Precondition(reason)) => return lost(&reason),
+            Err(Trouble::Precondition(reason) | Trouble::Gone(reason)) => return lost(&reason),
             Err(trouble) => return Remains::Open(trouble.to_string()),
         }
         let state = match self.actuator.capture(&entry.step).await {
             Ok(state) => state,
-            Err(Trouble::Precondition(reason)) => return lost(&reason),
+            Err(Trouble::Precondition(reason) | Trouble::Gone(reason)) => return lost(&reason),
             // The system does not answer.
             Err(trouble) => return Remains::Open(trouble.to_string()),
         };

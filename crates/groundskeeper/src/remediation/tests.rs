@@ -36,6 +36,8 @@ enum Mishap {
     FailFrom(usize, usize),
     /// The call finds that the world is not as the step needs it.
     Refuse(usize),
+    /// Somebody drops the database in the middle of the call.
+    Drop(usize),
 }
 
 /// A database with one table and one session, held in memory.
@@ -84,6 +86,8 @@ impl World {
             Mishap::FailFrom(from, to) if (from..to).contains(&call) => Err(Trouble::Failed("injected".into())),
             Mishap::FailAndHang(_, at) if at == call => std::future::pending().await,
             Mishap::Hang(at) if at == call => std::future::pending().await,
+            Mishap::Drop(at) if at == call => Err(Trouble::Failed("the session was ended".into())),
+            Mishap::Drop(at) if at < call => Err(Trouble::Gone("its database is gone".into())),
             _ => Ok(()),
         }
     }
@@ -102,7 +106,8 @@ impl Actuator for World {
                 Step::DropLeftovers { .. } if !inside.leftovers => StepState::Gone,
                 Step::DropLeftovers { .. } => StepState::Leftovers { names: vec!["chunks_word_ccnew".into()] },
                 Step::Reindex { .. } => {
-                    StepState::Index { oid: inside.index, size: 1 << 30 >> inside.index, is_valid: true }
+                    let (oid, size) = (inside.index, 1 << 30 >> inside.index);
+                    StepState::Index { oid, size, is_valid: true, relation: Some(1) }
                 }
                 Step::AlterSystem { .. } => StepState::Setting {
                     value: inside.line.clone().unwrap_or("4".into()),

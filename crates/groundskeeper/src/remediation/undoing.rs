@@ -2,6 +2,7 @@
 //!
 //! A try that fails is followed by another one after as long as the step is old, so that whoever is in the way may go first.
 
+use super::Trouble;
 use super::executor::{Executor, LONGEST, Order, item_of};
 use super::turns::InHand;
 use crate::record::{self, Intent, Owed};
@@ -105,6 +106,10 @@ impl Executor {
         match self.actuator.capture(&undo).await {
             Ok(state) if !is_at_it && undo.has_nothing_to_undo(&state) => Left::Nothing,
             Ok(state) => Left::Something(undo, Box::new(state)),
+            Err(Trouble::Gone(why)) => {
+                tracing::info!(entry = id, why, "nothing is left of a step that could be put back");
+                Left::Nothing
+            }
             Err(trouble) => {
                 tracing::error!(entry = id, %trouble, "a step did not help and its undo cannot be prepared yet");
                 Left::Unknown

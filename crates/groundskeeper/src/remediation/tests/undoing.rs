@@ -4,6 +4,7 @@ use super::*;
 use crate::record::Pause;
 use groundskeeper_core::observation::Owner;
 use groundskeeper_core::tuning::postgres::{Advice, Way, Weight, planned};
+use jiff::SignedDuration;
 
 fn invalid_index() -> Finding {
     let target = Target::Index {
@@ -154,6 +155,54 @@ async fn what_could_not_be_read_is_put_back_once_it_can() {
     tokio::time::advance(Duration::from_mins(11)).await;
     executor.recover().await.unwrap();
     assert_eq!(journal(&bench).await.last().unwrap(), &("sweep", Outcome::Helped, true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_owed_for_a_database_that_is_gone_and_the_journal_says_so() {
+    let (bench, world) = (Bench::new(), Arc::new(World::new(Mishap::Drop(1))));
+    let executor = bench.executor(&world);
+    let plan = bench.plan(&executor, &[invalid_index()]).await;
+    executor.apply(&plan, &by_itself()).await.unwrap();
+    assert_eq!(journal(&bench).await, [("reindex", Outcome::Failed, false)]);
+    let entry = bench.record.with(|store| store.entries(1)).await.unwrap().remove(0);
+    assert_eq!(entry.detail, "the session was ended; its database is gone");
+    let (asked, late) = (world.calls.load(Ordering::SeqCst), start() + SignedDuration::from_hours(71));
+    assert!(bench.record.with(move |store| store.owing(late, start())).await.unwrap().is_empty());
+    tokio::time::advance(Duration::from_hours(1)).await;
+    executor.recover().await.unwrap();
+    assert_eq!(world.calls.load(Ordering::SeqCst), asked, "nobody asks for it again");
+    // Before anything is begun it is no more than a reason not to begin.
+    tokio::time::advance(Duration::from_hours(24 * 7) - Duration::from_hours(1)).await;
+    let plan = bench.plan(&executor, &[invalid_index()]).await;
+    let applied = executor.apply(&plan, &by_itself()).await.unwrap();
+    assert!(
+        matches!(&applied[..], [Applied::Skipped { reason, amiss: false, .. }] if reason == "its database is gone")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_owed_ends_once_the_database_is_gone() {
+    // The build fails, its undo meets a lock, and by the next try somebody has dropped the database.
+    let (bench, world) = (Bench::new(), Arc::new(World::new(Mishap::Fail(1))));
+    world.state.lock().unwrap().locked = 1;
+    let executor = bench.executor(&world);
+    let plan = bench.plan(&executor, &[invalid_index()]).await;
+    executor.apply(&plan, &by_itself()).await.unwrap();
+    let owing = async || {
+        let late = bench.clock.now() + SignedDuration::from_hours(24);
+        bench.record.with(move |store| store.owing(late, start())).await.unwrap().len()
+    };
+    assert_eq!(owing().await, 1);
+    drop(executor);
+    let executor = bench.executor(&Arc::new(World::new(Mishap::Drop(0))));
+    // Its own first call is the one in which it goes.
+    executor.recover().await.unwrap();
+    tokio::time::advance(Duration::from_mins(11)).await;
+    executor.recover().await.unwrap();
+    assert_eq!(owing().await, 1, "that it cannot be read is no reason to give it up");
+    tokio::time::advance(Duration::from_hours(1)).await;
+    executor.recover().await.unwrap();
+    assert_eq!(owing().await, 0);
 }
 
 /// What a person gets who asks for a setting.

@@ -1,7 +1,7 @@
 //! Changes really happen, and only while their conditions hold.
 
 use super::{DEADLINE, client_as, endpoint, now, observe, role, seen};
-use groundskeeper_core::remedy::{JournalledStep, Step, StepState, Verification};
+use groundskeeper_core::remedy::{JournalledStep, Reindexing, Step, StepState, Undo, Verification};
 use groundskeeper_core::{SystemId, SystemKind};
 use groundskeeper_systems::postgres::act::{ActError, apply, capture, is_under_way};
 use groundskeeper_testing::{PostgresOptions, PostgresServer};
@@ -172,7 +172,44 @@ async fn a_database_that_is_gone_is_a_precondition() {
     let server = PostgresServer::start().await.unwrap();
     let at = endpoint(&server.url());
     let error = capture(&at, &vacuum("Chunks"), DEADLINE).await.unwrap_err();
-    assert!(matches!(&error, ActError::Precondition { reason, .. } if reason == "its database is gone"), "{error}");
+    assert!(matches!(error, ActError::Gone { .. }) && !error.retryable(), "{error}");
+    assert!(
+        error.to_string().contains("table doc rag.public.Chunks")
+            && error.to_string().ends_with("its database is gone")
+    );
+}
+
+#[tokio::test]
+async fn a_database_that_is_dropped_in_the_middle_of_a_step_is_told_and_never_a_panic() {
+    let (server, client) = server_with_dead_rows().await;
+    make_slow(&client).await;
+    let (at, step) = (endpoint(&server.url()), vacuum("Chunks"));
+    let working = tokio::spawn({
+        let (at, step) = (at.clone(), journalled(&step));
+        async move { Box::pin(apply(&at, &step, Duration::from_mins(10), pending())).await }
+    });
+    while !is_under_way(&at, &step, DEADLINE).await.unwrap() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    server.client().await.batch_execute("DROP DATABASE \"doc rag\" WITH (FORCE)").await.unwrap();
+    let error = working.await.unwrap().unwrap_err();
+    assert!(matches!(error, ActError::Failed { .. } | ActError::Unreachable(_)) && error.retryable(), "{error}");
+
+    let because = Reindexing::Invalid;
+    let (database, schema, table, index) = ("doc rag".into(), "public".into(), "Chunks".into(), "i".into());
+    let reindex = Step::Reindex { system: system(), database, schema, table, index, because };
+    let Undo::By(sweep) = reindex.undo(&StepState::Gone) else { panic!("nothing puts it back") };
+    for step in [step, reindex, *sweep] {
+        let gone = |error: ActError| assert!(matches!(error, ActError::Gone { .. }), "{step:?}: {error}");
+        gone(capture(&at, &step, DEADLINE).await.unwrap_err());
+        gone(is_under_way(&at, &step, DEADLINE).await.unwrap_err());
+        gone(Box::pin(apply(&at, &journalled(&step), DEADLINE, pending())).await.unwrap_err());
+    }
+    // A step that is for the whole server does not say that anything of it is gone.
+    let session = Step::EndIdleSession { system: system(), pid: 1, backend_start: now(), idle_seconds: 1 };
+    let nowhere = endpoint(&server.url_for("postgres", server.password(), "doc rag"));
+    let error = capture(&nowhere, &session, DEADLINE).await.unwrap_err();
+    assert!(matches!(error, ActError::Precondition { .. }), "{error}");
 }
 
 #[tokio::test]
