@@ -9,6 +9,7 @@ mod expired;
 mod export;
 mod partition;
 mod preflight;
+mod pressure;
 mod referrers;
 mod reindex;
 mod sequence;

@@ -355,7 +355,7 @@ fn read_session(row: &Row) -> Result<Observed, String> {
     })
 }
 
-fn read_triggers(row: &Row) -> Result<Triggers, String> {
+pub(super) fn read_triggers(row: &Row) -> Result<Triggers, String> {
     Ok(Triggers {
         vacuum_base: get(row, "vacuum_base")?,
         vacuum_scale: get(row, "vacuum_scale")?,

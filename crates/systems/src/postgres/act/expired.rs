@@ -2,6 +2,7 @@
 //! server and its standbys can take.
 
 use super::export::{Exporting, Sink};
+use super::pressure::{Deleted, LOOK_EVERY};
 use super::referrers::Referrers;
 use super::{ActError, Work};
 use groundskeeper_core::remedy::{LARGEST_BATCH, StepState, quoted};
@@ -22,13 +23,6 @@ const REST: u32 = 3;
 const SHORTEST_REST: Duration = Duration::from_millis(10);
 /// How often in a row a batch may meet somebody else's lock.
 const REFUSALS: u32 = 5;
-/// How often standbys, slots and the WAL are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A standby further behind than this is waited for.
-const STANDBY_BEHIND_BYTES: i64 = 64 << 20;
-const STANDBY_BEHIND_SECONDS: f64 = 10.0;
-/// What slots may keep where `max_slot_wal_keep_size` does not bound it.
-const SLOTS_KEEP_BYTES: i64 = 16 << 30;
 /// Beyond this many rows nobody counts on.
 const COUNTED: i64 = 2_000_000;
 /// The same where an index is asked for each.
@@ -91,6 +85,7 @@ impl Place {
 pub(super) struct Batch {
     /// Where the next one begins. None where whoever chose the rows keeps that.
     pub(super) next: Option<Place>,
+    pub(super) deleted: u64,
     pub(super) took: Duration,
     /// Nothing is left for another one.
     pub(super) is_last: bool,
@@ -122,11 +117,16 @@ impl Work<'_> {
         let fit = self.fit_to_delete(client, of).await?;
         let mut exporting = self.begin_export(of, sink, &fit.referrers)?;
         self.wait(client.batch_execute(&format!("{PLAIN}; SET statement_timeout = '{BATCH_GIVEN_UP_MS}'"))).await?;
-        let mut halt = pin!(halt);
+        let (mut halt, mut deleted) = (pin!(halt), Deleted::default());
         // What somebody had locked at the first pass is looked at once more.
         for _ in 0..2 {
-            if !self.pass(client, of, &fit, exporting.as_mut(), halt.as_mut()).await? {
-                return Err(ActError::Interrupted(self.what()));
+            let passed = self.pass(client, of, &fit, exporting.as_mut(), &mut deleted, halt.as_mut()).await;
+            let has_exported = exporting.as_ref().is_some_and(Exporting::has_exported);
+            match (passed, deleted.told(has_exported)) {
+                (Ok(true), _) => {}
+                (Ok(false), _) => return Err(ActError::Interrupted(self.what())),
+                (Err(error), Some(done)) => return Err(self.after(error, &done)),
+                (Err(error), None) => return Err(error),
             }
         }
         Ok(())
@@ -139,6 +139,7 @@ impl Work<'_> {
         of: Aging<'_>,
         fit: &Fit,
         mut exporting: Option<&mut Exporting<'_>>,
+        deleted: &mut Deleted,
         mut halt: Pin<&mut impl Future<Output = ()>>,
     ) -> Result<bool, ActError> {
         let statement = delete_batch(of, &fit.referrers);
@@ -167,7 +168,8 @@ impl Work<'_> {
                 None => self.wait(client.query_typed_one(&statement, &values)).await.map(|row| {
                     let chosen: i64 = row.get(0);
                     let next = Some(place.behind(row.get(1), row.get(2)));
-                    Batch { next, took: began.elapsed(), is_last: chosen == 0 }
+                    let deleted = u64::try_from(row.get::<_, i64>(3)).unwrap_or(0);
+                    Batch { next, deleted, took: began.elapsed(), is_last: chosen == 0 }
                 }),
             };
             let batch = match tried {
@@ -187,83 +189,40 @@ impl Work<'_> {
                 other => other?,
             };
             refused = 0;
+            deleted.add(batch.deleted);
             if batch.is_last {
-                return Ok(true);
+                return self.is_still(client, of, fit).await.map(|()| true);
             }
             place = batch.next.unwrap_or(place);
             size = next_size(size, batch.took, most);
             if timeout((batch.took * REST).max(SHORTEST_REST), halt.as_mut()).await.is_ok() {
                 return Ok(false);
             }
-            if looked.elapsed() < LOOK_EVERY {
+            if looked.elapsed() < LOOK_EVERY && !deleted.are_many() {
                 continue;
             }
-            let now = self.fit_to_delete(client, of).await?;
-            if now.oid != fit.oid {
-                return Err(self.failed("the table has become another one meanwhile".to_owned(), false));
+            if !self.without_pressure(client, fit.oid, deleted, halt.as_mut()).await? {
+                return Ok(false);
             }
+            self.is_still(client, of, fit).await?;
+            let now = self.fit_to_delete(client, of).await?;
             if now.referrers.holds() != fit.referrers.holds() {
                 return Err(self.failed("other tables refer to it than before; the next run goes on".to_owned(), true));
-            }
-            if !self.without_pressure(client, halt.as_mut()).await? {
-                return Ok(false);
             }
             looked = Instant::now();
         }
     }
 
-    /// Waits until nothing asks for a pause. False when it was told to end.
-    async fn without_pressure(
-        &self,
-        client: &Client,
-        mut halt: Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<bool, ActError> {
-        while let Some(pressure) = self.pressure(client).await? {
-            tracing::debug!(pressure, "deleting old rows pauses");
-            if timeout(LOOK_EVERY, halt.as_mut()).await.is_ok() {
-                return Ok(false);
-            }
-            if Instant::now() + LOOK_EVERY >= self.until {
-                return Err(self.failed(format!("it paused until its time was over: {pressure}"), true));
-            }
+    /// Of another table of that name no row is chosen, which looks like the end.
+    async fn is_still(&self, client: &Client, of: Aging<'_>, fit: &Fit) -> Result<(), ActError> {
+        let relation = of.relation();
+        let named: [(&(dyn ToSql + Sync), Type); 1] = [(&relation, Type::TEXT)];
+        let row = self.wait(client.query_typed_one("SELECT to_regclass($1)::oid", &named)).await?;
+        match row.get::<_, Option<u32>>(0) {
+            Some(oid) if oid == fit.oid => Ok(()),
+            Some(_) => Err(self.failed("the table has become another one meanwhile".to_owned(), false)),
+            None => Err(self.precondition("the table is gone")),
         }
-        Ok(true)
-    }
-
-    /// What asks for a pause, if anything does.
-    async fn pressure(&self, client: &Client) -> Result<Option<String>, ActError> {
-        const PRESSURE: &str = "
-SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_name, ''), host(client_addr)))
-          FROM pg_stat_replication
-         WHERE state IS NULL OR (state IN ('streaming', 'catchup')
-           AND (pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn) > $1 OR extract(epoch FROM replay_lag) > $2)) LIMIT 1),
-       (SELECT slot_name::text FROM pg_replication_slots
-         WHERE pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) > coalesce(
-           (SELECT nullif(setting::int8, -1) * 1048576 / 2 FROM pg_settings WHERE name = 'max_slot_wal_keep_size'), $3)
-         LIMIT 1),
-       pg_wal_lsn_diff(pg_current_wal_lsn(), (SELECT redo_lsn FROM pg_control_checkpoint()))::int8
-         > (SELECT setting::int8 * 1048576 FROM pg_settings WHERE name = 'max_wal_size') / 2,
-       EXISTS (SELECT 1 FROM pg_stat_replication WHERE state IS NULL)";
-        let values: [(&(dyn ToSql + Sync), Type); 3] = [
-            (&STANDBY_BEHIND_BYTES, Type::INT8),
-            (&STANDBY_BEHIND_SECONDS, Type::FLOAT8),
-            (&SLOTS_KEEP_BYTES, Type::INT8),
-        ];
-        let row = self.wait(client.query_typed_one(PRESSURE, &values)).await?;
-        if row.get::<_, bool>(3) {
-            let why =
-                format!("how far the standbys are behind is hidden; grant pg_monitor to {}", self.endpoint.role());
-            return Err(self.failed(why, false));
-        }
-        if let Some(slot) = row.get::<_, Option<String>>(1) {
-            // Nobody knows when its consumer comes back: to wait for it would be to wait for ever.
-            return Err(
-                self.failed(format!("the slot {slot} keeps as much WAL as it may; it goes on another time"), false)
-            );
-        }
-        let is_much_wal = row.get::<_, Option<bool>>(2).unwrap_or(false);
-        let wal = is_much_wal.then(|| "half of max_wal_size was written since the last checkpoint".to_owned());
-        Ok(row.get::<_, Option<String>>(0).or(wal))
     }
 
     /// Looks whether the rows of that table may be deleted by that column.
@@ -346,7 +305,7 @@ SELECT (SELECT format('the standby %s is behind', coalesce(nullif(application_na
 /// nobody refers to are locked and deleted. The arrays are made once, and locked rows cannot have changed when they are deleted.
 /// A place (`ctid`) is one in a single table: what was attached or inherits from it meanwhile has the same places.
 /// `IS TRUE` keeps the planner from going through all that is due by the index, where it knows each place.
-/// Gives how many were chosen, the age of the youngest of them, and how many of that age stay.
+/// Gives how many were chosen, the age of the youngest of them, how many of that age stay, and how many are gone.
 fn delete_batch(of: Aging<'_>, referrers: &Referrers) -> String {
     let (relation, column) = (of.relation(), quoted(of.column));
     let unless = referrers.unless_held();
@@ -364,7 +323,8 @@ gone AS (
 youngest AS (SELECT max(age) AS age FROM chosen)
 SELECT (SELECT count(*) FROM chosen)::int8, nullif(youngest.age::timestamptz, '-infinity'),
        ((SELECT count(*) FROM chosen WHERE chosen.age = youngest.age)
-         - (SELECT count(*) FROM gone WHERE gone.age = youngest.age))::int8
+         - (SELECT count(*) FROM gone WHERE gone.age = youngest.age))::int8,
+       (SELECT count(*) FROM gone)::int8
   FROM youngest"
     )
 }
@@ -416,11 +376,10 @@ mod tests {
 
     #[test]
     fn batches_follow_the_time_that_they_take_within_bounds() {
-        let ms = Duration::from_millis;
-        assert_eq!(next_size(1_000, ms(50), 5_000), 1_000);
-        assert_eq!(next_size(1_000, ms(10), 5_000), 1_500);
-        assert_eq!(next_size(4_000, ms(10), 5_000), 5_000);
-        assert_eq!(next_size(1_000, ms(101), 5_000), 500);
-        assert_eq!(next_size(60, ms(900), 5_000), SMALLEST_BATCH);
+        assert_eq!(next_size(1_000, BATCH_WITHIN / 2, 5_000), 1_000);
+        assert_eq!(next_size(1_000, BATCH_WITHIN / 5, 5_000), 1_500);
+        assert_eq!(next_size(4_000, BATCH_WITHIN / 5, 5_000), 5_000);
+        assert_eq!(next_size(1_000, BATCH_WITHIN + SHORTEST_REST, 5_000), 500);
+        assert_eq!(next_size(60, BATCH_WITHIN * 9, 5_000), SMALLEST_BATCH);
     }
 }

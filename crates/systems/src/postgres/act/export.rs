@@ -106,6 +106,10 @@ struct Read {
 }
 
 impl Exporting<'_> {
+    pub(super) fn has_exported(&self) -> bool {
+        self.pieces > 0
+    }
+
     /// Begins with the oldest once more.
     pub(super) fn begin_pass(&mut self) {
         (self.after, self.is_last) = (None, false);
@@ -213,15 +217,15 @@ SELECT t.relkind = 'p',
         if takes_others {
             return Err(self.precondition("a foreign key deletes rows of another table along by now"));
         }
-        let count = rows.len();
+        let (count, deleted) = (rows.len(), u64::try_from(deleted).unwrap_or(0));
         if is_same_file {
-            exporting.tried(count, usize::try_from(deleted).unwrap_or(0));
+            exporting.tried(count, deleted as usize);
         } else {
             // A VACUUM FULL has given the places to other rows. They are read anew.
             exporting.forget();
             exporting.begin_pass();
         }
-        Ok(Batch { took: began.elapsed(), ..Batch::default() })
+        Ok(Batch { deleted, took: began.elapsed(), ..Batch::default() })
     }
 
     /// Reads the next piece and waits until the sink has it. False when nothing is due any more.

@@ -374,37 +374,6 @@ async fn a_slot_that_keeps_much_ends_it_before_the_disk_is_full() {
 }
 
 #[tokio::test]
-async fn a_table_that_becomes_a_partition_meanwhile_takes_nobody_else_with_it() {
-    let (server, client) = sessions().await;
-    let (at, step) = (endpoint(&server.url()), expire("User Sessions", "ends at"));
-    // The usual way to partition a table that is there: it gets another name and becomes a part of a new one. It happens
-    // while the deletion rests between two batches.
-    let busy = server.client().await;
-    let deleting = tokio::spawn({
-        let (at, step) = (at.clone(), step.clone());
-        async move { run(&at, &step).await }
-    });
-    let left = async || count(&busy, "\"User Sessions\"").await;
-    while left().await == 6_003 {}
-    client
-        .batch_execute(
-            "BEGIN; ALTER TABLE \"User Sessions\" RENAME TO old;
-             CREATE TABLE \"User Sessions\" (id int, \"ends at\" timestamptz) PARTITION BY LIST (id);
-             CREATE TABLE young PARTITION OF \"User Sessions\" DEFAULT;
-             INSERT INTO young SELECT n, now() FROM generate_series(10001, 16000) n;
-             COMMIT",
-        )
-        .await
-        .unwrap();
-    let _ = deleting.await.unwrap();
-    assert_eq!(count(&client, "young").await, 6_000);
-    assert_eq!(
-        client.query_one("SELECT count(*) FROM old WHERE id > 4000", &[]).await.unwrap().get::<_, i64>(0),
-        2_000
-    );
-}
-
-#[tokio::test]
 async fn a_clock_that_is_ahead_deletes_nothing() {
     let (server, client) = sessions().await;
     let Step::DeleteExpired { system, database, schema, table, column, .. } = expire("User Sessions", "ends at") else {
