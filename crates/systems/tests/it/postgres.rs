@@ -2,6 +2,7 @@
 
 mod acting;
 mod altering;
+mod archiving;
 mod bloat;
 mod blocking;
 mod contents;
@@ -10,6 +11,7 @@ mod estimates;
 mod expiring;
 mod exporting;
 mod facts;
+mod feedback;
 mod granting;
 mod keys;
 mod lag;
@@ -24,22 +26,31 @@ mod reindexing;
 mod scans;
 mod security;
 mod sequences;
+mod sessions;
+mod sparing;
 mod statements;
 mod suiting;
+mod switches;
+mod throttling;
 mod upkeep;
 mod usage;
 mod vacuuming;
 mod vectors;
 mod walsender;
 
-use groundskeeper_core::observation::{Postgres, Reading};
+use groundskeeper_core::check::{Status, Tuning, judge_all};
+use groundskeeper_core::observation::{Observation, Postgres, Reading};
+use groundskeeper_core::{Finding, SystemId, SystemKind};
 use groundskeeper_systems::postgres::{Endpoint, observe};
 use groundskeeper_testing::PostgresServer;
 use jiff::Timestamp;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 const DEADLINE: Duration = Duration::from_secs(5);
+/// How long something may take to happen that does happen; only a test that fails waits for it.
+const PATIENCE: Duration = Duration::from_mins(2);
+const POLL: Duration = Duration::from_millis(50);
 
 fn endpoint(url: &str) -> Endpoint {
     Endpoint::parse(url, None).unwrap()
@@ -71,4 +82,94 @@ async fn client_as(server: &PostgresServer, url: &str, application: &str) -> Cli
     let client = server.client_at(url).await;
     client.batch_execute(&format!("SET application_name = '{application}'")).await.unwrap();
     client
+}
+
+/// The findings of one check about the server as it is now, with these limits.
+async fn findings(server: &PostgresServer, check: &str, limits: &[(&str, f64)]) -> Vec<Finding> {
+    let reading = Observation::Postgres(read(&server.url()).await);
+    let tuning =
+        limits.iter().fold(Tuning::default(), |tuning, (name, value)| tuning.with_threshold(check, name, *value));
+    let system = SystemId::new(SystemKind::Postgres, "main");
+    let judged = judge_all(&system, &reading, None, &tuning, now());
+    match &judged.iter().find(|judgement| judgement.check == check).unwrap().status {
+        Status::Failing { findings } => findings.clone(),
+        Status::Ok => Vec::new(),
+        Status::Unknown(unknown) => panic!("{check}: {unknown:?}"),
+    }
+}
+
+async fn only(server: &PostgresServer, check: &str, limits: &[(&str, f64)]) -> Finding {
+    let mut found = findings(server, check, limits).await;
+    assert_eq!(found.len(), 1, "{found:#?}");
+    found.remove(0)
+}
+
+/// Waits until the check finds something, which must be one thing.
+async fn found(server: &PostgresServer, check: &str, limits: &[(&str, f64)]) -> Finding {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let mut found = findings(server, check, limits).await;
+        assert!(found.len() < 2, "{found:#?}");
+        if let Some(finding) = found.pop() {
+            return finding;
+        }
+        assert!(Instant::now() < until, "{check} finds nothing");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Waits until the check finds nothing any more.
+async fn mended(server: &PostgresServer, check: &str, limits: &[(&str, f64)]) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let found = findings(server, check, limits).await;
+        if found.is_empty() {
+            return;
+        }
+        assert!(Instant::now() < until, "{found:#?}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Runs statements, each in a transaction of its own.
+async fn run(server: &PostgresServer, statements: &[&str]) {
+    let client = server.client().await;
+    for statement in statements {
+        client.batch_execute(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
+    }
+}
+
+/// Waits until a question that is answered by yes or no is answered by yes.
+async fn until_so(server: &PostgresServer, question: &str) {
+    let until = Instant::now() + PATIENCE;
+    let client = server.client().await;
+    while !client.query_one(question, &[]).await.unwrap().get::<_, bool>(0) {
+        assert!(Instant::now() < until, "{question}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Waits until so many sessions wait for a lock.
+async fn waiting(server: &PostgresServer, count: usize) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let sessions = seen(&server.url()).await.activity.unwrap().sessions;
+        if sessions.iter().filter(|session| session.lock_wait.is_some()).count() == count {
+            return;
+        }
+        assert!(Instant::now() < until, "{sessions:#?}");
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Transactions that write, so that ids go by.
+async fn write(server: &PostgresServer, transactions: u32) {
+    let script = "CREATE TABLE IF NOT EXISTS tick (n int);
+                  CREATE OR REPLACE PROCEDURE tick(times int) LANGUAGE plpgsql AS $$
+                  BEGIN FOR n IN 1..times LOOP INSERT INTO tick VALUES (n); COMMIT; END LOOP; END $$";
+    run(server, &[script, &format!("CALL tick({transactions})")]).await;
+}
+
+async fn pid(client: &Client) -> i32 {
+    client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0)
 }

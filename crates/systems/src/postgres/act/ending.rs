@@ -14,8 +14,8 @@ use tokio_postgres::types::{ToSql, Type};
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a session is not ours to end.
-pub(super) const PROTECTED: &str =
-    "it belongs to a superuser, to replication, to a backup, a copy or a migration, to a name in `never_end`, or to us";
+pub(super) const PROTECTED: &str = "it belongs to the server itself (autovacuum), to a superuser, to replication, to a \
+                                    backup, a copy or a migration, to a name in `never_end`, or to us";
 
 pub(super) struct Idle {
     pub(super) pid: i32,

@@ -195,7 +195,7 @@ impl Work<'_> {
             }
             place = batch.next.unwrap_or(place);
             size = next_size(size, batch.took, most);
-            if timeout((batch.took * REST).max(SHORTEST_REST), halt.as_mut()).await.is_ok() {
+            if timeout(rest_after(batch.took), halt.as_mut()).await.is_ok() {
                 return Ok(false);
             }
             if looked.elapsed() < LOOK_EVERY && !deleted.are_many() {
@@ -339,6 +339,11 @@ fn next_size(size: u32, took: Duration, most: u32) -> u32 {
     }
 }
 
+/// What is left to everybody else after a batch that took so long.
+fn rest_after(took: Duration) -> Duration {
+    (took * REST).max(SHORTEST_REST)
+}
+
 const TABLE: &str = "
 SELECT (SELECT y.typname::text FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid
          WHERE a.attrelid = t.oid AND a.attname = $3 AND NOT a.attisdropped AND a.attnum > 0),
@@ -381,5 +386,13 @@ mod tests {
         assert_eq!(next_size(4_000, BATCH_WITHIN / 5, 5_000), 5_000);
         assert_eq!(next_size(1_000, BATCH_WITHIN + SHORTEST_REST, 5_000), 500);
         assert_eq!(next_size(60, BATCH_WITHIN * 9, 5_000), SMALLEST_BATCH);
+    }
+
+    #[test]
+    fn the_rest_after_a_batch_follows_its_time_and_is_never_left_out() {
+        let ms = Duration::from_millis;
+        for (took, rest) in [(0, 10), (3, 10), (4, 12), (100, 300), (5_000, 15_000)] {
+            assert_eq!(rest_after(ms(took)), ms(rest), "{took} ms");
+        }
     }
 }

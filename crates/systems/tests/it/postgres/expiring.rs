@@ -13,7 +13,7 @@ use tokio_postgres::Client;
 
 const PATIENCE: Duration = Duration::from_mins(2);
 
-fn expire(table: &str, column: &str) -> Step {
+pub(super) fn expire(table: &str, column: &str) -> Step {
     Step::DeleteExpired {
         system: SystemId::new(SystemKind::Postgres, "main"),
         database: "postgres".into(),
@@ -26,7 +26,7 @@ fn expire(table: &str, column: &str) -> Step {
     }
 }
 
-async fn run(at: &Endpoint, step: &Step) -> Result<(), ActError> {
+pub(super) async fn run(at: &Endpoint, step: &Step) -> Result<(), ActError> {
     Box::pin(apply(at, &JournalledStep::recorded(1, step.clone()), PATIENCE, pending())).await
 }
 
@@ -40,7 +40,7 @@ fn due(state: &StepState) -> u64 {
 }
 
 /// 6,000 sessions of which 4,000 are older than a month, and one that never ends.
-async fn sessions() -> (PostgresServer, Client) {
+pub(super) async fn sessions() -> (PostgresServer, Client) {
     let options = PostgresOptions::default().set("autovacuum", "off").set("log_min_duration_statement", "0");
     let server = PostgresServer::start_with(options).await.unwrap();
     let client = server.client().await;

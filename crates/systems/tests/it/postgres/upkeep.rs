@@ -1,49 +1,12 @@
 //! What a reading sees of indexes, constraints and of whoever keeps the server from cleaning up: each caused for real.
 
-use super::{now, read, role, seen};
-use groundskeeper_core::check::{Status, Tuning, judge_all};
-use groundskeeper_core::observation::{HeldBy, Observation, Postgres};
-use groundskeeper_core::{Finding, SystemId, SystemKind};
+use super::{findings, only, role, run, seen, waiting, write};
+use groundskeeper_core::observation::{HeldBy, Postgres};
 use groundskeeper_testing::{PostgresOptions, PostgresServer};
 use std::time::{Duration, Instant};
 
-/// The findings of one check about the server as it is now, with these limits.
-async fn findings(server: &PostgresServer, check: &str, limits: &[(&str, f64)]) -> Vec<Finding> {
-    let reading = Observation::Postgres(read(&server.url()).await);
-    let tuning =
-        limits.iter().fold(Tuning::default(), |tuning, (name, value)| tuning.with_threshold(check, name, *value));
-    let system = SystemId::new(SystemKind::Postgres, "main");
-    let judged = judge_all(&system, &reading, None, &tuning, now());
-    match &judged.iter().find(|judgement| judgement.check == check).unwrap().status {
-        Status::Failing { findings } => findings.clone(),
-        Status::Ok => Vec::new(),
-        Status::Unknown(unknown) => panic!("{check}: {unknown:?}"),
-    }
-}
-
-async fn only(server: &PostgresServer, check: &str, limits: &[(&str, f64)]) -> Finding {
-    let mut found = findings(server, check, limits).await;
-    assert_eq!(found.len(), 1, "{found:#?}");
-    found.remove(0)
-}
-
 async fn started(options: PostgresOptions) -> PostgresServer {
     PostgresServer::start_with(options.set("autovacuum", "off")).await.unwrap()
-}
-
-async fn run(server: &PostgresServer, statements: &[&str]) {
-    let client = server.client().await;
-    for statement in statements {
-        client.batch_execute(statement).await.unwrap_or_else(|error| panic!("{statement}: {error}"));
-    }
-}
-
-/// Transactions that write, so that ids go by.
-async fn write(server: &PostgresServer, transactions: u32) {
-    let script = "CREATE TABLE IF NOT EXISTS tick (n int);
-                  CREATE OR REPLACE PROCEDURE tick(times int) LANGUAGE plpgsql AS $$
-                  BEGIN FOR n IN 1..times LOOP INSERT INTO tick VALUES (n); COMMIT; END LOOP; END $$";
-    run(server, &[script, &format!("CALL tick({transactions})")]).await;
 }
 
 #[tokio::test]
@@ -288,17 +251,4 @@ async fn a_catalogue_that_is_hidden_hides_only_what_is_asked_of_it() {
     assert!(structure.disabled_triggers.unwrap_err().permission);
     assert_eq!(structure.without_key.unwrap().len(), 1);
     assert!(structure.indexes.is_ok() && structure.foreign_keys.is_ok() && structure.unvalidated.is_ok());
-}
-
-/// Waits until so many sessions wait for a lock.
-async fn waiting(server: &PostgresServer, count: usize) {
-    let until = Instant::now() + Duration::from_secs(20);
-    loop {
-        let sessions = seen(&server.url()).await.activity.unwrap().sessions;
-        if sessions.iter().filter(|session| session.lock_wait.is_some()).count() == count {
-            return;
-        }
-        assert!(Instant::now() < until, "{sessions:#?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
