@@ -248,7 +248,7 @@ async fn an_undo_that_is_owed_does_not_take_back_a_later_change_of_the_same_sett
     let plan = change_of_setting(&bench, &executor).await;
     executor.apply(&plan, &by_itself()).await.unwrap();
     let later = change_of_setting(&bench, &executor).await;
-    tokio::time::advance(Duration::from_secs(60)).await;
+    tokio::time::advance(Duration::from_mins(1)).await;
     executor.apply(&later, &by_itself()).await.unwrap();
     let told = [("other", Outcome::Failed, false), ("other", Outcome::Helped, false)];
     assert_eq!(journal(&bench).await, told);
