@@ -43,6 +43,10 @@ pub static TRANSACTION_ID_AGE: Check = Check {
 
 fn transaction_id_age(sight: &Sight<'_, Postgres>) -> Judged {
     let databases = sight.seen.databases.as_ref()?;
+    // A standby shows the primary's ages a second time, and no vacuum runs there.
+    if sight.seen.server.in_recovery {
+        return Ok(Vec::new());
+    }
     let mut used: Vec<_> = databases.iter().map(|database| (database, percent(database))).collect();
     used.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     let Some((worst, value)) = used.first().copied() else { return Ok(Vec::new()) };
@@ -110,6 +114,13 @@ mod tests {
             assert_eq!(finding.offenders.len(), 1);
         }
         assert_eq!(found_in(with(vec![Database { xid_age: (1 << 30) - 1, ..database("old") }])), []);
+    }
+
+    #[test]
+    fn the_ids_of_a_standby_are_its_primarys() {
+        let mut seen = with(vec![Database { xid_age: 3 << 29, ..database("old") }]);
+        seen.server.in_recovery = true;
+        assert_eq!(found_in(seen), []);
     }
 
     #[test]
