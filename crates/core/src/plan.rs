@@ -6,7 +6,6 @@
 use crate::finding::{Finding, Fingerprint};
 use crate::policy::{Consent, Decision, Outcome, PastAction, Policy, Situation, permit};
 use crate::remedy::{REMEDIES, Remedy, RiskClass, Step};
-use crate::tuning::postgres::in_turn;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -71,7 +70,7 @@ pub fn plan(findings: &[Finding], policy: &Policy, situation: &Situation, now: T
     let mut items = Vec::new();
     for remedy in by_urgency() {
         for finding in findings.iter().filter(|finding| remedy.check == Some(finding.check.as_str())) {
-            for proposal in (remedy.propose)(&in_turn(finding, &situation.history, now)) {
+            for proposal in (remedy.propose)(finding) {
                 if !taken.insert(proposal.step.subject()) {
                     continue;
                 }
@@ -105,14 +104,11 @@ fn by_urgency() -> Vec<&'static Remedy> {
 /// Counts a planned step against the caps of the ones after it.
 fn planned(remedy: &Remedy, step: &Step, now: Timestamp) -> PastAction {
     PastAction {
-        id: 0,
         remedy: remedy.id.to_owned(),
         class: remedy.class,
         subject: step.subject(),
         at: now,
         outcome: Outcome::Running,
-        undoes: None,
-        setting: step.setting(),
     }
 }
 

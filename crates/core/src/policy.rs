@@ -5,7 +5,6 @@
 
 use crate::finding::{Fingerprint, Target};
 use crate::quantity::{after, format_seconds, seconds_between};
-use crate::remedy::setting::Parameter;
 use crate::remedy::{REMEDIES, Remedy, RiskClass, Step};
 use crate::severity::Severity;
 use crate::system::SystemId;
@@ -154,18 +153,12 @@ pub enum Outcome {
 /// An execution in the recent past, as the journal has it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PastAction {
-    /// Its number in the journal.
-    pub id: i64,
     pub remedy: String,
     pub class: RiskClass,
     pub subject: String,
     /// When it ended; while it runs, when it began.
     pub at: Timestamp,
     pub outcome: Outcome,
-    /// The action that it put back: then it says nothing about how good its remedy is.
-    pub undoes: Option<i64>,
-    /// The setting of a server that it changed.
-    pub setting: Option<Parameter>,
 }
 
 /// What the guards need to know about the present.
@@ -173,7 +166,7 @@ pub struct PastAction {
 pub struct Situation {
     /// The reason given with `pause`, and until when (none: until `resume`).
     pub paused: Option<(String, Option<Timestamp>)>,
-    /// Executions of at least the last 24 hours, any order; of settings, all that there ever were.
+    /// Executions of at least the last 24 hours, any order.
     pub history: Vec<PastAction>,
     /// Open findings that are not ignored.
     pub open: Vec<(Fingerprint, SystemId, Severity)>,
@@ -277,8 +270,8 @@ fn busy(step: &Step, situation: &Situation) -> Blocked {
 fn breaker(remedy: &Remedy, policy: &Policy, situation: &Situation, now: Timestamp) -> Blocked {
     // An abandoned run never happened: it neither fails nor ends a row of failures.
     let ended = |action: &&PastAction| !matches!(action.outcome, Outcome::Running | Outcome::Abandoned);
-    let tried = |action: &&PastAction| action.remedy == remedy.id && action.undoes.is_none();
-    let mut ended: Vec<&PastAction> = situation.history.iter().filter(tried).filter(ended).collect();
+    let mut ended: Vec<&PastAction> =
+        situation.history.iter().filter(|action| action.remedy == remedy.id).filter(ended).collect();
     ended.sort_by_key(|action| std::cmp::Reverse(action.at));
     let failures = ended.iter().take_while(|action| action.outcome == Outcome::Failed).count();
     let opened = ended.first()?.at;
@@ -292,8 +285,8 @@ fn ineffective(remedy: &Remedy, step: &Step, policy: &Policy, situation: &Situat
     let times = situation
         .history
         .iter()
-        .filter(|action| action.remedy == remedy.id && action.subject == subject && action.undoes.is_none())
-        .filter(|action| remedy.was_in_vain(action.outcome))
+        .filter(|action| action.remedy == remedy.id && action.subject == subject)
+        .filter(|action| action.outcome == Outcome::DidNotHelp)
         .filter(|action| seconds_between(action.at, now) < within)
         .count();
     (times >= policy.ineffective_times as usize).then(|| {
@@ -304,14 +297,15 @@ fn ineffective(remedy: &Remedy, step: &Step, policy: &Policy, situation: &Situat
 
 fn cooldown(remedy: &Remedy, step: &Step, situation: &Situation, now: Timestamp) -> Blocked {
     let subject = step.subject();
-    let rests = situation
+    let last = situation
         .history
         .iter()
-        .filter(|action| action.subject == subject && remedy.rests_after(&action.remedy))
-        .filter_map(|action| Some((after(action.at, remedy.rest(action.outcome)?), action)));
-    let (until, last) = rests.max_by_key(|(until, _)| *until)?;
-    let (did, at) = (if last.outcome == Outcome::Abandoned { "refused" } else { "done" }, last.at);
-    (now < until).then(|| (Guard::Cooldown, format!("{did} at {at:.0}; not again before {until:.0}")))
+        .filter(|action| action.remedy == remedy.id && action.subject == subject)
+        .filter(|action| action.outcome != Outcome::Abandoned)
+        .map(|action| action.at)
+        .max()?;
+    let until = after(last, remedy.cooldown);
+    (now < until).then(|| (Guard::Cooldown, format!("done at {last:.0}; not again before {until:.0}")))
 }
 
 fn cap(remedy: &Remedy, policy: &Policy, situation: &Situation, now: Timestamp) -> Blocked {

@@ -20,8 +20,6 @@ pub use statistics::{LARGEST_TARGET, next_target, puts_back, statistics_statemen
 pub use step::{LARGEST_BATCH, Reindexing, Step, StepState};
 
 use crate::finding::Finding;
-use crate::policy::Outcome;
-use crate::tuning::postgres;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -110,31 +108,6 @@ pub struct Remedy {
     /// At most so many executions of this remedy in an hour.
     pub hourly_cap: u32,
     pub propose: fn(&Finding) -> Vec<Proposal>,
-}
-
-/// Whoever keeps what we would change, or is in the middle of something, has hours for it before we ask again.
-const REFUSED_REST: f64 = 6.0 * 3600.0;
-
-impl Remedy {
-    /// Seconds of rest after a run that ended so; none where it may be tried again at once. A change of settings that the
-    /// world did not allow is refused for a reason that stays for a while.
-    pub(crate) fn rest(&self, outcome: Outcome) -> Option<f64> {
-        if outcome == Outcome::Abandoned {
-            return (self.id == postgres::ITSELF).then_some(REFUSED_REST);
-        }
-        Some(self.cooldown)
-    }
-
-    /// Whether it rests after a run of that remedy on its subject: after its own, and what changes settings by itself also
-    /// after a person's changes.
-    pub(crate) fn rests_after(&self, remedy: &str) -> bool {
-        remedy == self.id || (self.id == postgres::ITSELF && postgres::changes_settings(remedy))
-    }
-
-    /// Whether a run that ended so did not help. A change of settings that failed was put back: it changed nothing.
-    pub(crate) fn was_in_vain(&self, outcome: Outcome) -> bool {
-        outcome == Outcome::DidNotHelp || (outcome == Outcome::Failed && postgres::changes_settings(self.id))
-    }
 }
 
 /// A step that a remedy proposes, with the effect that a person can expect.

@@ -73,14 +73,11 @@ impl Script {
             ("ran", [remedy, table, seconds]) => {
                 let remedy = crate::remedy::find(remedy).unwrap();
                 self.situation.history.push(PastAction {
-                    id: 1,
                     remedy: remedy.id.into(),
                     class: remedy.class,
                     subject: vacuum(table).subject(),
                     at: after(self.now, -seconds.parse::<f64>().unwrap()),
                     outcome: Outcome::Helped,
-                    undoes: None,
-                    setting: None,
                 });
             }
             _ => panic!("no such line: {verb} {rest}"),

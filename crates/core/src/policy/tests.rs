@@ -49,10 +49,6 @@ fn remedy(class: RiskClass) -> Remedy {
     }
 }
 
-fn past(remedy: String, class: RiskClass, subject: String, seconds_ago: f64, outcome: Outcome) -> PastAction {
-    PastAction { id: 1, remedy, class, subject, at: ago(seconds_ago), outcome, undoes: None, setting: None }
-}
-
 /// The step `vacuum chunks` on a day on which nothing stands in its way.
 struct Scene {
     remedy: Remedy,
@@ -79,7 +75,7 @@ impl Scene {
     fn ran(mut self, table: &str, seconds_ago: f64, outcome: Outcome) -> Self {
         let (remedy, class) = (self.remedy.id.to_owned(), self.remedy.class);
         let subject = vacuum(table).subject();
-        self.situation.history.push(past(remedy, class, subject, seconds_ago, outcome));
+        self.situation.history.push(PastAction { remedy, class, subject, at: ago(seconds_ago), outcome });
         self
     }
 
@@ -87,7 +83,7 @@ impl Scene {
     fn other_ran(mut self, class: RiskClass, table: &str, seconds_ago: f64, outcome: Outcome) -> Self {
         let subject = vacuum(table).subject();
         let remedy = "postgres.other".to_owned();
-        self.situation.history.push(past(remedy, class, subject, seconds_ago, outcome));
+        self.situation.history.push(PastAction { remedy, class, subject, at: ago(seconds_ago), outcome });
         self
     }
 

@@ -229,20 +229,7 @@ pub static REMEDIES: &[Remedy] = &[
         propose: |_| Vec::new(),
     },
     Remedy {
-        id: postgres::ITSELF,
-        title: "Give a setting of Postgres the value that suits the machine and the work",
-        check: Some("postgres.settings_unsuited"),
-        eases: &[],
-        class: RiskClass::Corrective,
-        preconditions: SETTING_PRECONDITIONS,
-        verification: SETTING_VERIFICATION,
-        // Of all settings of a server together: the effect of one is to be seen before the next.
-        cooldown: 24.0 * 3600.0,
-        hourly_cap: 5,
-        propose: |finding| postgres::proposals(finding, false),
-    },
-    Remedy {
-        id: postgres::BY_HAND,
+        id: postgres::CHANGE,
         title: "Give a setting of Postgres the advised value, as asked for with `tune postgres --plan`",
         check: None,
         eases: &[],
@@ -252,19 +239,20 @@ pub static REMEDIES: &[Remedy] = &[
         // The next one may follow as soon as this one is verified; until then its subject is busy.
         cooldown: 0.001,
         hourly_cap: 20,
+        // Never by itself: a person asks for each.
         propose: |_| Vec::new(),
     },
     Remedy {
-        id: postgres::BY_RESTART,
-        title: "Write a setting of Postgres that the next restart takes up",
-        check: Some("postgres.settings_unsuited"),
+        id: postgres::WRITE,
+        title: "Write a setting of Postgres that the next restart takes up, as asked for with `tune postgres --plan`",
+        check: None,
         eases: &[],
         class: RiskClass::Disruptive,
         preconditions: SETTING_PRECONDITIONS,
         verification: "a new session sees that the setting waits for a restart",
         cooldown: 60.0,
         hourly_cap: 2,
-        propose: |finding| postgres::proposals(finding, true),
+        propose: |_| Vec::new(),
     },
     Remedy {
         id: "backup.prune_repository",

@@ -232,7 +232,7 @@ impl Step {
         }
     }
 
-    /// The exact statement that is sent, as `--dry-run` prints it. A vacuum must not cut off the empty end of a table: for
+    /// The statement that is sent, as `--dry-run` prints it; behind `--`, what is chosen at that very moment. A vacuum must not cut off the empty end of a table: for
     /// that it locks the table against everyone, and on a standby against every reader.
     pub fn statement(&self) -> String {
         match self {

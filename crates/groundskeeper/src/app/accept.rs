@@ -39,7 +39,7 @@ impl App {
             })
             .await?;
         let changes = before.map(|mut before| {
-            before.reseal(settings);
+            before.reseal(settings, seen.access.sees_all());
             before.drift(settings)
         });
         Ok(AcceptView { system, at, settings: count, changes })

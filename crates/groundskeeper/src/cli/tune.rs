@@ -126,7 +126,7 @@ fn by_us(one: &Advice, system: &SystemId) -> String {
                 Owner::AlterSystem => format!("ALTER SYSTEM SET {setting} = '{}'", one.current),
                 _ => format!("ALTER SYSTEM RESET {setting}"),
             };
-            format!("by us: {}; risk: {}; undone by {undo}", one.effect(), setting.risk())
+            format!("by us: {}; undone by {undo}", one.effect(&[]))
         }
         Ok(_) => String::new(),
         Err(why) => format!("not by us: {why}"),

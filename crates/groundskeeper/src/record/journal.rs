@@ -9,7 +9,6 @@ use super::{Error, Result, Store, millis, moment};
 use groundskeeper_core::finding::Fingerprint;
 use groundskeeper_core::policy::{Outcome, PastAction};
 use groundskeeper_core::remedy::{RiskClass, Step, StepState};
-use groundskeeper_core::tuning::postgres::CHANGES_OF_SETTINGS;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
@@ -103,6 +102,21 @@ fn entry(db: &Connection, id: i64) -> Result<Entry> {
         .ok_or_else(|| Error::Lookup(format!("there is no action {id}; `groundskeeper actions` lists them")))?
 }
 
+/// A setting that was changed since is not put back to what it was before that.
+fn forgive(db: &Connection, later: &Entry) -> Result<()> {
+    let sql = format!("SELECT {COLUMNS} FROM journal WHERE undo_due IS NOT NULL AND id < ?1 AND subject = ?2");
+    let mut statement = db.prepare(&sql)?;
+    let owing =
+        statement.query_map(params![later.id, later.step.subject()], read)?.collect::<rusqlite::Result<Vec<_>>>()?;
+    for earlier in owing {
+        let earlier = earlier?;
+        if later.undoes.is_none() && earlier.step.setting() == later.step.setting() {
+            db.execute("UPDATE journal SET undo_due = NULL WHERE id = ?1", params![earlier.id])?;
+        }
+    }
+    Ok(())
+}
+
 /// Nothing is under way on the entry's subject.
 const FREE: &str =
     "NOT EXISTS (SELECT 1 FROM journal other WHERE other.ended IS NULL AND other.subject = journal.subject)";
@@ -175,7 +189,9 @@ impl Store {
             append(db, now, "groundskeeper", "outcome", &format!("{id}: {}: {detail}", word(&outcome)?))?;
             if outcome == Outcome::Helped {
                 if let Some(state @ StepState::Setting { .. }) = after {
-                    accept_own(db, &entry(db, id)?, state, now)?;
+                    let ended = entry(db, id)?;
+                    accept_own(db, &ended, state, now)?;
+                    forgive(db, &ended)?;
                 }
                 let done = "UPDATE journal SET undo_due = NULL WHERE id = (SELECT undoes FROM journal WHERE id = ?1)";
                 db.execute(done, params![id])?;
@@ -247,24 +263,16 @@ impl Store {
     }
 
     /// What the guards need to know of the recent past. They measure from the end of an action: a vacuum may take hours.
-    /// With every change of settings: what a person undid is not done again, however long ago that was.
     pub fn history_since(&self, from: Timestamp) -> Result<Vec<PastAction>> {
-        let [by_itself, by_restart, by_hand] = CHANGES_OF_SETTINGS;
-        let entries = self.entries_where(
-            "WHERE coalesce(ended, ?1) >= ?1 OR remedy IN (?2, ?3, ?4)",
-            params![millis(from), by_itself, by_restart, by_hand],
-        )?;
+        let entries = self.entries_where("WHERE coalesce(ended, ?1) >= ?1", params![millis(from)])?;
         Ok(entries
             .into_iter()
             .map(|entry| PastAction {
-                id: entry.id,
                 subject: entry.step.subject(),
-                setting: entry.step.setting(),
                 remedy: entry.remedy,
                 class: entry.class,
                 at: entry.ended.unwrap_or(entry.intended),
                 outcome: entry.outcome,
-                undoes: entry.undoes,
             })
             .collect())
     }

@@ -8,7 +8,7 @@ use super::turns::{InHand, Turns};
 use super::undoing::{Left, Written};
 use super::{Actuator, Trouble};
 use crate::clock::Clock;
-use crate::record::{self, Entry, Record};
+use crate::record::{self, Entry, Owed, Record};
 use groundskeeper_core::finding::Fingerprint;
 use groundskeeper_core::plan::{Plan, PlanItem};
 use groundskeeper_core::policy::{Consent, Decision, Guard, Outcome, Policy, Situation, permit};
@@ -20,6 +20,10 @@ use std::time::Duration;
 
 /// No single step may take longer.
 pub(super) const LONGEST: Duration = Duration::from_hours(2);
+/// For each second of building an index, so many are left to everybody else before the next step …
+const REST_AFTER_BUILD: u32 = 4;
+/// … at most: in the time between two checkpoints the server has written what there was.
+const LONGEST_REST: Duration = Duration::from_mins(5);
 
 /// Who wants a plan applied, and what was approved until when.
 #[derive(Debug, Clone)]
@@ -158,12 +162,29 @@ impl Executor {
     async fn apply_items(&self, plan: &Plan, permission: &Permission, wait: bool) -> record::Result<Vec<Applied>> {
         let mut applied = Vec::with_capacity(plan.items.len());
         for item in &plan.items {
+            if let Some(Applied::Done(done)) = applied.last() {
+                self.rest_after(done, item).await;
+            }
             applied.push(match self.turns.take(item.class, wait).await {
                 Some(_turn) => self.apply_item(plan, item, permission).await?,
                 None => skipped(item, format!("another {} action is under way", item.class), false),
             });
         }
         Ok(applied)
+    }
+
+    /// Nothing holds back the build of an index while it runs, and what it has written is still on its way to the disk and to
+    /// standbys when it ends: others have the server to themselves before the next step.
+    async fn rest_after(&self, done: &Entry, next: &PlanItem) {
+        let (Step::Reindex { system, .. }, Some(ended)) = (&done.step, done.ended) else { return };
+        if next.class != RiskClass::Routine || next.step.system() != system {
+            return;
+        }
+        let took = Duration::try_from(ended.duration_since(done.intended)).unwrap_or_default();
+        tokio::select! {
+            () = tokio::time::sleep(took.saturating_mul(REST_AFTER_BUILD).min(LONGEST_REST)) => {}
+            () = self.turns.stopping() => {}
+        }
     }
 
     /// Only with the turn of the item's class in hand.
@@ -232,6 +253,11 @@ impl Executor {
         };
         let (_, undo) = self.end(order, id, (outcome, detail), after.ok(), left).await?;
         drop(hand);
+        if let (Step::AlterSystem { .. }, Outcome::Abandoned, Some(of)) = (step, outcome, order.undoes) {
+            // Somebody has changed it since: nothing is owed to anybody any more.
+            let now = self.clock.now();
+            self.record.with(move |store| store.owe(of, &Owed::Nothing, now)).await?;
+        }
         if let Some(undo) = undo {
             self.put_back(order, id, undo).await?;
         }
@@ -243,6 +269,11 @@ impl Executor {
         let entry = self.record.with(move |store| store.entry(id)).await?;
         let undo = entry.step.undo_after(&entry.before, entry.after.as_ref());
         let Undo::By(step) = &undo else { return Ok((undo, None)) };
+        if matches!((&entry.step, entry.outcome), (Step::AlterSystem { .. }, Outcome::Abandoned)) {
+            // What stands there now is somebody else's, though it may say the same.
+            let nothing = "it was given up before anything was changed, or put back by us already".to_owned();
+            return Ok((Undo::NotNeeded(nothing), None));
+        }
         let _under_way = self.turns.begin();
         let _turn = self.turns.take(entry.class, true).await;
         let gate = self.turns.gate().await;

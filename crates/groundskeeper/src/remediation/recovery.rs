@@ -49,10 +49,12 @@ impl Executor {
                 Outcome::Helped => matches!(entry.step, Step::Reindex { .. }),
                 _ => false,
             };
-            let left = if is_undone && entry.undoes.is_none() && after.is_some() {
-                self.left_by(entry.id, &entry.step, &entry.before).await
-            } else {
-                Left::Nothing
+            let left = match &after {
+                _ if !is_undone || entry.undoes.is_some() => Left::Nothing,
+                Some(_) => self.left_by(entry.id, &entry.step, &entry.before).await,
+                // It is the server's, whatever became of the database that we connected to.
+                None if matches!(entry.step, Step::AlterSystem { .. }) => Left::Unknown,
+                None => Left::Nothing,
             };
             // An undo whose old line is in the file again, and which nobody has read yet.
             let unread = match (&entry.step, outcome, entry.undoes, &after) {

@@ -92,6 +92,11 @@ impl Turns {
         *self.stage.borrow() > Stage::GoingOn
     }
 
+    /// Completes when nothing new is to be begun any more.
+    pub(super) async fn stopping(&self) {
+        let _ = self.stage.subscribe().wait_for(|stage| *stage > Stage::GoingOn).await;
+    }
+
     pub(super) fn begin_nothing_new(&self) {
         self.stage.send_modify(|stage| *stage = Stage::NothingNew.max(*stage));
     }

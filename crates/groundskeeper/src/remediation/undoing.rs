@@ -168,9 +168,12 @@ impl Executor {
         Ok(())
     }
 
-    /// Tries once more to put back what an earlier try did not.
+    /// Tries once more to put back what an earlier try did not; not while a person has paused everything.
     pub(super) async fn put_back_again(&self) -> record::Result<()> {
         let now = self.clock.now();
+        if self.situation().await?.paused.is_some() {
+            return Ok(());
+        }
         let owing = self.record.with(move |store| store.owing(now, after(now, -TRIED_FOR.as_secs_f64()))).await?;
         for entry in owing {
             let Some(_turn) = self.turns.take(entry.class, false).await else { continue };

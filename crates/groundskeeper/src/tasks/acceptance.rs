@@ -18,7 +18,7 @@ pub(crate) async fn compare(
     let Observation::Postgres(Reading { at, outcome: Ok(seen), .. }) = observation else { return Ok(()) };
     let Ok(settings) = &seen.settings else { return Ok(()) };
     let now = Accepted::of(settings, seen.access.sees_all(), *at, FIRST);
-    let (id, at, read) = (system.clone(), *at, settings.clone());
+    let (id, at, read, sees_all) = (system.clone(), *at, settings.clone(), now.sees_all);
     let accepted = shop
         .record
         .with(move |store| {
@@ -27,7 +27,7 @@ pub(crate) async fn compare(
                 None if mode == Mode::Real => store.accept(&id, &now).map(|()| now)?,
                 None => now,
             };
-            if accepted.reseal(&read) && mode == Mode::Real {
+            if accepted.reseal(&read, sees_all) && mode == Mode::Real {
                 store.reseal(&id, &accepted, at)?;
             }
             if accepted.at_restart(&read, at) && mode == Mode::Real {

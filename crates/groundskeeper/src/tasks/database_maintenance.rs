@@ -12,8 +12,9 @@ use crate::remediation::{Applied, Permission};
 use crate::scheduler::{BoxFuture, End, Job, Mode};
 use groundskeeper_core::check::{Judgement, Status, Tuning};
 use groundskeeper_core::finding::Finding;
-use groundskeeper_core::plan::{Plan, plan};
+use groundskeeper_core::plan::{Plan, PlanItem, plan};
 use groundskeeper_core::policy::{Decision, Outcome};
+use groundskeeper_core::remedy::Step;
 use groundskeeper_core::{SystemId, SystemKind};
 use std::sync::Arc;
 
@@ -73,13 +74,10 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     let kept = plan.clone();
     shop.record.with(move |store| store.keep_plan(&kept)).await?;
     if mode == Mode::DryRun {
-        details.extend(plan.items.iter().map(|item| {
-            let decision = match &item.decision {
-                Decision::Do => "would do".to_owned(),
-                Decision::NeedsApproval { reason } | Decision::Skip { reason, .. } => format!("would not: {reason}"),
-            };
-            format!("{} -- {}; {decision}", item.statement, item.why)
-        }));
+        details.extend(plan.items.iter().map(foreseen));
+        if plan.items.iter().any(|item| matches!(item.step, Step::DeleteExpired { .. })) {
+            details.push("once rows are deleted, their tables and indexes are looked at again: a vacuum and a REINDEX may follow".into());
+        }
     }
     details.extend(applied.iter().map(line));
     details.extend(sizes::lines(shop).await?);
@@ -96,6 +94,15 @@ async fn maintain(shop: &Shop, mode: Mode) -> record::Result<End<Found>> {
     let ok = could_ask && tally.is_fine();
     let actions = applied.into_iter().map(view::action).collect();
     Ok(End { ok, summary, found: Found { details, plan: Some(plan), actions, receipt: None } })
+}
+
+/// What would become of one step.
+fn foreseen(item: &PlanItem) -> String {
+    let decision = match &item.decision {
+        Decision::Do => "would do".to_owned(),
+        Decision::NeedsApproval { reason } | Decision::Skip { reason, .. } => format!("would not: {reason}"),
+    };
+    format!("{} -- {}; expected: {}; {decision}", item.statement, item.why, item.expected)
 }
 
 /// Asks all Postgres now, by the stricter question.

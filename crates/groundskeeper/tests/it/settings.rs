@@ -276,73 +276,33 @@ async fn a_keeper_that_is_killed_while_it_puts_back_is_put_right_by_the_next() {
     assert_eq!((last.0.as_str(), last.2), ("helped", true), "{:?}", scene.journal());
 }
 
-/// At autonomy `auto`, with two settings that do not suit.
-async fn unsuited() -> Scene {
+#[tokio::test]
+async fn nothing_is_changed_by_itself_and_a_plan_tells_what_else_a_reload_takes_up() {
     let scene = Scene::new("autonomy = \"auto\"").await;
-    scene.set("effective_cache_size", "8MB", "8MB").await;
     let off = "[checks.\"postgres.settings_unsuited\"]\nenabled = false\n";
     let on = "[checks.\"postgres.settings_unsuited\"]\nfor = \"0s\"\n";
     let text = scene.database.config("autonomy = \"auto\"", MACHINE);
     assert!(text.contains(off));
     scene.place.configure(&text.replace(off, on));
-    scene
-}
-
-#[tokio::test]
-async fn at_autonomy_auto_one_setting_changes_and_then_a_day_passes() {
-    let scene = unsuited().await;
-    let app = scene.place.app().await;
-    let first = app.task_run("watch", false, "ann").await.unwrap();
-    assert_eq!(ended(&first.actions).len(), 1, "{first:?}");
-    assert_eq!(ended(&first.actions)[0].0, Outcome::Helped, "{first:?}");
-    assert_eq!(first.actions[0].remedy, "postgres.change_setting");
-    let second = app.task_run("watch", false, "ann").await.unwrap();
-    assert_eq!(ended(&second.actions), [], "{second:?}");
-    let planned = second.plan.unwrap().items;
-    let settings = planned.iter().filter(|item| item.remedy == "postgres.change_setting");
-    let told: Vec<String> = settings.map(|item| format!("{:?}", item.decision)).collect();
-    assert!(told.len() == 1 && told[0].contains("Cooldown"), "{told:?}");
-    assert_eq!(scene.place.count("SELECT count(*) FROM journal"), 1);
-}
-
-#[tokio::test]
-async fn at_autonomy_auto_what_a_person_undid_is_not_proposed_again() {
-    let scene = unsuited().await;
-    let app = scene.place.app().await;
-    let first = app.task_run("watch", false, "ann").await.unwrap();
-    assert_eq!(ended(&first.actions), [(Outcome::Helped, "effective_cache_size 8MB -> 6GB")], "{first:?}");
-    let undone = app.undo(1, "ann").await.unwrap().action.unwrap();
-    assert_eq!(ended(std::slice::from_ref(&undone)), [(Outcome::Helped, "effective_cache_size 6GB -> 8MB")]);
-    // Long ago, so that only the undo itself speaks against it.
-    let year = "UPDATE journal SET intended = intended - 31536000000, ended = ended - 31536000000";
-    assert_eq!(scene.place.store().execute(year, []).unwrap(), 2);
-    let next = app.task_run("watch", false, "ann").await.unwrap();
-    assert_eq!(ended(&next.actions), [(Outcome::Helped, "random_page_cost 4 -> 1.1")], "{next:?}");
-    assert_eq!(scene.value("effective_cache_size").await, "8MB");
-}
-
-#[tokio::test]
-async fn where_a_reload_takes_up_files_unseen_nothing_is_changed_by_itself_and_the_plan_says_so() {
-    let scene = unsuited().await;
     let hide = "REVOKE EXECUTE ON FUNCTION pg_stat_file(text, boolean) FROM keeper";
     scene.admin.batch_execute(hide).await.unwrap();
     let app = scene.place.app().await;
     let run = app.task_run("watch", false, "ann").await.unwrap();
     assert_eq!(ended(&run.actions), [], "{run:?}");
     let open = app.findings(false).await.unwrap();
-    let found = open.iter().find(|view| view.finding.check == "postgres.settings_unsuited").unwrap();
-    assert!(found.finding.fix.contains("Nothing is changed by itself"), "{found:?}");
+    assert!(open.iter().any(|view| view.finding.check == "postgres.settings_unsuited"), "{open:?}");
     drop(app);
     let planned = scene.place.run(&["tune", "postgres", "main", "--plan", "random_page_cost"]).await;
-    let told = "the files of hba_file, ident_file, at which we may not look";
+    let told = "the files of hba_file, ident_file are hidden from us";
     assert!(planned.code == 0 && planned.out.contains(told), "{planned:?}");
+    assert!(planned.out.contains("plans change; a statement may get slower"), "{planned:?}");
     assert_eq!(scene.place.count("SELECT count(*) FROM journal"), 0);
 }
 
 #[tokio::test]
 async fn what_waited_for_a_restart_is_accepted_when_it_is_taken_up() {
     let mut scene = Scene::new("autonomy = \"observe\"").await;
-    assert_eq!(drift(&scene.place.app().await).await, [""; 0], "the first reading accepts what it sees");
+    assert_eq!(drift(&*scene.place.app().await).await, [""; 0], "the first reading accepts what it sees");
     // As a change of ours leaves it: the fixture's own file keeps the only setting that takes a restart.
     scene.admin.batch_execute("ALTER SYSTEM SET shared_buffers = '32MB'").await.unwrap();
     scene.admin.batch_execute("SELECT pg_reload_conf()").await.unwrap();

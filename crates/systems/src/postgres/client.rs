@@ -127,6 +127,11 @@ impl Endpoint {
         &self.address
     }
 
+    /// Whether a connection may lead to one of several servers.
+    pub(super) fn has_several_hosts(&self) -> bool {
+        self.config.get_hosts().len().max(self.config.get_hostaddrs().len()) > 1
+    }
+
     /// Whether it is reached over Unix sockets only, and so is on this machine. An address of the loopback interface says
     /// less: behind it may be a tunnel, a proxy or a container with limits of its own.
     pub fn is_socket(&self) -> bool {

@@ -88,7 +88,8 @@ SELECT n.name, f.path,
        coalesce(has_function_privilege('pg_catalog.pg_stat_file(text, boolean)', 'EXECUTE')
                 AND (pg_has_role('pg_read_server_files', 'USAGE')
                      OR (starts_with(f.path, d.setting || '/') AND f.path NOT LIKE '%..%')), false) AS may_see
-  FROM unnest(ARRAY['hba_file', 'ident_file', 'ssl_cert_file', 'ssl_key_file', 'ssl_ca_file', 'ssl_crl_file']) n(name)
+  FROM unnest(ARRAY['hba_file', 'ident_file', 'ssl_cert_file', 'ssl_key_file', 'ssl_ca_file', 'ssl_crl_file',
+                    'ssl_dh_params_file']) n(name)
   LEFT JOIN known s ON s.name = n.name
   LEFT JOIN known d ON d.name = 'data_directory',
   LATERAL (SELECT CASE WHEN s.setting LIKE '/%' THEN s.setting ELSE d.setting || '/' || s.setting END AS path) f

@@ -5,7 +5,7 @@ use crate::finding::{Draft, Offender, Target};
 use crate::observation::Postgres;
 use crate::quantity::Value;
 use crate::severity::Severity;
-use crate::tuning::postgres::{Advice, HIDDEN_FILES, Way, Weight, advise};
+use crate::tuning::postgres::{Advice, Way, Weight, advise};
 
 pub static SETTINGS_UNSUITED: Check = Check {
     id: "postgres.settings_unsuited",
@@ -30,10 +30,6 @@ pub static SETTINGS_UNSUITED: Check = Check {
 
 const FIX: &str = "`groundskeeper tune postgres NAME` prints the statements with their reasons, and what needs a restart; \
                    with `--plan SETTING` it plans the change of one.";
-
-const UNSEEN: &str = " Nothing is changed by itself: a reload also takes up files at which we may not look. Run the lines of \
-                      `groundskeeper grants NAME --for tune` again; for files outside of the data directory it takes \
-                      pg_read_server_files, with which a role can read every file of the server.";
 
 /// What has a check of its own that finds the same cause: one cause gives one finding.
 const FOUND_ELSEWHERE: [&str; 3] = ["max_wal_size", "autovacuum_vacuum_scale_factor", "autovacuum_vacuum_cost_limit"];
@@ -64,7 +60,6 @@ fn settings_unsuited(sight: &Sight<'_, Postgres>) -> Judged {
     let mut reasons = Vec::new();
     for one in &weighty {
         let (now, advised) = (Value::text(one.current.clone()), Value::text(one.advised.clone()));
-        // What somebody keeps elsewhere has no limit to hold a step to, so none is proposed.
         draft = match one.way {
             Way::Statement { .. } => draft.against(one.setting.clone(), now, advised, one.source.clone()),
             Way::Elsewhere { .. } | Way::Written => draft.saw(one.setting.clone(), now, one.source.clone()),
@@ -72,12 +67,7 @@ fn settings_unsuited(sight: &Sight<'_, Postgres>) -> Judged {
         let note = format!("{}: {} is advised: {}", one.setting, one.advised, one.reason);
         reasons.push(Offender { target: Target::Setting { name: one.setting.clone() }, weight: 1.0, note });
     }
-    let mut fix = FIX.to_owned();
-    if !advised.hidden_files.is_empty() {
-        draft = draft.saw(HIDDEN_FILES, Value::text(advised.hidden_files.join(", ")), "pg_settings");
-        fix.push_str(UNSEEN);
-    }
-    Ok(vec![draft.offenders(reasons).fix(fix)])
+    Ok(vec![draft.offenders(reasons).fix(FIX)])
 }
 
 #[cfg(test)]
@@ -98,25 +88,6 @@ mod tests {
         let found = finding("postgres.settings_unsuited", found_in(seen));
         assert_eq!(found.summary, "shared_buffers, random_page_cost do not suit this server");
         assert_eq!((found.severity, found.evidence.len()), (Severity::Info, 2));
-    }
-
-    #[test]
-    fn files_that_a_reload_takes_up_unseen_are_told() {
-        let left = |hidden: &[&str]| {
-            let seen = change(|seen| {
-                let settings = seen.settings.as_mut().unwrap();
-                settings.list.retain(|one| one.name != "random_page_cost");
-                settings.list.push(setting("random_page_cost", "4", None));
-                settings.hidden_files = hidden.iter().map(|name| (*name).to_owned()).collect();
-            });
-            finding("postgres.settings_unsuited", found_in(seen))
-        };
-        let found = left(&["hba_file", "ident_file"]);
-        let told = found.evidence.iter().find(|evidence| evidence.what == HIDDEN_FILES).unwrap();
-        assert_eq!(told.value.to_string(), "hba_file, ident_file");
-        assert!(found.fix.contains("Nothing is changed by itself"), "{}", found.fix);
-        let found = left(&[]);
-        assert!(found.evidence.len() == 1 && !found.fix.contains("by itself"), "{found:?}");
     }
 
     #[test]

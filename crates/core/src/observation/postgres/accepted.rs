@@ -80,10 +80,14 @@ impl Accepted {
     }
 
     /// Puts keyed hashes in place of the bare ones of older versions. Whether there was one. A secret that is not the accepted
-    /// one any more is told as drift without its old hash.
-    pub fn reseal(&mut self, settings: &Settings) -> bool {
+    /// one any more is told as drift without its old hash. What this reading was not shown waits for one that is.
+    pub fn reseal(&mut self, settings: &Settings, sees_all: bool) -> bool {
         let mut is_resealed = false;
+        let has_same_rights = self.sees_all == sees_all;
         for (name, accepted) in self.settings.iter_mut().filter(|(_, accepted)| accepted.value.starts_with(DIGEST)) {
+            if !has_same_rights && settings.get(name).is_none() {
+                continue;
+            }
             let is_same = settings.bare.get(name) == Some(&accepted.value);
             let now = settings.value(name).filter(|_| is_same);
             now.unwrap_or("another value").clone_into(&mut accepted.value);

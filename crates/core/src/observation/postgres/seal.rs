@@ -107,13 +107,17 @@ mod tests {
     fn what_was_accepted_before_is_sealed_and_a_change_since_then_is_still_told() {
         let settings = read(SECRET, Some(1));
         let mut accepted = of_before("sha256:f52fbd32b2b3b86f");
-        assert!(accepted.reseal(&settings));
+        assert!(accepted.reseal(&settings, true));
         assert_eq!(accepted.drift(&settings), []);
         assert_eq!(accepted.settings["vectorize.openai_key"].value, sealed(SECRET, Some(1)));
-        assert!(!accepted.reseal(&settings), "once is enough");
+        assert!(!accepted.reseal(&settings, true), "once is enough");
+        let mut unseen = of_before("sha256:f52fbd32b2b3b86f");
+        assert!(!unseen.reseal(&Settings::default(), false), "without our rights nothing is known of it");
+        assert!(unseen.reseal(&settings, true));
+        assert_eq!(unseen.drift(&settings), []);
 
         let mut changed = of_before("sha256:ffffffffffffffff");
-        assert!(changed.reseal(&settings));
+        assert!(changed.reseal(&settings, true));
         assert_eq!(changed.drift(&settings).len(), 1);
         let kept = serde_json::to_string(&changed).unwrap();
         assert!(!kept.contains("ffffffff"), "{kept}");

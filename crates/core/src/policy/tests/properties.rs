@@ -38,18 +38,12 @@ fn table() -> impl Strategy<Value = String> {
 
 fn past_action() -> impl Strategy<Value = PastAction> {
     let remedy = prop::sample::select(vec!["postgres.mend", "postgres.vacuum_table", "postgres.other"]);
-    let undoes = prop::option::weighted(0.2, 1_i64..9);
-    (remedy, class(), table(), moment(), outcome(), undoes).prop_map(|(remedy, class, table, at, outcome, undoes)| {
-        PastAction {
-            id: 1,
-            remedy: remedy.to_owned(),
-            class,
-            subject: vacuum(&table).subject(),
-            at,
-            outcome,
-            undoes,
-            setting: None,
-        }
+    (remedy, class(), table(), moment(), outcome()).prop_map(|(remedy, class, table, at, outcome)| PastAction {
+        remedy: remedy.to_owned(),
+        class,
+        subject: vacuum(&table).subject(),
+        at,
+        outcome,
     })
 }
 

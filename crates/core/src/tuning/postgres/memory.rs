@@ -32,17 +32,30 @@ fn shared_buffers(desk: &mut Desk<'_>, memory: f64, data: Option<f64>) -> f64 {
             share * 100.0,
             format_bytes(memory)
         );
-        desk.advise("shared_buffers", &Amount::Bytes(target), matters(reason, MANUAL));
-        return target;
+        return advise_buffers(desk, target, current, reason);
     }
     if share < 0.15 && !is_all_data_inside && target > current {
         let data = data.map_or_else(String::new, |data| format!(", and the databases have {}", format_bytes(data)));
         let reason = format!("{:.0} % of {}{data}; a quarter is the usual start", share * 100.0, format_bytes(memory));
-        desk.advise("shared_buffers", &Amount::Bytes(target), matters(reason, MANUAL));
-        return target;
+        return advise_buffers(desk, target, current, reason);
     }
     desk.suits("shared_buffers");
     current
+}
+
+/// With `huge_pages = on` the server starts only where the machine has as many reserved.
+fn advise_buffers(desk: &mut Desk<'_>, target: f64, current: f64, reason: String) -> f64 {
+    if desk.settings.value("huge_pages") == Some("on") {
+        let why = format!(
+            "{reason}. But huge_pages is on: {} of them have to be reserved on the machine (vm.nr_hugepages) before it is \
+             changed, or the server does not start",
+            format_bytes(target)
+        );
+        desk.cannot("shared_buffers", &why);
+        return current;
+    }
+    desk.advise("shared_buffers", &Amount::Bytes(target), matters(reason, MANUAL));
+    target
 }
 
 /// Nothing is allocated by it: the planner reckons with it.

@@ -8,14 +8,11 @@ mod change;
 mod memory;
 mod planner;
 mod pools;
-mod turn;
 mod upkeep;
 mod wal;
 
-pub use change::{BY_HAND, BY_RESTART, CHANGES_OF_SETTINGS, ITSELF, planned, proposals};
-pub(crate) use change::{HIDDEN_FILES, changes_settings};
+pub use change::{CHANGE, WRITE, planned};
 pub use pools::{Pool, Pools, SOURCE as SOURCE_OF_POOLS, pools};
-pub(crate) use turn::in_turn;
 
 use crate::observation::{Gap, Machine, Owner, Postgres, Setting, Settings, bytes_written, seconds_written};
 use serde::{Deserialize, Serialize};

@@ -16,7 +16,7 @@ const HEAD: &str = "\
 
 # What the keeper may do by itself: \"observe\" looks and tells; \"assist\" also does routine upkeep inside the
 # maintenance windows, and deletes there what the rules of retention do not keep; \"auto\" also mends single things: ends
-# sessions that sit idle in a transaction or block others, moves sequences on, changes settings of Postgres (one a day).
+# sessions that sit idle in a transaction or block others, moves sequences on.
 autonomy = \"observe\"
 
 # All times below, and the days of the report.

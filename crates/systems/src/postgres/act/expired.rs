@@ -12,13 +12,13 @@ use tokio::time::{Instant, timeout};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-const FIRST_BATCH: u32 = 500;
+const FIRST_BATCH: u32 = 200;
 const SMALLEST_BATCH: u32 = 50;
 /// A batch that takes longer is made smaller, one that takes less than a quarter of it larger: whoever waits for one of its
 /// rows waits no longer than this.
-const BATCH_WITHIN: Duration = Duration::from_millis(100);
+const BATCH_WITHIN: Duration = Duration::from_millis(20);
 /// For each second of deleting, so many are left to everybody else.
-const REST: u32 = 2;
+const REST: u32 = 3;
 const SHORTEST_REST: Duration = Duration::from_millis(10);
 /// How often in a row a batch may meet somebody else's lock.
 const REFUSALS: u32 = 5;

@@ -62,17 +62,17 @@ SELECT has_table_privilege('pg_catalog.pg_file_settings', 'SELECT')
        current_setting('server_version_num')::int4";
 
 /// What is wrong in the files, waits for a restart, or is gone from the files and still in force; but for the setting itself.
-/// With whether no reload takes it up. A command line or the environment wins over any line: a server that was started with
+/// With whether no reload takes it up. A command line wins over any line: a server that was started with
 /// `-c max_connections=200` calls the line of initdb one that cannot be applied, and waits for a restart for good.
 const WAITING: &str = "
 SELECT coalesce(f.name, 'a line') || ' (' || coalesce(f.sourcefile, '') || ':' || coalesce(f.sourceline::text, '') || '): '
        || f.error AS what, coalesce(s.context = 'postmaster', false) AS by_restart
   FROM pg_file_settings f LEFT JOIN pg_settings s ON lower(s.name) = lower(f.name)
  WHERE f.error IS NOT NULL AND lower(f.name) IS DISTINCT FROM $1
-   AND coalesce(s.source, '') NOT IN ('command line', 'environment variable')
+   AND s.source IS DISTINCT FROM 'command line'
 UNION ALL
 SELECT name || ' waits for a restart', true FROM pg_settings
- WHERE pending_restart AND name <> $1 AND source NOT IN ('command line', 'environment variable')
+ WHERE pending_restart AND name <> $1 AND source <> 'command line'
 UNION ALL
 SELECT s.name || ' is gone from the files and still in force', s.context = 'postmaster' FROM pg_settings s
  WHERE s.source = 'configuration file' AND s.name <> $1
@@ -82,20 +82,28 @@ SELECT s.name || ' is gone from the files and still in force', s.context = 'post
 const CHANGED_SINCE: &str = "
 SELECT coalesce((SELECT greatest(modification, change) > pg_conf_load_time() FROM pg_stat_file($1, true)), false)";
 
-/// What the files say and what is in force. Texts may hold a secret: the server compares them itself, but for case and
-/// blanks, which it may have put in order (`iso, mdy`).
+/// What the files say and what is in force. Texts may hold a secret: the server compares them itself; some it has put in order
+/// (`iso, mdy`). What our role or database has a value of its own for cannot be told: it covers the server's. A setting of no
+/// library that is loaded has no row, and is asked for by its name. What a command line or the server itself fixes stays.
 const WRITTEN: &str = "
 WITH last AS (
   SELECT DISTINCT ON (lower(name)) lower(name) AS name, coalesce(setting, '') AS setting
     FROM pg_file_settings WHERE name IS NOT NULL AND error IS NULL ORDER BY lower(name), seqno DESC)
-SELECT s.name, s.unit,
-       lower(regexp_replace(f.setting, '\\s', '', 'g')) IN (
-         lower(regexp_replace(coalesce(s.setting, ''), '\\s', '', 'g')),
-         lower(regexp_replace(coalesce(s.reset_val, ''), '\\s', '', 'g'))) AS is_same,
+SELECT coalesce(s.name, f.name) AS name, s.unit,
+       coalesce(s.source IN ('global', 'database', 'user', 'database user'), false) AS covered,
+       CASE
+         WHEN s.name IS NULL THEN f.setting = coalesce(current_setting(f.name, true), '')
+         WHEN lower(s.name) IN ('datestyle', 'timezone', 'log_timezone', 'default_text_search_config') THEN
+           regexp_replace(lower(f.setting), '\\s|^pg_catalog\\.', '', 'g')
+             IN (regexp_replace(lower(s.setting), '\\s|^pg_catalog\\.', '', 'g'),
+                 regexp_replace(lower(s.reset_val), '\\s|^pg_catalog\\.', '', 'g'))
+         ELSE f.setting IN (coalesce(s.setting, ''), coalesce(s.reset_val, ''))
+       END AS is_same,
        CASE WHEN s.vartype <> 'string' THEN f.setting END AS written,
        CASE WHEN s.vartype <> 'string' THEN s.reset_val END AS value
-  FROM last f JOIN pg_settings s ON lower(s.name) = f.name
- WHERE s.source IN ('configuration file', 'default') AND s.name <> $1";
+  FROM last f LEFT JOIN pg_settings s ON lower(s.name) = f.name
+ WHERE coalesce(s.source, '') NOT IN ('command line', 'override', 'client', 'session')
+   AND coalesce(s.name, f.name) <> $1";
 
 const FILES: &str = "SELECT DISTINCT sourcefile FROM pg_file_settings WHERE sourcefile IS NOT NULL";
 
@@ -125,8 +133,13 @@ impl Work<'_> {
         done
     }
 
-    /// A failure and no precondition: it will not pass by itself.
+    /// Failures and no preconditions: they will not pass by themselves. Behind several addresses the undo could meet another
+    /// server than the one that was changed.
     async fn is_one_session(&self, client: &Client, mark: &str) -> Result<(), ActError> {
+        if self.endpoint.has_several_hosts() {
+            let why = "its url names several servers, of which settings are changed one by one: give it one that names this server";
+            return Err(self.failed(why.to_owned(), false));
+        }
         if self.session.is_settled() {
             let asked = format!("SELECT current_setting('{SESSION}', true)");
             let answer: Option<String> = self.wait(client.query_typed_one(&asked, &[])).await?.get(0);
@@ -372,7 +385,13 @@ fn number(row: &Row) -> Option<u32> {
 fn unread(row: &Row) -> Option<String> {
     let (name, unit): (String, Option<String>) = (row.get("name"), row.get("unit"));
     let (written, value): (Option<String>, Option<String>) = (row.get("written"), row.get("value"));
-    let agree = row.get("is_same")
+    if row.get("covered") {
+        return Some(format!(
+            "whether the server runs with what its files say of {name} cannot be told, for our role or this database has a \
+             value of its own (ALTER ROLE … RESET {name})"
+        ));
+    }
+    let agree = row.get::<_, Option<bool>>("is_same").unwrap_or(false)
         || matches!((&written, &value), (Some(one), Some(other)) if is_same(one, other, unit.as_deref()));
     (!agree).then(|| format!("{name} was written anew and not read yet"))
 }
