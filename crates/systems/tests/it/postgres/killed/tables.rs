@@ -1,7 +1,7 @@
 //! Worlds of the steps that work on a table.
 
 use super::super::{now, sequences};
-use super::{Hindered, Scene, World};
+use super::{Hindered, Scene, WITHOUT_PASSWORD, World};
 use groundskeeper_core::remedy::{Reindexing, Step};
 use groundskeeper_core::{SystemId, SystemKind};
 use groundskeeper_testing::{PostgresOptions, PostgresServer};
@@ -21,7 +21,9 @@ struct Place {
 
 impl Place {
     async fn new(options: PostgresOptions, script: &str) -> Self {
-        let server = PostgresServer::start_with(options.set("autovacuum", "off")).await.unwrap();
+        let mut options = options.set("autovacuum", "off");
+        options.initdb.push(WITHOUT_PASSWORD.to_owned());
+        let server = PostgresServer::start_with(options).await.unwrap();
         let (client, other) = (server.client().await, server.client().await);
         let place = Self { server, client, other };
         place.tell(script).await;
