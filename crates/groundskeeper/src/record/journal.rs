@@ -104,13 +104,16 @@ fn entry(db: &Connection, id: i64) -> Result<Entry> {
 
 /// A setting that was changed since is not put back to what it was before that.
 fn forgive(db: &Connection, later: &Entry) -> Result<()> {
+    if later.undoes.is_some() {
+        return Ok(());
+    }
     let sql = format!("SELECT {COLUMNS} FROM journal WHERE undo_due IS NOT NULL AND id < ?1 AND subject = ?2");
     let mut statement = db.prepare(&sql)?;
     let owing =
         statement.query_map(params![later.id, later.step.subject()], read)?.collect::<rusqlite::Result<Vec<_>>>()?;
     for earlier in owing {
         let earlier = earlier?;
-        if later.undoes.is_none() && earlier.step.setting() == later.step.setting() {
+        if earlier.step.setting() == later.step.setting() {
             db.execute("UPDATE journal SET undo_due = NULL WHERE id = ?1", params![earlier.id])?;
         }
     }

@@ -10,6 +10,7 @@ use crate::scheduler::BoxFuture;
 use groundskeeper_core::finding::{Draft, Finding, Offender, Target};
 use groundskeeper_core::plan::{Plan, plan};
 use groundskeeper_core::policy::{Autonomy, Outcome, Policy};
+use groundskeeper_core::remedy::setting::Change;
 use groundskeeper_core::remedy::{JournalledStep, Step, StepState};
 use groundskeeper_core::{Severity, SystemId, SystemKind, Value};
 use jiff::Timestamp;
@@ -62,6 +63,8 @@ struct Inside {
     locked: usize,
     /// The number of the index.
     index: u32,
+    /// What `postgresql.auto.conf` says of the setting. Every step of it is read at once.
+    line: Option<String>,
     /// The time that the last step was given.
     within: Duration,
 }
@@ -101,12 +104,11 @@ impl Actuator for World {
                 Step::Reindex { .. } => {
                     StepState::Index { oid: inside.index, size: 1 << 30 >> inside.index, is_valid: true }
                 }
-                // As if nothing had ever been written.
                 Step::AlterSystem { .. } => StepState::Setting {
-                    value: "4".into(),
+                    value: inside.line.clone().unwrap_or("4".into()),
                     unit: None,
-                    owner: "default".into(),
-                    line: None,
+                    owner: if inside.line.is_some() { "ALTER SYSTEM" } else { "default" }.into(),
+                    line: inside.line.clone(),
                     pending_restart: false,
                 },
                 Step::EndIdleSession { .. } if !inside.session_alive => StepState::Gone,
@@ -152,6 +154,8 @@ impl Actuator for World {
                 Step::EndIdleSession { .. } => inside.session_alive = self.stubborn,
                 Step::Reindex { .. } => (inside.leftovers, inside.index) = (false, inside.index + 1),
                 Step::DropLeftovers { .. } => inside.leftovers = self.stubborn,
+                Step::AlterSystem { to: Change::Set { value }, .. } => inside.line = Some(value.to_string()),
+                Step::AlterSystem { to: Change::PutBack { .. }, .. } => inside.line = None,
                 _ => (inside.dead_rows, inside.vacuumed) = (0, Some(start())),
             }
             Ok(())

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`client`], `dsn`, `tls` | where the server is, how to reach it, what an error means |
 //! | [`observe`], `sql`, `triggers`, `mask` | one reading over one connection |
-//! | `groups`, `horizon`, `vacuuming`, `structure`, `usage`, `keys`, `disk`, `vectors` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys, the room on the disk, indexes of pgvector |
+//! | `groups`, `horizon`, `vacuuming`, `structure`, `indexes`, `keys`, `disk`, `vectors` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys, the room on the disk, indexes of pgvector |
 //! | [`bloat`] | how much of the largest tables and indexes is air |
 //! | `statements`, `settings`, `security` | of that reading: which statements take the most, the configuration, who may come in |
 //! | [`deep`], `sequences`, `estimates` | what only the deeper rounds ask: sequences against the columns that they fill, what the planner's samples miss |

@@ -91,7 +91,10 @@ pub(super) async fn read(asking: &Asking<'_>, version_num: u32, user: &str) -> (
         asking.many(&open_routines, open_routine),
     );
     let (has_statements, extensions) = match extensions {
-        Ok(found) => (Ok(found.iter().any(|(name, ..)| name == "pg_stat_statements")), Ok(outdated(found))),
+        Ok(found) => {
+            let has_files = |(name, _, available): &Found| name == "pg_stat_statements" && available.is_some();
+            (Ok(found.iter().any(has_files)), Ok(outdated(found)))
+        }
         Err(gap) => (Err(gap.clone()), Err(gap)),
     };
     let security = Security {

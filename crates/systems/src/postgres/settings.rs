@@ -83,7 +83,15 @@ const WRITTEN: &str = "
 SELECT lower(name) AS name, coalesce(setting, '') AS line
   FROM pg_file_settings WHERE sourcefile LIKE '%/postgresql.auto.conf' AND lower(name) = ANY ($1) ORDER BY seqno";
 
+const MAY_SEE_FILES: &str = "
+SELECT has_table_privilege('pg_catalog.pg_file_settings', 'SELECT')
+       AND has_function_privilege('pg_catalog.pg_show_all_file_settings()', 'EXECUTE') AS may_see";
+
 async fn written(asking: &Asking<'_>) -> BTreeMap<String, String> {
+    // A refusal would be a line in the server's log at each reading.
+    if asking.one(MAY_SEE_FILES, |row| get::<bool>(row, "may_see")).await != Ok(true) {
+        return BTreeMap::new();
+    }
     let names = Parameter::ALL.map(Parameter::as_str);
     let names = names.as_slice();
     let named: [(&(dyn ToSql + Sync), Type); 1] = [(&names, Type::TEXT_ARRAY)];

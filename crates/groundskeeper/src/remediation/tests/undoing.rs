@@ -1,6 +1,9 @@
 //! What a step that did not come to its end left behind is put back, journalled like everything else.
 
 use super::*;
+use crate::record::Pause;
+use groundskeeper_core::observation::Owner;
+use groundskeeper_core::tuning::postgres::{Advice, Way, Weight, planned};
 
 fn invalid_index() -> Finding {
     let target = Target::Index {
@@ -153,12 +156,25 @@ async fn what_could_not_be_read_is_put_back_once_it_can() {
     assert_eq!(journal(&bench).await.last().unwrap(), &("sweep", Outcome::Helped, true));
 }
 
-fn unsuited_setting() -> Finding {
-    let target = Target::Setting { name: "random_page_cost".into() };
-    let draft = Draft::new(Severity::Info, "1 setting")
-        .against("random_page_cost", Value::text("4"), Value::text("1.1"), "a manual")
-        .offenders(vec![Offender { target, weight: 1.0, note: "flash".into() }]);
-    Finding::from_draft("postgres.settings_unsuited", &system(), draft)
+/// What a person gets who asks for a setting.
+async fn change_of_setting(bench: &Bench, executor: &Executor) -> Plan {
+    let advice = Advice {
+        setting: "random_page_cost".into(),
+        current: "4".into(),
+        advised: "1.1".into(),
+        reason: "flash".into(),
+        source: "a manual".into(),
+        weight: Weight::Matters,
+        needs_restart: false,
+        owner: Owner::Nobody,
+        way: Way::Statement { sql: String::new() },
+    };
+    let (situation, now) = (executor.situation().await.unwrap(), bench.clock.now());
+    let item = planned(&advice, &[], &system(), &bench.policy, &situation, now).unwrap();
+    let plan = Plan::new(now, vec![item]);
+    let kept = plan.clone();
+    bench.record.with(move |store| store.keep_plan(&kept)).await.unwrap();
+    plan
 }
 
 /// A connection that was lost in the middle may leave a session on the server that writes afterwards.
@@ -168,9 +184,45 @@ async fn a_change_of_settings_is_put_back_unseen_while_somebody_may_still_write_
     for (under_way, told) in [(false, vec![failed]), (true, vec![failed, undone])] {
         let (bench, world) = (Bench::new(), Arc::new(World::new(Mishap::Fail(1))));
         let executor = bench.executor(&world);
-        let plan = bench.plan(&executor, &[unsuited_setting()]).await;
+        let plan = change_of_setting(&bench, &executor).await;
         world.state.lock().unwrap().under_way = under_way;
-        executor.apply(&plan, &by_itself()).await.unwrap();
-        assert_eq!(journal(&bench).await, told, "{under_way}");
+        let applied = executor.apply(&plan, &by_itself()).await.unwrap();
+        assert_eq!(journal(&bench).await, told, "{under_way}: {applied:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_undo_that_is_owed_does_not_take_back_a_later_change_of_the_same_setting() {
+    // The change fails, and then the server does not answer.
+    let (bench, world) = (Bench::new(), Arc::new(World::new(Mishap::FailFrom(1, 4))));
+    let executor = bench.executor(&world);
+    let plan = change_of_setting(&bench, &executor).await;
+    executor.apply(&plan, &by_itself()).await.unwrap();
+    let later = change_of_setting(&bench, &executor).await;
+    tokio::time::advance(Duration::from_secs(60)).await;
+    executor.apply(&later, &by_itself()).await.unwrap();
+    let told = [("other", Outcome::Failed, false), ("other", Outcome::Helped, false)];
+    assert_eq!(journal(&bench).await, told);
+    tokio::time::advance(Duration::from_mins(20)).await;
+    executor.recover().await.unwrap();
+    assert_eq!(journal(&bench).await, told);
+    assert_eq!(world.state.lock().unwrap().line.as_deref(), Some("1.1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_put_back_while_a_person_has_paused_everything() {
+    let (bench, world) = (Bench::new(), Arc::new(World::new(Mishap::FailFrom(1, 4))));
+    let executor = bench.executor(&world);
+    let plan = bench.plan(&executor, &[invalid_index()]).await;
+    executor.apply(&plan, &by_itself()).await.unwrap();
+    let since = bench.clock.now();
+    let pause = Pause { task: None, reason: "a migration".into(), who: "ann".into(), since, until: None };
+    bench.record.with(move |store| store.pause(&pause)).await.unwrap();
+    tokio::time::advance(Duration::from_mins(11)).await;
+    executor.recover().await.unwrap();
+    assert!(world.state.lock().unwrap().leftovers);
+    let now = bench.clock.now();
+    bench.record.with(move |store| store.resume(None, "ann", now)).await.unwrap();
+    executor.recover().await.unwrap();
+    assert!(!world.state.lock().unwrap().leftovers);
 }

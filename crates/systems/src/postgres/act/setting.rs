@@ -83,8 +83,9 @@ const CHANGED_SINCE: &str = "
 SELECT coalesce((SELECT greatest(modification, change) > pg_conf_load_time() FROM pg_stat_file($1, true)), false)";
 
 /// What the files say and what is in force. Texts may hold a secret: the server compares them itself; some it has put in order
-/// (`iso, mdy`). What our role or database has a value of its own for cannot be told: it covers the server's. A setting of no
-/// library that is loaded has no row, and is asked for by its name. What a command line or the server itself fixes stays.
+/// (`iso, mdy`). What our role or database has a value of its own for cannot be told, for it covers the server's; that of how
+/// times and texts are shown, which databases often have, is passed over. A setting of no library that is loaded has no row,
+/// and is asked for by its name. What a command line or the server itself fixes stays.
 const WRITTEN: &str = "
 WITH last AS (
   SELECT DISTINCT ON (lower(name)) lower(name) AS name, coalesce(setting, '') AS setting
@@ -97,13 +98,16 @@ SELECT coalesce(s.name, f.name) AS name, s.unit,
            regexp_replace(lower(f.setting), '\\s|^pg_catalog\\.', '', 'g')
              IN (regexp_replace(lower(s.setting), '\\s|^pg_catalog\\.', '', 'g'),
                  regexp_replace(lower(s.reset_val), '\\s|^pg_catalog\\.', '', 'g'))
-         ELSE f.setting IN (coalesce(s.setting, ''), coalesce(s.reset_val, ''))
+         ELSE rtrim(f.setting, '/') IN (rtrim(coalesce(s.setting, ''), '/'), rtrim(coalesce(s.reset_val, ''), '/'))
        END AS is_same,
        CASE WHEN s.vartype <> 'string' THEN f.setting END AS written,
        CASE WHEN s.vartype <> 'string' THEN s.reset_val END AS value
   FROM last f LEFT JOIN pg_settings s ON lower(s.name) = f.name
  WHERE coalesce(s.source, '') NOT IN ('command line', 'override', 'client', 'session')
-   AND coalesce(s.name, f.name) <> $1";
+   AND coalesce(s.name, f.name) <> $1
+   AND NOT (s.source IN ('global', 'database', 'user', 'database user')
+            AND lower(s.name) IN ('datestyle', 'timezone', 'default_text_search_config', 'search_path', 'lc_messages',
+                                  'lc_monetary', 'lc_numeric', 'lc_time'))";
 
 const FILES: &str = "SELECT DISTINCT sourcefile FROM pg_file_settings WHERE sourcefile IS NOT NULL";
 
@@ -117,7 +121,14 @@ pub(super) async fn alter(
 ) -> Result<(), ActError> {
     // Random enough: it only has to differ from what an earlier session left.
     let mark = format!("{:016x}", RandomState::new().build_hasher().finish());
-    let work = Work::begin(endpoint, step, vec![(SESSION, mark.clone())], deadline).await?;
+    let begun = Work::begin(endpoint, step, vec![(SESSION, mark.clone())], deadline).await;
+    let work = match (begun, of.to) {
+        // The setting is the server's, whatever became of the database that we connect to: it is still to be put back.
+        (Err(ActError::Precondition { what, reason }), Change::PutBack { .. }) => {
+            return Err(ActError::Failed { what, message: reason, retryable: true });
+        }
+        (begun, _) => begun?,
+    };
     let done = Box::pin(work.alter_system(of, &mark)).await;
     work.finish().await;
     done
