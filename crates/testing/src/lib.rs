@@ -38,7 +38,9 @@ mod inbox;
 pub use disk::SmallDisk;
 pub use http::{HttpTarget, TlsOptions};
 pub use mail::{Mail, MailSink};
-pub use misbehaving::{BlackHole, Closer, Cutter, Flipper, Garbage, Interrupter, Interruption, PacketDropper};
+pub use misbehaving::{
+    BlackHole, Closer, Cutter, Flipper, Garbage, Interrupter, Interruption, PacketDropper, Severer, Severing,
+};
 pub use objects::{Fault, FaultProxy, S3Server};
 pub use postgres::{PostgresOptions, PostgresServer};
 pub use redis::RedisServer;

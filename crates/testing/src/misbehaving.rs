@@ -3,13 +3,14 @@
 use std::future::Future;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Result, bail};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// Accepts, and never says a word.
@@ -175,6 +176,128 @@ async fn interrupt(
         up = up => up,
         down = tokio::io::copy(&mut from_server, &mut to_client) => down.map(drop),
     }
+}
+
+/// Passes bytes on to a server and back, and cuts one connection: the one on which the n-th message of all clients comes. Those
+/// that are opened later are passed on, as by a network that is whole again.
+#[derive(Debug)]
+pub struct Severer {
+    listening: Listening,
+    cut: Arc<Cut>,
+}
+
+/// When, within the exchange of a message and its answer, a connection is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Severing {
+    /// The message never arrives.
+    BeforeIt,
+    /// It arrives, and nobody is there any more while the server works on it.
+    AtIt,
+    /// The server has answered, and nobody hears it.
+    BehindIt,
+    /// The message is held back until [`Severer::release`], and then passed on. The test does the rest.
+    Held,
+}
+
+#[derive(Debug)]
+struct Cut {
+    nth: usize,
+    when: Severing,
+    counted: AtomicUsize,
+    message: OnceLock<String>,
+    reached: Notify,
+    released: Notify,
+}
+
+impl Severer {
+    /// The first message is the first.
+    pub async fn start(to: SocketAddr, nth: usize, when: Severing) -> Result<Self> {
+        let counted = AtomicUsize::new(0);
+        let (message, reached, released) = (OnceLock::new(), Notify::new(), Notify::new());
+        let cut = Arc::new(Cut { nth, when, counted, message, reached, released });
+        let pass_on = {
+            let cut = Arc::clone(&cut);
+            move |mut client: TcpStream| {
+                let cut = Arc::clone(&cut);
+                async move {
+                    let _ = sever(&mut client, to, &cut).await;
+                }
+            }
+        };
+        Ok(Self { listening: Listening::start(pass_on).await?, cut })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.listening.address
+    }
+
+    /// What can be read of the message at which the connection was cut; none where there were not as many.
+    pub fn severed(&self) -> Option<&str> {
+        self.cut.message.get().map(String::as_str)
+    }
+
+    /// Completes when the n-th message has come.
+    pub async fn reached(&self) {
+        self.cut.reached.notified().await;
+    }
+
+    /// Passes on a message that was held back.
+    pub fn release(&self) {
+        self.cut.released.notify_one();
+    }
+}
+
+impl Drop for Severer {
+    /// What is held back would be so for ever.
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
+async fn sever(client: &mut TcpStream, to: SocketAddr, cut: &Cut) -> io::Result<()> {
+    let mut server = TcpStream::connect(to).await?;
+    let (mut from_client, mut to_client) = client.split();
+    let (mut from_server, mut to_server) = server.split();
+    // Large enough for what one side says in one go.
+    let (mut message, mut answer) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    loop {
+        tokio::select! {
+            read = from_client.read(&mut message) => {
+                let said = &message[..read?];
+                if said.is_empty() {
+                    return Ok(());
+                }
+                if cut.counted.fetch_add(1, Ordering::SeqCst) + 1 == cut.nth {
+                    let _ = cut.message.set(readable(said));
+                    cut.reached.notify_one();
+                    match cut.when {
+                        Severing::BeforeIt => return Ok(()),
+                        Severing::AtIt => return to_server.write_all(said).await,
+                        Severing::BehindIt => {
+                            to_server.write_all(said).await?;
+                            return from_server.read(&mut answer).await.map(drop);
+                        }
+                        Severing::Held => cut.released.notified().await,
+                    }
+                }
+                to_server.write_all(said).await?;
+            }
+            read = from_server.read(&mut answer) => {
+                let said = &answer[..read?];
+                if said.is_empty() {
+                    return Ok(());
+                }
+                to_client.write_all(said).await?;
+            }
+        }
+    }
+}
+
+/// The beginning of a message, with a blank for each run of what is no text.
+fn readable(message: &[u8]) -> String {
+    let text: String =
+        message.iter().map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { ' ' }).collect();
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
 }
 
 async fn flip(client: &mut TcpStream, to: SocketAddr, at: u64) -> io::Result<()> {

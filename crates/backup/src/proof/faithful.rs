@@ -56,7 +56,7 @@ impl Compared {
                     self.not_covered.push(format!("{name}: {}: there is no hash function for it here", table.name));
                     continue;
                 }
-                Err(Unread::Refused(why)) => {
+                Err(Unread::Refused(why) | Unread::Lost(why)) => {
                     self.differ.push(format!("{name}: {}: {why}", table.name));
                     continue;
                 }

@@ -49,6 +49,8 @@ const CANCELLED_WITHIN: Duration = Duration::from_secs(5);
 const STATISTICS_WITHIN: Duration = Duration::from_secs(2);
 const POLL: Duration = Duration::from_millis(50);
 const GOODBYE: Duration = Duration::from_millis(200);
+/// Whatever a standby has comes from its primary.
+const STANDBY: &str = "the server is a standby; do it on its primary";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ActError {
@@ -158,7 +160,11 @@ pub async fn apply_with(
             // To stop may wait for it: it takes moments, or gives up.
             let deadline = deadline.min(SWEEP_WITHIN);
             let work = Work::begin(&endpoint, step.step(), acting_settings(deadline), deadline).await?;
-            let done = work.sweep_up(Leaving { schema, table, relation: *relation }).await;
+            let done = async {
+                work.not_on_a_standby().await?;
+                work.sweep_up(Leaving { schema, table, relation: *relation }).await
+            };
+            let done = done.await;
             work.finish().await;
             done
         }
@@ -440,9 +446,15 @@ impl<'a> Work<'a> {
         }
     }
 
+    async fn not_on_a_standby(&self) -> Result<(), ActError> {
+        let asked = self.client()?.query_typed_one("SELECT pg_is_in_recovery()", &[]);
+        if self.wait(asked).await?.get(0) { Err(self.precondition(STANDBY)) } else { Ok(()) }
+    }
+
     async fn maintain(&self, (schema, table): (&str, &str), halt: impl Future<Output = ()>) -> Result<(), ActError> {
         let client = self.client()?;
         self.settled("the work could not be slowed down").await?;
+        self.not_on_a_standby().await?;
         let row = self
             .wait(client.query_typed_one("SELECT current_setting('server_version_num')::int4, clock_timestamp()", &[]))
             .await?;

@@ -348,7 +348,7 @@ impl Reading<'_> {
                     }
                     Err(Unread::Late) => miss("no time was left for".to_owned(), &name),
                     Err(Unread::NotHashed) => miss("no hash function is there for".to_owned(), &name),
-                    Err(Unread::Refused(why)) => miss(format!("{why}:"), &name),
+                    Err(Unread::Refused(why) | Unread::Lost(why)) => miss(format!("{why}:"), &name),
                 }
             }
         }
@@ -373,6 +373,8 @@ pub enum Unread {
     /// Some column has a type without a hash function, or the server is too old to hash records.
     NotHashed,
     Refused(String),
+    /// The connection was lost, or ended by the server.
+    Lost(String),
 }
 
 /// The fast way where it can be had.
@@ -401,6 +403,7 @@ pub async fn fingerprint(
     let refused = |error: Error| match error.code() {
         Some(&SqlState::QUERY_CANCELED) => Unread::Late,
         Some(&SqlState::UNDEFINED_FUNCTION) if hashed == Hashed::Record => Unread::NotHashed,
+        None | Some(&SqlState::ADMIN_SHUTDOWN | &SqlState::CRASH_SHUTDOWN) => Unread::Lost(told(&error)),
         _ => Unread::Refused(told(&error)),
     };
     let sample = sample.map_or_else(String::new, |part| format!(" TABLESAMPLE SYSTEM ({part}) REPEATABLE (1)"));

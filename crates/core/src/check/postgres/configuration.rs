@@ -25,7 +25,8 @@ pub static AUTOVACUUM_OFF: Check = Check {
 };
 
 fn autovacuum_off(sight: &Sight<'_, Postgres>) -> Judged {
-    if sight.seen.server.autovacuum {
+    // On a standby nothing is vacuumed, whatever the setting says.
+    if sight.seen.server.autovacuum || sight.seen.server.in_recovery {
         return Ok(Vec::new());
     }
     let draft = Draft::new(Severity::Warning, "autovacuum is switched off for the whole server")
@@ -58,7 +59,9 @@ fn statements_missing(sight: &Sight<'_, Postgres>) -> Judged {
     let preload = "ALTER SYSTEM SET shared_preload_libraries = OTHERS, pg_stat_statements; (OTHERS: each library of SHOW \
                    shared_preload_libraries, in quotes of its own; one pair of quotes around all of them is one library, and the \
                    server does not start) and restart in a maintenance window";
-    let create = format!("in database {database}: CREATE EXTENSION pg_stat_statements;");
+    // What a standby has in its databases comes from there.
+    let place = if sight.seen.server.in_recovery { " of the primary" } else { "" };
+    let create = format!("in database {database}{place}: CREATE EXTENSION pg_stat_statements;");
     let (summary, fix) = match (statements.preloaded, &statements.extension) {
         (Some(false), _) if !statements.available => (
             "pg_stat_statements is not installed on the server".to_owned(),
@@ -130,6 +133,18 @@ mod tests {
     fn autovacuum_that_is_off_is_found() {
         let finding = finding("postgres.autovacuum_off", found_in(change(|seen| seen.server.autovacuum = false)));
         assert_eq!(finding.severity, Severity::Warning);
+        let standby = change(|seen| (seen.server.autovacuum, seen.server.in_recovery) = (false, true));
+        assert_eq!(found_in(standby), []);
+    }
+
+    #[test]
+    fn an_extension_comes_to_a_standby_from_its_primary() {
+        let seen = change(|seen| {
+            seen.server.in_recovery = true;
+            seen.statements.extension = None;
+        });
+        let finding = finding("postgres.statements_missing", found_in(seen));
+        assert_eq!(finding.fix, "In database docrag of the primary: CREATE EXTENSION pg_stat_statements;");
     }
 
     #[test]

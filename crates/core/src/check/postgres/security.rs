@@ -32,6 +32,10 @@ pub static SUPERUSERS_MANY: Check = Check {
 
 fn superusers_many(sight: &Sight<'_, Postgres>) -> Judged {
     let superusers = sight.seen.security.superusers.as_ref()?;
+    // Here and below: a standby shows the primary's a second time, and nothing can be changed there.
+    if sight.seen.server.in_recovery {
+        return Ok(Vec::new());
+    }
     let more: Vec<&Superuser> = superusers.iter().filter(|role| !role.is_bootstrap).collect();
     let Some((severity, limit)) = sight.graded(more.len() as f64) else { return Ok(Vec::new()) };
     let names: Vec<&str> = more.iter().map(|role| role.name.as_str()).collect();
@@ -96,6 +100,9 @@ pub static SCHEMA_PUBLIC_CREATE: Check = Check {
 
 fn schema_public_create(sight: &Sight<'_, Postgres>) -> Judged {
     let open = sight.seen.security.open_schemas.as_ref()?;
+    if sight.seen.server.in_recovery {
+        return Ok(Vec::new());
+    }
     let Some(first) = open.first() else { return Ok(Vec::new()) };
     let names: Vec<&str> = open.iter().map(|schema| schema.name.as_str()).collect();
     let word = if names.len() == 1 { "schema" } else { "schemas" };
@@ -165,6 +172,9 @@ pub static SEARCH_PATH_OPEN: Check = Check {
 
 fn search_path_open(sight: &Sight<'_, Postgres>) -> Judged {
     let open = sight.seen.security.open_routines.as_ref()?;
+    if sight.seen.server.in_recovery {
+        return Ok(Vec::new());
+    }
     // Whoever may call it decides: with rights that only its owner's friends have, nobody gains anything.
     let mut reachable: Vec<&OpenRoutine> = open.iter().filter(|routine| routine.is_public).collect();
     reachable.sort_by_key(|routine| !routine.owner_is_superuser);
@@ -213,6 +223,18 @@ mod tests {
         assert_eq!(found.severity, Severity::Warning);
         assert!(found.summary.contains("admin0, admin1, admin2"), "{}", found.summary);
         assert!(!found.summary.contains("postgres,"), "the first one has to be there: {}", found.summary);
+    }
+
+    #[test]
+    fn roles_schemas_and_routines_are_the_primarys() {
+        let mut seen = superusers(9);
+        seen.security.open_schemas = Ok(vec![OpenSchema { name: "public".into(), owners: Vec::new() }]);
+        let found = |seen: &Postgres| found_in(seen.clone()).into_iter().map(|one| one.check).collect::<Vec<_>>();
+        assert_eq!(found(&seen), ["postgres.superusers_many", "postgres.schema_public_create"]);
+        seen.server.in_recovery = true;
+        assert_eq!(found(&seen), [""; 0]);
+        seen.security.open_routines = Err(Gap::new("cut off"));
+        assert!(matches!(status("postgres.search_path_open", seen, None), Status::Unknown(_)));
     }
 
     #[test]

@@ -162,19 +162,21 @@ pub static EXTENSION_OUTDATED: Check = Check {
 };
 
 fn extension_outdated(sight: &Sight<'_, Postgres>) -> Judged {
-    let found = sight.seen.security.extensions.as_ref()?;
+    // The files of a standby are its own; its objects are the primary's, and are updated there.
+    let is_ours = |one: &&Extension| !sight.seen.server.in_recovery || !waits_for_update(one);
+    let found: Vec<&Extension> = sight.seen.security.extensions.as_ref()?.iter().filter(is_ours).collect();
     let Some(first) = found.iter().min_by_key(|one| (one.available.is_some(), one.name.clone())) else {
         return Ok(Vec::new());
     };
     let severity = if first.available.is_none() { Severity::Warning } else { Severity::Info };
-    let told: Vec<String> = found.iter().map(state_of).collect();
+    let told: Vec<String> = found.iter().copied().map(state_of).collect();
     let more = if found.len() == 1 { String::new() } else { format!(", and {} more", found.len() - 1) };
     let draft = Draft::new(severity, format!("{}{more}", state_of(first)))
         .saw("which", Value::text(told.join("; ")), EXTENSION_OUTDATED.source)
         .fix(format!(
             "In database {}: {}",
             sight.seen.server.database,
-            found.iter().take(10).map(way_of).collect::<Vec<_>>().join(" ")
+            found.iter().take(10).copied().map(way_of).collect::<Vec<_>>().join(" ")
         ));
     Ok(vec![draft])
 }
@@ -188,13 +190,18 @@ fn state_of(one: &Extension) -> String {
     }
 }
 
+/// Its files are newer than its objects.
+fn waits_for_update(one: &Extension) -> bool {
+    one.available.as_ref().is_some_and(|available| compare(available, &one.installed) != Ordering::Less)
+}
+
 fn way_of(one: &Extension) -> String {
     match &one.available {
-        Some(available) if compare(available, &one.installed) == Ordering::Less => format!(
+        Some(_) if waits_for_update(one) => format!("ALTER EXTENSION {} UPDATE;", quoted(&one.name)),
+        Some(_) => format!(
             "the files of {} are older than its objects: install the package of {} or newer again.",
             one.name, one.installed
         ),
-        Some(_) => format!("ALTER EXTENSION {} UPDATE;", quoted(&one.name)),
         None => format!("install the package of {} for this major version again.", one.name),
     }
 }
@@ -297,6 +304,18 @@ mod tests {
         let found = finding("postgres.extension_outdated", found_in(gone));
         assert_eq!(found.severity, Severity::Warning);
         assert_eq!(found.summary, "the files of extension postgis 3.3 are gone, and 1 more");
+    }
+
+    #[test]
+    fn a_standby_is_asked_for_files_only() {
+        let mut seen = change(|seen| {
+            let all = [("vector", "0.7.4", Some("0.8.0")), ("citext", "1.6", Some("1.5")), ("postgis", "3.3", None)];
+            seen.security.extensions =
+                Ok(all.map(|(name, installed, files)| extension(name, installed, files)).to_vec());
+        });
+        seen.server.in_recovery = true;
+        let found = finding("postgres.extension_outdated", found_in(seen));
+        assert!(!found.fix.contains("UPDATE") && found.summary.ends_with(", and 1 more"), "{found:?}");
     }
 
     #[test]

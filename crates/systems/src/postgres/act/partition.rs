@@ -154,6 +154,7 @@ impl Work<'_> {
     /// Settings of a session that works on partitions. Gives the server's version.
     async fn ready(&self, client: &Client) -> Result<i32, ActError> {
         self.settled("detaching could not be held to its time").await?;
+        self.not_on_a_standby().await?;
         let version = self.version(client).await?;
         self.notice_when_we_are_gone(client, version).await?;
         self.wait(super::super::contents::settle(client)).await?;

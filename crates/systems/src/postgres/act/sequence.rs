@@ -37,10 +37,7 @@ impl Work<'_> {
     ) -> Result<(), ActError> {
         let client = self.client()?;
         self.settled("the lock could not be held to its time").await?;
-        let row = self.wait(client.query_typed_one("SELECT pg_is_in_recovery()", &[])).await?;
-        if row.get(0) {
-            return Err(self.precondition("the server is a standby"));
-        }
+        self.not_on_a_standby().await?;
         self.wait(client.batch_execute(CAREFULLY)).await?;
         let mut halt = pin!(halt);
         let mut pauses = PAUSES.into_iter();

@@ -151,11 +151,27 @@ async fn the_vacuum_of_a_dead_keeper_is_seen_until_it_is_over() {
     let under_way = async || is_under_way(&at, &step, DEADLINE).await.unwrap();
     client.batch_execute("BEGIN; LOCK TABLE \"Chunks\" IN SHARE UPDATE EXCLUSIVE MODE").await.unwrap();
     assert!(!under_way().await, "somebody else's vacuum");
-    client.batch_execute("SET application_name = 'groundskeeper'").await.unwrap();
-    assert!(under_way().await);
-    assert!(!is_under_way(&at, &vacuum("Other"), DEADLINE).await.unwrap());
     client.batch_execute("COMMIT").await.unwrap();
-    assert!(!under_way().await);
+
+    make_slow(&client).await;
+    let keeper = tokio::spawn({
+        let (at, step) = (at.clone(), journalled(&step));
+        async move { apply(&at, &step, Duration::from_mins(10), pending()).await }
+    });
+    let until = Instant::now() + Duration::from_mins(1);
+    while !under_way().await {
+        assert!(Instant::now() < until && !keeper.is_finished(), "it does not begin");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!is_under_way(&at, &vacuum("Other"), DEADLINE).await.unwrap());
+    // Its socket closes, and nobody cancels anything. The server goes on until it notices.
+    keeper.abort();
+    assert!(keeper.await.unwrap_err().is_cancelled());
+    while under_way().await {
+        assert!(Instant::now() < until, "it goes on and on");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(at_work(&client).await, 0);
 }
 
 #[tokio::test]

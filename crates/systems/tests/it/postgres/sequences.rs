@@ -277,7 +277,7 @@ async fn a_table_that_is_in_use_is_waited_for_and_no_lock_is_left_behind() {
     assert!(!is_under_way(&at, &step, DEADLINE).await.unwrap());
     assert_eq!(client.query_one(locks, &[]).await.unwrap().get::<_, i64>(0), 0);
 
-    // A keeper that is killed with the lock in hand loses it.
+    // Another keeper's session is seen for as long as it has the lock.
     client.batch_execute("SELECT setval('events_id_seq', 1)").await.unwrap();
     let orphan = server.client().await;
     orphan
@@ -477,7 +477,7 @@ async fn a_few_far_rows_use_up_no_range_and_many_rows_are_passed() {
 }
 
 /// The step of one that is behind, whether it is proposed or not.
-async fn asked_for(url: &str, name: &str) -> Step {
+pub(super) async fn asked_for(url: &str, name: &str) -> Step {
     let all = sequences(url).await.behind;
     let one = all.into_iter().find(|one| one.sequence.name == name).unwrap();
     Step::AdvanceSequence {

@@ -76,6 +76,7 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()),
                     self.precondition("there is no hash function for its rows any more, so they cannot be compared")
                 );
             }
+            Ok(Err(Unread::Lost(why))) => return Err(self.failed(why, true)),
             Ok(Err(Unread::Refused(why))) => {
                 return Err(self.failed(format!("its rows could not be read: {why}"), false));
             }

@@ -58,7 +58,7 @@ impl Work<'_> {
         let is = |column: usize| row.get::<_, bool>(column);
         let column = of.column;
         let why = match row.get::<_, Option<String>>(1).as_deref() {
-            _ if is(5) => "the server is a standby".to_owned(),
+            _ if is(5) => super::super::STANDBY.to_owned(),
             None => format!("it has no column {column}"),
             Some(other) if !super::super::expired::AGES.contains(&other) => {
                 format!("{column} is of the type {other}, which is no date or time")
