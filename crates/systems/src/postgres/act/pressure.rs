@@ -256,7 +256,7 @@ mod tests {
     fn nobody_waits_for_a_vacuum_that_does_not_come() {
         let dead = Dead { counted: 200_000, ..TABLE };
         let late = AUTOVACUUM_WITHIN;
-        assert!(matches!(dead.verdict(150_000, late - LOOK_EVERY), Verdict::Pause(_)));
+        assert!(matches!(dead.verdict(150_000, late / 2), Verdict::Pause(_)));
         assert!(matches!(dead.verdict(150_000, late), Verdict::End(why) if why.contains("has not come for 10 min")));
         let at_work = Dead { is_at_work: true, ..dead.clone() };
         assert!(matches!(at_work.verdict(150_000, late * 2), Verdict::Pause(_)), "it is being done");
