@@ -4,7 +4,7 @@
 use super::export::{Exporting, Sink};
 use super::pressure::{Deleted, LOOK_EVERY};
 use super::referrers::Referrers;
-use super::{ActError, Work};
+use super::{ActError, STANDBY, Work};
 use groundskeeper_core::remedy::{LARGEST_BATCH, StepState, quoted};
 use jiff::{SignedDuration, Timestamp};
 use std::pin::{Pin, pin};
@@ -239,7 +239,7 @@ impl Work<'_> {
         let is = |column: usize| row.get::<_, bool>(column);
         let column_type: Option<String> = row.get(0);
         let why = match column_type.as_deref() {
-            _ if is(6) => "the server is a standby".to_owned(),
+            _ if is(6) => STANDBY.to_owned(),
             None => format!("it has no column {}", of.column),
             Some(other) if !AGES.contains(&other) => {
                 format!("{} is of the type {other}, which is no date or time", of.column)

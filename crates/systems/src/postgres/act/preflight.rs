@@ -4,7 +4,7 @@
 //! writes the whole index into the WAL and needs the room of a second one.
 
 use super::super::disk;
-use super::{ActError, Work};
+use super::{ActError, STANDBY, Work};
 use groundskeeper_core::observation::Disk;
 use groundskeeper_core::quantity::{format_bytes, format_seconds};
 use groundskeeper_core::remedy::Reindexing;
@@ -76,7 +76,7 @@ SELECT i.indisvalid, i.indisexclusion, x.relkind = 'i', pg_has_role(t.relowner, 
         let Some(row) = rows.first() else { return Err(self.precondition("the index is gone")) };
         let is = |column: usize| row.get::<_, bool>(column);
         let why = match because {
-            _ if is(5) => "the server is a standby",
+            _ if is(5) => STANDBY,
             _ if !is(3) => {
                 return Err(ActError::Denied {
                     what: self.what(),

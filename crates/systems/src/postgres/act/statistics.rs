@@ -5,7 +5,7 @@
 //! the target is put back on that very table.
 
 use super::super::estimates::of_column;
-use super::{ActError, Work};
+use super::{ActError, STANDBY, Work};
 use groundskeeper_core::remedy::{StepState, puts_back, quoted, statistics_statements};
 use std::pin::pin;
 use std::time::Duration;
@@ -45,7 +45,7 @@ impl Work<'_> {
         let Some(row) = rows.first() else { return Err(self.precondition("the table is gone")) };
         let (is_ours, is_standby): (bool, bool) = (row.get(0), row.get(1));
         if is_standby {
-            return Err(self.precondition("the server is a standby"));
+            return Err(self.precondition(STANDBY));
         }
         if !is_ours {
             return Err(ActError::Denied {

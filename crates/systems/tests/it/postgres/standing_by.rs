@@ -79,7 +79,7 @@ async fn what_only_a_primary_can_do_is_refused_on_a_standby_with_the_reason() {
     let contained = parting::proven(&at, &client, "old_1").await;
     let dropping = parting::dropping(&at, "old_1", &contained).await;
     let Undo::By(attaching) = dropping.undo(&state(&at, &dropping).await) else { panic!() };
-    let (table, column) = || -> (String, String) { ("events".into(), "id".into()) }();
+    let (table, column): (String, String) = ("events".into(), "id".into());
     let (system, database, schema) = names();
     let steps = [
         Step::Vacuum {
@@ -99,8 +99,9 @@ async fn what_only_a_primary_can_do_is_refused_on_a_standby_with_the_reason() {
             database: database.clone(),
             schema: schema.clone(),
             table: table.clone(),
+            relation: None,
         },
-        Step::SetStatistics { system, database, schema, table, column, target: Some(200), seen: None },
+        Step::SetStatistics { system, database, schema, table, column, target: Some(200), seen: None, relation: None },
         reindex("events", "events_pkey"),
         expire("events", "made"),
         expire("Audit", "at"),
@@ -311,14 +312,14 @@ async fn a_standby_that_replays_late_is_waited_for_and_then_the_work_goes_on() {
     let (mut now, give_up) = (None, Instant::now() + PATIENCE);
     while asked.len() < 3 {
         assert!(Instant::now() < give_up && !deleting.is_finished(), "it does not wait");
-        if let Some(when) = pausing(&client).await {
-            if asked.insert(when) {
-                let left = rows(&client).await;
-                if now.is_some_and(|now| now != left) {
-                    asked.clear();
-                }
-                now = Some(left);
+        if let Some(when) = pausing(&client).await
+            && asked.insert(when)
+        {
+            let left = rows(&client).await;
+            if now.is_some_and(|now| now != left) {
+                asked.clear();
             }
+            now = Some(left);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -224,6 +224,7 @@ impl Scene for LeftOver {
             database: "postgres".into(),
             schema: "public".into(),
             table: "Notes".into(),
+            relation: None,
         }
     }
 
@@ -340,6 +341,7 @@ impl Scene for Coarse {
             column: "tenant".into(),
             target: Some(40),
             seen: None,
+            relation: None,
         }
     }
 
