@@ -151,6 +151,10 @@ impl Work<'_> {
         // Each batch begins where the last one ended: what is dead before that would have to be stepped over each time, and
         // what others refer to be looked for each time.
         let mut place = Place::default();
+        // Whoever is behind already is waited for first.
+        if !self.without_pressure(client, fit.oid, deleted, halt.as_mut()).await? {
+            return Ok(false);
+        }
         let mut looked = Instant::now();
         let mut refused = 0;
         loop {
