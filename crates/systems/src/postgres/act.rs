@@ -160,11 +160,7 @@ pub async fn apply_with(
             // To stop may wait for it: it takes moments, or gives up.
             let deadline = deadline.min(SWEEP_WITHIN);
             let work = Work::begin(&endpoint, step.step(), acting_settings(deadline), deadline).await?;
-            let done = async {
-                work.not_on_a_standby().await?;
-                work.sweep_up(Leaving { schema, table, relation: *relation }).await
-            };
-            let done = done.await;
+            let done = work.sweep_up(Leaving { schema, table, relation: *relation }).await;
             work.finish().await;
             done
         }

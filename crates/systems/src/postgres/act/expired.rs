@@ -10,8 +10,8 @@ use jiff::{SignedDuration, Timestamp};
 use std::pin::{Pin, pin};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
-use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
 
 const FIRST_BATCH: u32 = 200;
 const SMALLEST_BATCH: u32 = 50;
@@ -91,6 +91,15 @@ pub(super) struct Batch {
     pub(super) is_last: bool,
 }
 
+impl Batch {
+    /// The answer of a batch that began at `place`.
+    fn read(row: &Row, place: Place, took: Duration) -> Self {
+        let (chosen, last, stay, deleted): (i64, _, i64, i64) = (row.get(0), row.get(1), row.get(2), row.get(3));
+        let (next, deleted) = (Some(place.behind(last, stay)), u64::try_from(deleted).unwrap_or(0));
+        Self { next, deleted, took, is_last: chosen == 0 }
+    }
+}
+
 impl Aging<'_> {
     pub(super) fn relation(self) -> String {
         format!("{}.{}", quoted(self.schema), quoted(self.table))
@@ -167,18 +176,14 @@ impl Work<'_> {
                 (&fit.oid, Type::OID),
                 (&place.skip, Type::INT8),
             ];
-            let tried = match exporting.as_deref_mut() {
-                Some(exporting) => self.delete_exported(client, of, fit.oid, exporting, size, halt.as_mut()).await,
-                None => self.wait(client.query_typed_one(&statement, &values)).await.map(|row| {
-                    let chosen: i64 = row.get(0);
-                    let next = Some(place.behind(row.get(1), row.get(2)));
-                    let deleted = u64::try_from(row.get::<_, i64>(3)).unwrap_or(0);
-                    Batch { next, deleted, took: began.elapsed(), is_last: chosen == 0 }
-                }),
+            let tried = if let Some(exporting) = exporting.as_deref_mut() {
+                self.delete_exported(client, of, fit.oid, exporting, size, halt.as_mut()).await
+            } else {
+                let deleted = self.wait(client.query_typed_one(&statement, &values)).await;
+                deleted.map(|row| Batch::read(&row, place, began.elapsed()))
             };
             let batch = match tried {
-                // A row that goes along is locked by somebody. They go first.
-                // Or more goes along than the statistics know of: a batch that takes so long is too large.
+                // A row that goes along is locked by somebody, who goes first. Or more goes along than is known: it is too large.
                 // Or somebody has referred to one of its rows since they were chosen: the next choice leaves that out.
                 Err(ActError::Failed { retryable: true, .. } | ActError::Timeout { .. })
                     if refused < REFUSALS && Instant::now() < self.until =>

@@ -154,6 +154,7 @@ SELECT EXISTS (SELECT 1 FROM pg_stat_activity a
     }
 
     pub(super) async fn sweep_up(&self, on: Leaving<'_>) -> Result<(), ActError> {
+        self.not_on_a_standby().await?;
         let client = self.client()?;
         self.settled("the drop could not be held to its time").await?;
         self.wait(client.batch_execute(LOCK_TIMEOUT)).await?;
