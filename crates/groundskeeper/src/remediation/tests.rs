@@ -63,8 +63,9 @@ struct Inside {
     leftovers: bool,
     /// So often the sweeping up meets a lock.
     locked: usize,
-    /// The number of the index.
+    /// The number of the index, and how long it takes to build one.
     index: u32,
+    build: Duration,
     /// What `postgresql.auto.conf` says of the setting. Every step of it is read at once.
     line: Option<String>,
     /// The time that the last step was given.
@@ -141,7 +142,12 @@ impl Actuator for World {
     fn apply<'a>(&'a self, step: &'a JournalledStep, limits: Limits) -> BoxFuture<'a, Result<(), Trouble>> {
         Box::pin(async move {
             if let Step::Reindex { .. } = step.step() {
-                self.state.lock().unwrap().leftovers = true;
+                let build = {
+                    let mut inside = self.state.lock().unwrap();
+                    inside.leftovers = true;
+                    inside.build
+                };
+                tokio::time::sleep(build).await;
             }
             self.mishap().await?;
             self.state.lock().unwrap().within = limits.within;

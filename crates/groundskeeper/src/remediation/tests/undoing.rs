@@ -7,14 +7,16 @@ use groundskeeper_core::tuning::postgres::{Advice, Way, Weight, planned};
 use jiff::SignedDuration;
 
 fn invalid_index() -> Finding {
-    let target = Target::Index {
-        database: "docrag".into(),
-        schema: "public".into(),
-        table: "chunks".into(),
-        name: "chunks_word".into(),
-    };
-    let offender = Offender { target, weight: 5.0, note: "left unfinished".into() };
-    let draft = Draft::new(Severity::Warning, "1 index").offenders(vec![offender]);
+    invalid_indexes(&["chunks_word"])
+}
+
+fn invalid_indexes(names: &[&str]) -> Finding {
+    let offenders = names.iter().map(|name| {
+        let (database, schema, table) = ("docrag".into(), "public".into(), "chunks".into());
+        let target = Target::Index { database, schema, table, name: (*name).into() };
+        Offender { target, weight: 5.0, note: "left unfinished".into() }
+    });
+    let draft = Draft::new(Severity::Warning, "indexes").offenders(offenders.collect());
     Finding::from_draft("postgres.index_invalid", &system(), draft)
 }
 
@@ -274,4 +276,19 @@ async fn nothing_is_put_back_while_a_person_has_paused_everything() {
     bench.record.with(move |store| store.resume(None, "ann", now)).await.unwrap();
     executor.recover().await.unwrap();
     assert!(!world.state.lock().unwrap().leftovers);
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_build_others_have_the_server_to_themselves_for_a_while() {
+    let (bench, world) = (Bench::new(), Arc::new(World::new(Mishap::None)));
+    world.state.lock().unwrap().build = Duration::from_secs(10);
+    let executor = bench.executor(&world);
+    let plan = bench.plan(&executor, &[invalid_indexes(&["chunks_word", "chunks_other"])]).await;
+    assert_eq!(plan.items.len(), 2);
+    let began = tokio::time::Instant::now();
+    executor.apply(&plan, &by_itself()).await.unwrap();
+    let took = began.elapsed().as_secs();
+    // Two builds, and four times the first one in between; nothing is waited for at the end.
+    assert!((60..70).contains(&took), "{took} s");
+    assert_eq!(journal(&bench).await, [("reindex", Outcome::Helped, false); 2]);
 }
