@@ -62,13 +62,7 @@ pub struct Question {
 /// The indexes that a statement could use. None when it has no condition on one of these tables that an index is missing
 /// for, or is of another kind. An error when it cannot be parsed.
 pub fn question(statement: &str, tables: &[TableShape]) -> Result<Option<Question>, String> {
-    let mut parsed = match Parser::parse_sql(&PostgreSqlDialect {}, statement) {
-        Ok(parsed) => parsed,
-        // The parser need not know VACUUM and the like: no index helps them.
-        Err(_) if !has_conditions(statement) => return Ok(None),
-        Err(error) => return Err(error.to_string()),
-    };
-    let (Some(one), true) = (parsed.pop(), parsed.is_empty()) else { return Ok(None) };
+    let Some(one) = parsed(statement)? else { return Ok(None) };
     let mut candidates = Vec::new();
     for shape in tables {
         for wish in conditions::wishes(&one, shape) {
@@ -86,6 +80,34 @@ pub fn question(statement: &str, tables: &[TableShape]) -> Result<Option<Questio
     let Some(sql) = selecting(&one, statement) else { return Ok(None) };
     let parameters = parameters(&sql)?;
     Ok(Some(Question { sql, parameters, candidates }))
+}
+
+fn parsed(statement: &str) -> Result<Option<Statement>, String> {
+    let mut parsed = match Parser::parse_sql(&PostgreSqlDialect {}, statement) {
+        Ok(parsed) => parsed,
+        // The parser need not know VACUUM and the like: no index helps them.
+        Err(_) if !has_conditions(statement) => return Ok(None),
+        Err(error) => return Err(error.to_string()),
+    };
+    let one = parsed.pop();
+    Ok(one.filter(|_| parsed.is_empty()))
+}
+
+/// The statement as its plan can be asked for by whoever may only read, and how many parameters (`$1` …) it has: itself, or
+/// for an UPDATE or DELETE of one table a SELECT with its conditions. None for other kinds. An error when it cannot be parsed.
+pub fn plannable(statement: &str) -> Result<Option<(String, usize)>, String> {
+    let Some(mut one) = parsed(statement)? else { return Ok(None) };
+    let mut text = statement.to_owned();
+    // The rows that it locks are found in the same way without, and to lock them is a right of its own.
+    if let Statement::Query(query) = &mut one
+        && !query.locks.is_empty()
+    {
+        query.locks.clear();
+        text = query.to_string();
+    }
+    let Some(sql) = selecting(&one, &text) else { return Ok(None) };
+    let parameters = parameters(&sql)?;
+    Ok(Some((sql, parameters)))
 }
 
 /// The columns of these tables that the statement compares with something. Nothing where it cannot be parsed.

@@ -113,3 +113,23 @@ fn names_are_quoted() {
         Candidate { table: TableName { schema: "a\"b".into(), name: "t".into() }, columns: vec!["x".into()] };
     assert_eq!(candidate.place(), "ON \"a\"\"b\".\"t\" (\"x\")");
 }
+
+#[test]
+fn what_reads_is_planned_as_it_is_and_what_writes_by_its_conditions() {
+    let planned = |statement: &str| plannable(statement).unwrap();
+    let as_is = |statement: &str, parameters| assert_eq!(planned(statement), Some((statement.to_owned(), parameters)));
+    as_is("SELECT a.body FROM chunks a JOIN documents USING (id) WHERE a.tenant = $2 LIMIT $1", 2);
+    as_is("SELECT $1", 1);
+    assert_eq!(
+        planned("UPDATE chunks SET body = $1 WHERE tenant = $2;"),
+        Some(("SELECT 1 FROM chunks WHERE tenant = $1".to_owned(), 1))
+    );
+    assert_eq!(
+        planned("SELECT id FROM chunks WHERE tenant = $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED"),
+        Some(("SELECT id FROM chunks WHERE tenant = $1 ORDER BY id LIMIT $2".to_owned(), 2))
+    );
+    for other in ["INSERT INTO chunks (id) VALUES ($1)", "BEGIN", "VACUUM chunks", "SELECT 1; SELECT 2", ""] {
+        assert_eq!(planned(other), None, "{other}");
+    }
+    assert!(plannable("SELECT * FROM chunks WHERE ((").is_err());
+}

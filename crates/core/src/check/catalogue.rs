@@ -34,6 +34,7 @@ pub static CHECKS: &[&Check] = &[
     &postgres::queries::QUERY_SLOW,
     &postgres::queries::QUERY_HEAVY,
     &postgres::regressions::QUERY_REGRESSED,
+    &postgres::plans::PLAN_REGRESSED,
     &postgres::queries::QUERY_SPILLS,
     &postgres::queries::QUERY_MISSES_CACHE,
     &postgres::wal::CHECKPOINTS_REQUESTED,

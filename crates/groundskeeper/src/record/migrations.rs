@@ -81,6 +81,11 @@ ALTER TABLE journal ADD COLUMN undo_due INTEGER;
 CREATE INDEX journal_undo_due ON journal (undo_due) WHERE undo_due IS NOT NULL;
 ", "
 CREATE TABLE secret (name TEXT PRIMARY KEY, value BLOB NOT NULL);
+", "
+CREATE TABLE plan_run (
+    system TEXT NOT NULL, database TEXT NOT NULL, query INTEGER NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,
+    nodes TEXT NOT NULL, cost REAL NOT NULL, PRIMARY KEY (system, database, query, first)
+) WITHOUT ROWID;
 "];
 
 /// Brings the file to this version's schema, each step in its own transaction.

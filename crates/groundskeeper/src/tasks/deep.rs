@@ -18,7 +18,7 @@ pub(super) async fn look(shop: &Shop, system: &SystemId, observation: &mut Obser
     let Some(looked) = shop.stack.look_deeper(system, BUDGET).await else { return };
     let deep = looked.unwrap_or_else(|failure| {
         let gap = Gap::new(failure.message);
-        Deep { sequences: Err(gap.clone()), distributions: Err(gap) }
+        Deep { sequences: Err(gap.clone()), distributions: Err(gap.clone()), plans: Err(gap) }
     });
     seen.deep = Some(Box::new(deep));
 }

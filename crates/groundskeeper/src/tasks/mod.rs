@@ -13,6 +13,7 @@ mod deep;
 pub(crate) mod expired;
 mod history;
 mod performance_review;
+mod plans;
 mod retention;
 mod sizes;
 mod watch;

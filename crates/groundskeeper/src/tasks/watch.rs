@@ -4,7 +4,7 @@
 //! Each system is judged and recorded the moment its reading arrives, so that one that hangs delays no other; and an
 //! action that takes long goes on beside the watch.
 
-use super::{Found, Shop, acceptance, bloat, calendar, deep, history};
+use super::{Found, Shop, acceptance, bloat, calendar, deep, history, plans};
 use crate::app::view;
 use crate::record;
 use crate::remediation::{Applied, Permission};
@@ -143,6 +143,7 @@ impl Round {
             acceptance::compare(shop, &system, &mut observation, mode).await?;
             if is_deep {
                 deep::look(shop, &system, &mut observation).await;
+                plans::compare(shop, &system, &mut observation, mode == Mode::Real).await?;
             }
             round.take(shop, &system, Arc::new(observation), mode).await?;
         }
@@ -269,6 +270,7 @@ pub(crate) async fn judge_now(
         if let Ok((system, mut observation)) = read {
             bloat::confirm(shop, &system, &mut observation, tuning).await?;
             deep::look(shop, &system, &mut observation).await;
+            plans::compare(shop, &system, &mut observation, false).await?;
             if remembers {
                 bloat::remember(shop, &system, &observation).await?;
             }

@@ -105,3 +105,39 @@ async fn the_review_tells_which_index_the_planner_would_use() {
     let indexes = "SELECT count(*) FROM pg_indexes WHERE tablename = 'chunks'";
     assert_eq!(admin.query_one(indexes, &[]).await.unwrap().get::<_, i64>(0), 0);
 }
+
+#[tokio::test]
+async fn a_statement_that_lost_its_index_is_news_of_the_daily_health_check_for_a_week() {
+    let database = Database::start(&format!("{GRANTS}; GRANT pg_read_all_data TO keeper")).await;
+    let server = &database.server;
+    let admin = server.client_at(&server.url_for("postgres", server.password(), "docrag")).await;
+    admin.batch_execute("CREATE EXTENSION pg_stat_statements").await.unwrap();
+    let app = database.app("docrag-api").await;
+    for statement in [
+        "CREATE TABLE notes AS SELECT g AS id, g % 2000 AS tenant, repeat('x', 300) AS body FROM generate_series(1, 60000) g",
+        "CREATE INDEX notes_of_tenant ON notes (tenant)",
+        "VACUUM ANALYZE notes",
+        "SELECT body FROM notes WHERE tenant = 7",
+    ] {
+        app.batch_execute(statement).await.unwrap();
+    }
+    let place = Place::new(&database.config("", ""));
+    let keeper = place.app().await;
+    let daily = async || {
+        let run = keeper.task_run("daily-health", false, "ann").await.unwrap();
+        assert!(run.ok, "{run:#?}");
+        place.count("SELECT count(*) FROM finding WHERE ended IS NULL AND check_id = 'postgres.plan_regressed'")
+    };
+    assert_eq!(daily().await, 0);
+    assert_eq!(daily().await, 0);
+    app.batch_execute("DROP INDEX notes_of_tenant").await.unwrap();
+    assert_eq!(daily().await, 1);
+    let body: String = place
+        .store()
+        .query_row("SELECT body FROM finding WHERE check_id = 'postgres.plan_regressed'", (), |row| row.get(0))
+        .unwrap();
+    assert!(body.contains("has Seq Scan of notes in place of ") && body.contains("by notes_of_tenant"), "{body}");
+    assert_eq!(daily().await, 1, "a second look does not make it the usual plan");
+    place.store().execute("UPDATE plan_run SET first = first - 691200000, last = last - 691200000", ()).unwrap();
+    assert_eq!(daily().await, 0, "after eight days it is");
+}

@@ -1,12 +1,10 @@
 //! Looks for indexes that are missing, and believes in none that the planner would not use.
 //!
-//! A reading of its own, not a part of the one that is taken twice a minute: to plan a statement takes the lock that to run it
-//! would (`ACCESS SHARE`, for as long as our transaction lasts, never waited for longer than `lock_timeout`). Nothing is run:
-//! each statement is prepared and explained with a generic plan, which needs no values, first as things are and then with a
-//! hypothetical index of hypopg, which exists in our session only. Statements go to the server one by one in the extended
-//! protocol, which takes no second one along, in a transaction that only reads and is rolled back.
+//! A reading of its own, not a part of the one that is taken twice a minute. Each statement is explained (see `explaining`), first
+//! as things are and then with a hypothetical index of hypopg, which exists in our session only.
 
 use super::client::{Endpoint, NOT_IN_PARALLEL, reading_settings};
+use super::explaining::{begin, explained, reason, run, statements, take_back};
 use super::mask::masked;
 use super::observe::{QUERY_SHOWN, get, unsigned};
 use groundskeeper_core::advice::{Advice, Candidate, Helped, Question, TableShape, Verified, question};
@@ -16,14 +14,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Row, SimpleQueryMessage};
+use tokio_postgres::{Client, Row};
 
 const APPLICATION_NAME: &str = "groundskeeper-advice";
 /// An index that saves less is not worth its writes. The limit of dexter, which does the same.
 const WORTH: f64 = 0.5;
 /// Among indexes that save about as much, the one with fewer columns is chosen.
 const ABOUT: f64 = 1.1;
-pub(super) const STATEMENTS: i64 = 50;
 
 /// The columns and B-trees of some tables. An index of rows that meet a condition serves only statements that name it.
 const SHAPES: &str = "
@@ -39,14 +36,8 @@ SELECT n.nspname::text AS schema, c.relname::text AS name,
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest($1::text[], $2::text[])) AND c.relkind IN ('r', 'm')";
 
-const EXTENSIONS: &str = "
-SELECT (SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-         WHERE e.extname = 'hypopg') AS hypopg,
-       (SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-         WHERE e.extname = 'pg_stat_statements') AS statements,
-       (SELECT extversion FROM pg_extension WHERE extname = 'pg_stat_statements') AS version";
-
-const LEFT_OVER: &str = "SELECT name FROM pg_prepared_statements WHERE name LIKE 'groundskeeper\\_advice\\_%'";
+const HYPOPG: &str = "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+                        WHERE e.extname = 'hypopg'";
 
 /// Looks at the statements that take the most time, for indexes on these tables, within this time. What it has verified by
 /// then is the answer.
@@ -87,20 +78,17 @@ struct Work {
 }
 
 async fn prepare(client: &Client, tables: &[TableName]) -> Result<Prepared, tokio_postgres::Error> {
-    let extensions = client.query_typed_one(EXTENSIONS, &[]).await?;
-    let column = |name: &str| extensions.try_get::<_, Option<String>>(name);
-    let Some(hypopg) = column("hypopg")? else { return Ok(Prepared::Advice(Advice::NoHypopg)) };
-    let (Some(schema), Some(version)) = (column("statements")?, column("version")?) else {
-        return Ok(Prepared::Advice(Advice::NoStatements));
-    };
+    let rows = client.query_typed(HYPOPG, &[]).await?;
+    let Some(row) = rows.first() else { return Ok(Prepared::Advice(Advice::NoHypopg)) };
+    let hypopg: String = row.try_get(0)?;
+    let Some(found) = statements(client).await? else { return Ok(Prepared::Advice(Advice::NoStatements)) };
     let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
     let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
     let named: [(&(dyn ToSql + Sync), Type); 2] = [(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)];
     let shapes = client.query_typed(SHAPES, &named).await?;
     let shapes: Vec<TableShape> = shapes.iter().filter_map(|row| shape(row).ok()).collect();
     let mut work = Work { hypopg: quoted(&hypopg), questions: Vec::new(), unexplained: Vec::new() };
-    for row in client.query_typed(&texts(&schema, &version), &[(&STATEMENTS, Type::INT8)]).await? {
-        let (query_id, text): (i64, String) = (row.try_get("queryid")?, row.try_get("query")?);
+    for (query_id, text) in found {
         // Most statements are about other tables, and what is not SQL of the parser's kind need not be reported for those.
         if !tables.iter().any(|table| text.to_lowercase().contains(&table.name.to_lowercase())) {
             continue;
@@ -112,18 +100,6 @@ async fn prepare(client: &Client, tables: &[TableName]) -> Result<Prepared, toki
         }
     }
     Ok(Prepared::Work(work))
-}
-
-pub(super) fn texts(schema: &str, version: &str) -> String {
-    let is_old = version.split_once('.').is_some_and(|(_, minor)| minor.parse::<u32>().is_ok_and(|minor| minor < 8));
-    let time = if is_old { "total_time" } else { "total_exec_time" };
-    format!(
-        "SELECT queryid, min(query) AS query FROM {}.pg_stat_statements
-  WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND queryid IS NOT NULL AND length(query) < 20000
-  GROUP BY queryid ORDER BY sum({time}) DESC, queryid LIMIT $1",
-        quoted(schema)
-    )
 }
 
 fn shape(row: &Row) -> Result<TableShape, String> {
@@ -177,15 +153,10 @@ impl Work {
         client: &Client,
         question: &Question,
     ) -> Result<Option<(Candidate, u64, f64, f64)>, tokio_postgres::Error> {
-        run(client, "BEGIN READ ONLY").await?;
-        run(client, "SAVEPOINT question").await?;
+        begin(client).await?;
         let answer = self.compare(client, question).await;
-        // Behind a pooler the session is somebody else's next: nothing of ours may stay in it.
-        run(client, "ROLLBACK TO SAVEPOINT question").await?;
+        take_back(client).await?;
         run(client, &format!("SELECT {}.hypopg_reset()", self.hypopg)).await?;
-        for row in client.query_typed(LEFT_OVER, &[]).await? {
-            run(client, &format!("DEALLOCATE {}", quoted(row.try_get("name")?))).await?;
-        }
         run(client, "ROLLBACK").await?;
         answer
     }
@@ -195,7 +166,6 @@ impl Work {
         client: &Client,
         question: &Question,
     ) -> Result<Option<(Candidate, u64, f64, f64)>, tokio_postgres::Error> {
-        run(client, "SET LOCAL plan_cache_mode = force_generic_plan").await?;
         let before = cost(client, question, 0).await?;
         let mut found: Vec<(Candidate, u64, f64)> = Vec::new();
         for (number, candidate) in question.candidates.iter().enumerate() {
@@ -236,34 +206,9 @@ impl Work {
     }
 }
 
-/// The planner's cost of the generic plan. Prepared anew each time: a plan that is kept knows nothing of a new index.
+/// The planner's cost of the generic plan.
 async fn cost(client: &Client, question: &Question, number: usize) -> Result<f64, tokio_postgres::Error> {
-    let name = format!("groundskeeper_advice_{number}");
-    run(client, &format!("PREPARE {name} AS {}", question.sql)).await?;
-    let nulls = vec!["NULL"; question.parameters].join(", ");
-    let values = if nulls.is_empty() { nulls } else { format!("({nulls})") };
-    // All of this text is ours; the driver knows the type of a plan as text only.
-    let explained = client.simple_query(&format!("EXPLAIN (FORMAT JSON) EXECUTE {name}{values}")).await?;
-    run(client, &format!("DEALLOCATE {name}")).await?;
-    let plan = explained.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => serde_json::from_str::<serde_json::Value>(row.get(0)?).ok(),
-        _ => None,
-    });
+    let plan = explained(client, &question.sql, question.parameters, number).await?;
     // What has no cost is cheaper than nothing.
-    Ok(plan.and_then(|plan| plan[0]["Plan"]["Total Cost"].as_f64()).unwrap_or(f64::INFINITY))
-}
-
-async fn run(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
-    client.query_typed(sql, &[]).await.map(|_| ())
-}
-
-fn reason(error: &tokio_postgres::Error) -> String {
-    let Some(said) = error.as_db_error() else { return error.to_string() };
-    if said.code() == &tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE {
-        return format!(
-            "{}; to explain a statement our role must be allowed to SELECT from its tables",
-            said.message()
-        );
-    }
-    format!("{} (SQLSTATE {})", said.message(), said.code().code())
+    Ok(plan[0]["Plan"]["Total Cost"].as_f64().unwrap_or(f64::INFINITY))
 }

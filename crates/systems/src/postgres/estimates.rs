@@ -3,7 +3,7 @@
 //! Catalogue and statistics only. A column counts when an index has it as a key, or when one of the statements that take the
 //! most time compares it with something.
 
-use super::advise::{STATEMENTS, texts};
+use super::explaining::statements;
 use super::observe::{gap, get};
 use groundskeeper_core::advice::{TableShape, compared};
 use groundskeeper_core::observation::{ColumnDistribution, Distribution, Distributions, Gap, TableName};
@@ -104,11 +104,7 @@ async fn compared_by_statements(
     client: &Client,
     candidates: &[Candidate],
 ) -> Result<BTreeSet<(TableName, String)>, Error> {
-    const EXTENSION: &str = "SELECT n.nspname::text, e.extversion::text FROM pg_extension e
-                               JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_stat_statements'";
-    let rows = client.query_typed(EXTENSION, &[]).await?;
-    let Some(row) = rows.first() else { return Ok(BTreeSet::new()) };
-    let (schema, version): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+    let Some(found) = statements(client).await? else { return Ok(BTreeSet::new()) };
     let mut shapes: Vec<TableShape> = Vec::new();
     for Candidate { column, .. } in candidates {
         match shapes.iter_mut().find(|shape| shape.table == column.table) {
@@ -120,10 +116,7 @@ async fn compared_by_statements(
             }),
         }
     }
-    let most: [(&(dyn ToSql + Sync), Type); 1] = [(&STATEMENTS, Type::INT8)];
-    let rows = client.query_typed(&texts(&schema, &version), &most).await?;
-    let texts: Vec<String> = rows.iter().map(|row| row.try_get("query")).collect::<Result<_, _>>()?;
-    Ok(texts.iter().flat_map(|text| compared(text, &shapes)).collect())
+    Ok(found.iter().flat_map(|(_, text)| compared(text, &shapes)).collect())
 }
 
 fn candidate(row: &Row) -> Result<Candidate, String> {

@@ -100,7 +100,8 @@ fn watch(script: &mut String, name: &str, role: &str) {
            END LOOP;\n\
          END $sequences$;\n\
          -- Estimate which tables and indexes are mostly air. The statistics that tell it are shown to whoever may read the\n\
-         -- rows, so this lets the role read the documents too; leave it out where that is too much.\n\
+         -- rows, and so is how the planner would answer a statement. This lets the role read the documents too; leave it out\n\
+         -- where that is too much.\n\
          -- GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name};\n\
          -- Confirm it by their pages; that needs no right to read rows.\n\
          -- CREATE EXTENSION IF NOT EXISTS pgstattuple;\n"

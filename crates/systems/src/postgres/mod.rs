@@ -7,8 +7,9 @@
 //! | `groups`, `horizon`, `vacuuming`, `structure`, `indexes`, `keys`, `disk`, `vectors` | of that reading: open connections, who holds clean-up back, autovacuum, indexes with constraints, integer keys, the room on the disk, indexes of pgvector |
 //! | [`bloat`] | how much of the largest tables and indexes is air |
 //! | `statements`, `settings`, `security` | of that reading: which statements take the most, the configuration, who may come in |
-//! | [`deep`], `sequences`, `estimates` | what only the deeper rounds ask: sequences against the columns that they fill, what the planner's samples miss |
+//! | [`deep`], `sequences`, `estimates`, `plans` | what only the deeper rounds ask: sequences against the columns that they fill, what the planner's samples miss, how statements are planned |
 //! | [`advise`] | indexes that are missing, verified by the planner |
+//! | `explaining` | how a statement of `pg_stat_statements` is put to the planner |
 //! | [`round`] | readings at the same time: what standbys counted goes to their primary |
 //! | [`act`] | the changes that we can make |
 //! | [`walsender`] | base backups over the replication protocol |
@@ -36,11 +37,13 @@ pub mod walsender;
 mod disk;
 mod dsn;
 mod estimates;
+mod explaining;
 mod groups;
 mod horizon;
 mod indexes;
 mod keys;
 mod mask;
+mod plans;
 mod security;
 mod sequences;
 mod settings;

@@ -20,6 +20,7 @@ mod leak;
 mod meanwhile;
 mod parting;
 mod pausing;
+mod plans;
 mod queries;
 mod reaching;
 mod reading;

@@ -4,9 +4,9 @@ use crate::check::{Judgement, Status, Tuning, judge_all};
 use crate::finding::Finding;
 use crate::observation::{
     Accepted, Access, Activity, Archiver, Checkpoints, Database, Deep, Disk, Distributions, Index, Leaders, Machine,
-    Observation, Pace, Past, Postgres, Reading, Replication, Room, Security, Sequences, Server, Session, SessionState,
-    Setting, Settings, SizeOf, Sizes, Statement, Statements, Storage, Structure, Superuser, Table, TableName, Totals,
-    Vacuuming, WalWritten,
+    Observation, Pace, Past, PlanShape, Planned, Plans, Postgres, Reading, Replication, Room, Security, Sequences,
+    Server, Session, SessionState, Setting, Settings, SizeOf, Sizes, Statement, Statements, Storage, Structure,
+    Superuser, Table, TableName, Totals, Vacuuming, WalWritten,
 };
 use crate::quantity::after;
 use crate::system::{SystemId, SystemKind};
@@ -84,6 +84,7 @@ pub(crate) fn healthy() -> Postgres {
         deep: Some(Box::new(Deep {
             sequences: Ok(Sequences { compared: 2, ..Sequences::default() }),
             distributions: Ok(Distributions { seen: 5, ..Distributions::default() }),
+            plans: Ok(Some(plans())),
         })),
     }
 }
@@ -208,6 +209,13 @@ pub(super) fn statement(query_id: i64, calls: u64, time: f64) -> Statement {
         temporary_bytes: 0,
         since: None,
     }
+}
+
+/// One statement, which goes by an index as ever.
+pub(super) fn plans() -> Plans {
+    let plan = PlanShape { nodes: vec!["0 Index Scan of chunks by chunks_pkey".into()], cost: 8.4 };
+    let query = "SELECT body FROM chunks WHERE id = $1".into();
+    Plans { seen: vec![Planned { query_id: 7, query, plan, is_known: true, before: None }], unexplained: Vec::new() }
 }
 
 /// A statement that usually takes 1.5 ms, and takes this many seconds lately.

@@ -21,6 +21,7 @@ pub mod indexes;
 pub mod keys;
 pub mod leak;
 pub mod locks;
+pub mod plans;
 pub mod pools;
 pub mod queries;
 pub mod regressions;

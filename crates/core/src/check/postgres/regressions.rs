@@ -6,13 +6,18 @@ use crate::observation::{Past, Postgres, Statement};
 use crate::quantity::{Unit, format_number, format_seconds};
 use crate::severity::Severity;
 
+/// Times the usual mean; less is within what load and cache do.
+pub(super) const FACTOR: f64 = 2.0;
+/// Seconds more for each call.
+pub(super) const GROWTH: f64 = 0.005;
+
 pub static QUERY_REGRESSED: Check = Check {
     id: "postgres.query_regressed",
     title: "A statement takes longer than it used to",
     runbook: Runbook {
         means: "A statement that runs often takes twice as long as in the week before, or more, and longer than in its own \
-                slow hours, and it does not return more rows. Its plan changed, its table grew or bloated, or it waits for \
-                somebody. Groundskeeper sees no plans (Postgres keeps none of past calls): it judges by the mean alone.",
+                slow hours, and it does not return more rows. Its plan changed (postgres.plan_regressed, once a day), its table \
+                grew or bloated, or it waits for somebody. Judged is the mean of the calls.",
         confirm: "SELECT calls, mean_exec_time, max_exec_time, query FROM pg_stat_statements WHERE queryid = QUERYID; has the \
                   mean since the last reset, which hides a change; with auto_explain (auto_explain.log_min_duration) the \
                   server's log has the plans.",
@@ -25,7 +30,7 @@ pub static QUERY_REGRESSED: Check = Check {
     thresholds: &[
         Threshold {
             name: "minimum_factor",
-            default: 2.0,
+            default: FACTOR,
             unit: Unit::Ratio,
             why: "times the median of the hours between 8 days and 1 day ago; less is within what load and cache do",
         },
@@ -37,7 +42,7 @@ pub static QUERY_REGRESSED: Check = Check {
         },
         Threshold {
             name: "minimum_growth",
-            default: 0.005,
+            default: GROWTH,
             unit: Unit::Seconds,
             why: "more for each call; a tenth of a millisecond that became two tenths is not felt",
         },

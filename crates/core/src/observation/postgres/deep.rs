@@ -1,8 +1,9 @@
 //! What only the deeper rounds ask: the daily health check, the weekly maintenance, and a plan that somebody asks for.
 //!
-//! To find it out means to look into users' tables, by an index and for a moment each. The watch does not do that.
+//! To find it out means to look into users' tables, by an index and for a moment each, or to plan their statements. The watch does
+//! not do that.
 
-use super::{Distributions, TableName};
+use super::{Distributions, Plans, TableName};
 use crate::observation::Part;
 use crate::remedy::{Advance, FilledColumn};
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct Deep {
     pub sequences: Part<Sequences>,
     pub distributions: Part<Distributions>,
+    /// None where `pg_stat_statements` cannot be used.
+    pub plans: Part<Option<Plans>>,
 }
 
 /// The sequences of the connected database that fill integer columns, against what those columns hold.

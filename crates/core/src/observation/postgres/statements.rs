@@ -49,7 +49,7 @@ pub struct Totals {
     pub time: f64,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Statement {
     pub query_id: i64,
     /// The first 200 characters, literals replaced by `?`.

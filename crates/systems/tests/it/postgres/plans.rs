@@ -1,0 +1,111 @@
+//! How statements are planned, read from a live server, and a plan that lost its index.
+
+use super::queries::{found, reading};
+use super::statements::server;
+use super::{DEADLINE, endpoint, now, role};
+use groundskeeper_core::observation::{Earlier, Observation, Planned, Plans};
+use groundskeeper_core::severity::Severity;
+use groundskeeper_systems::postgres::deep;
+use groundskeeper_testing::PostgresServer;
+use tokio_postgres::Client;
+
+const CHECK: &str = "postgres.plan_regressed";
+const QUESTION: &str = "SELECT count(body) FROM notes WHERE tenant = 7";
+
+/// Each tenant has 60 notes in as many of 5,000 pages.
+async fn with_notes() -> (PostgresServer, Client) {
+    let (server, client) = server().await;
+    let sql = "CREATE TABLE notes AS SELECT g AS id, g % 2000 AS tenant, repeat('x', 300) AS body
+                 FROM generate_series(1, 120000) g";
+    client.batch_execute(sql).await.unwrap();
+    client.batch_execute("VACUUM ANALYZE notes").await.unwrap();
+    (server, client)
+}
+
+async fn looked(url: &str) -> Plans {
+    deep::look(&endpoint(url), DEADLINE * 2).await.unwrap().plans.unwrap().expect("the extension is there")
+}
+
+fn of<'p>(plans: &'p Plans, part: &str) -> &'p Planned {
+    let found = plans.seen.iter().find(|planned| planned.query.contains(part));
+    found.unwrap_or_else(|| panic!("{part} is missing: {plans:#?}"))
+}
+
+/// A reading as the daily round has it, with what the record would have put beside it.
+async fn compared(server: &PostgresServer, before: &Plans) -> Observation {
+    let mut seen = reading(server).await;
+    let mut plans = looked(&server.url()).await;
+    for planned in &mut plans.seen {
+        let earlier = before.seen.iter().find(|earlier| earlier.query_id == planned.query_id);
+        planned.is_known = earlier.is_some();
+        let changed = earlier.filter(|earlier| !earlier.plan.is_like(&planned.plan));
+        planned.before = changed.map(|earlier| Earlier { plan: earlier.plan.clone(), last: now(), changed: now() });
+    }
+    let Observation::Postgres(read) = &mut seen else { unreachable!() };
+    let mut deep = deep::look(&endpoint(&server.url()), DEADLINE * 2).await.unwrap();
+    deep.plans = Ok(Some(plans));
+    read.outcome.as_mut().unwrap().deep = Some(Box::new(deep));
+    seen
+}
+
+async fn ask(client: &Client) {
+    client.query(QUESTION, &[]).await.unwrap();
+    client.batch_execute("UPDATE notes SET body = 'y' WHERE tenant = 200").await.unwrap();
+    client
+        .query("SELECT id FROM notes WHERE tenant = 3 ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED", &[])
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_statement_that_lost_its_index_is_found_with_both_ways_and_a_table_that_grew_is_not() {
+    let (server, client) = with_notes().await;
+    client.batch_execute("CREATE INDEX notes_of_tenant ON notes (tenant)").await.unwrap();
+    ask(&client).await;
+    let before = looked(&server.url()).await;
+    for part in ["SELECT count(body)", "UPDATE notes", "FOR UPDATE SKIP LOCKED"] {
+        let nodes = of(&before, part).plan.nodes.join("; ");
+        assert!(nodes.contains("by notes_of_tenant"), "{part}: {nodes}");
+    }
+    client.batch_execute("INSERT INTO notes SELECT id, tenant, body FROM notes WHERE id % 3 = 0").await.unwrap();
+    client.batch_execute("ANALYZE notes").await.unwrap();
+    let same = compared(&server, &before).await;
+    assert_eq!(found(CHECK, &same, &same, &[]), []);
+
+    client.batch_execute("DROP INDEX notes_of_tenant").await.unwrap();
+    let after = compared(&server, &before).await;
+    let lost = found(CHECK, &after, &after, &[]);
+    assert_eq!(lost.len(), 1, "{lost:#?}");
+    assert_eq!(lost[0].severity, Severity::Warning, "{lost:#?}");
+    for part in ["SELECT count(body)", "UPDATE notes", "FOR UPDATE SKIP LOCKED"] {
+        let note = lost[0].offenders.iter().find(|one| one.note.contains(part)).map(|one| one.note.as_str());
+        let note = note.unwrap_or_else(|| panic!("{part} is missing: {lost:#?}"));
+        assert!(note.contains("Seq Scan of notes in place of ") && note.contains("by notes_of_tenant"), "{note}");
+    }
+
+    client.batch_execute("CREATE INDEX notes_of_tenant ON notes (tenant)").await.unwrap();
+    let back = compared(&server, &before).await;
+    assert_eq!(found(CHECK, &back, &back, &[]), [], "it is built again");
+}
+
+#[tokio::test]
+async fn what_may_not_be_explained_is_told_and_nothing_waits_for_a_lock() {
+    let (server, client) = with_notes().await;
+    ask(&client).await;
+    let url = role(&server, "watcher", "").await;
+    client.batch_execute("GRANT pg_monitor TO watcher").await.unwrap();
+    let plans = looked(&url).await;
+    let denied = plans.unexplained.iter().find(|one| one.is_denied).unwrap_or_else(|| panic!("{plans:#?}"));
+    assert!(denied.reason.contains("must be allowed to SELECT"), "{denied:?}");
+    client.batch_execute("GRANT SELECT ON notes TO watcher").await.unwrap();
+    let plans = looked(&url).await;
+    assert!(!plans.unexplained.iter().any(|one| one.is_denied), "{plans:#?}");
+    of(&plans, "UPDATE notes");
+
+    client.batch_execute("BEGIN; LOCK TABLE notes IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let plans = looked(&url).await;
+    assert!(plans.unexplained.iter().any(|one| one.reason.contains("lock timeout")), "{plans:#?}");
+    client.batch_execute("ROLLBACK").await.unwrap();
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'watcher' AND state LIKE '%transaction%'";
+    assert_eq!(client.query_one(open, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
