@@ -26,8 +26,11 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()) AS cluster,
 
 /// A build of somebody whose progress is hidden from us may be that of any index. Expressions are compared as the catalogue
 /// stores them, without the places in the statement that they came from: to write them as SQL the server would lock the
-/// table. What is invalid is never cut off. Which indexes a foreign key is looked up by is asked once for all of them.
-fn indexes(version_num: u32) -> String {
+/// table. Which indexes a foreign key is looked up by is asked once for all of them.
+///
+/// Where there are more than can be taken, what is invalid and what is largest is taken, in order; to sort what is taken
+/// anyway would be a quarter of the server's work.
+fn indexes(version_num: u32, order: &str) -> String {
     let nulls = if version_num >= 150_000 { "i.indnullsnotdistinct" } else { "false" };
     format!(
         "SELECT n.nspname::text AS schema, t.relname::text AS table_name, x.relname::text AS name, am.amname::text AS method,
@@ -57,20 +60,16 @@ fn indexes(version_num: u32) -> String {
   JOIN pg_class t ON t.oid = i.indrelid
   JOIN pg_namespace n ON n.oid = t.relnamespace
  WHERE x.relkind = 'i' AND {OURS}
- ORDER BY i.indisvalid, x.relpages DESC, 1, 3 LIMIT {}",
+ {order} LIMIT {}",
         MOST + 1
     )
 }
 
 /// What each is made of, and how it is used.
 pub(super) async fn read(asking: &Asking<'_>, version_num: u32) -> (Part<Vec<Index>>, Part<Box<IndexUsage>>) {
-    let sql = indexes(version_num);
     let (cluster, read) = tokio::join!(
         asking.one(CLUSTER, |row| Ok((cluster(row)?, get(row, "hidden")?))),
-        asking.many(&sql, |row| {
-            let index = index(row)?;
-            Ok((usage(row, &index)?, index))
-        }),
+        the_first(asking, version_num),
     );
     let (uses, indexes): (Vec<IndexUse>, Vec<Index>) = match read {
         Ok(read) => read.into_iter().unzip(),
@@ -79,6 +78,23 @@ pub(super) async fn read(asking: &Asking<'_>, version_num: u32) -> (Part<Vec<Ind
     let is_cut_off = indexes.len() > MOST;
     let used = cluster.and_then(|(cluster, is_hidden)| used(cluster, is_hidden, uses, is_cut_off));
     (Ok(indexes.into_iter().take(MOST).collect()), used)
+}
+
+/// One more than can be taken, where there are more: what is invalid first, then the largest.
+async fn the_first(asking: &Asking<'_>, version_num: u32) -> Part<Vec<(IndexUse, Index)>> {
+    let read = |row: &Row| {
+        let index = index(row)?;
+        Ok((usage(row, &index)?, index))
+    };
+    let unsorted = indexes(version_num, "");
+    let mut seen = asking.many(&unsorted, read).await?;
+    if seen.len() > MOST {
+        let sorted = indexes(version_num, "ORDER BY i.indisvalid, x.relpages DESC, 1, 3");
+        seen = asking.many(&sorted, read).await?;
+    }
+    let place = |index: &Index| (index.is_valid, Reverse(index.size), index.table.schema.clone(), index.name.clone());
+    seen.sort_by_cached_key(|(_, index)| place(index));
+    Ok(seen)
 }
 
 /// The largest come first.

@@ -62,7 +62,7 @@ SELECT schema, name, table_schema, table_name, \"column\", of_type, seqmin, high
 }
 
 /// Primary keys of one narrow integer that nothing counts up for them. A partition has no identity of its own: that of the
-/// table above it counts.
+/// table above it counts. The class of the index tells the type before the columns of all tables are looked through.
 fn keys() -> String {
     format!(
         "WITH {},
@@ -74,6 +74,7 @@ keys AS MATERIALIZED (
     JOIN pg_namespace n ON n.oid = t.relnamespace
     JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = i.indkey[0]
    WHERE i.indisprimary AND i.indnkeyatts = 1 AND a.atttypid IN ('int2'::regtype, 'int4'::regtype)
+     AND i.indclass[0] IN (SELECT oid FROM pg_opclass WHERE opcintype IN ('int2'::regtype, 'int4'::regtype))
      AND t.relkind = 'r' AND t.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')
      AND NOT EXISTS (SELECT 1 FROM uses u WHERE u.relation = t.oid AND u.number = a.attnum)
      AND NOT (t.relispartition

@@ -104,16 +104,15 @@ SELECT split_part(given, '=', 1), split_part(given, '=', 2),
 
 /// None where pgvector is not created.
 pub(super) async fn read(asking: &Asking<'_>, version_num: u32) -> Part<Option<Box<Vectors>>> {
+    if !asking.one(IS_CREATED, |row| get::<bool>(row, "created")).await? {
+        return Ok(None);
+    }
     let (of_indexes, of_columns) = (indexes(version_num), unindexed());
-    let (is_created, indexes, unindexed, settings) = tokio::join!(
-        asking.one(IS_CREATED, |row| get::<bool>(row, "created")),
+    let (indexes, unindexed, settings) = tokio::join!(
         asking.many(&of_indexes, index),
         asking.many(&of_columns, column),
         asking.many(SETTINGS, setting),
     );
-    if !is_created? {
-        return Ok(None);
-    }
     Ok(Some(Box::new(Vectors { indexes: indexes?, unindexed: unindexed?, settings: settings? })))
 }
 
