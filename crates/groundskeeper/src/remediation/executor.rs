@@ -21,8 +21,8 @@ use std::time::Duration;
 /// No single step may take longer.
 pub(super) const LONGEST: Duration = Duration::from_hours(2);
 /// For each second of building an index, so many are left to everybody else before the next step …
-const REST_AFTER_BUILD: u32 = 4;
-/// … at most: in the time between two checkpoints the server has written what there was.
+const REST_AFTER_BUILD: u32 = 25;
+/// … at most. So others meet the end of one build in five minutes, or in 25 times what it took.
 const LONGEST_REST: Duration = Duration::from_mins(5);
 
 /// Who wants a plan applied, and what was approved until when.

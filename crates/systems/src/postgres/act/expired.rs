@@ -19,7 +19,7 @@ const SMALLEST_BATCH: u32 = 50;
 /// rows waits no longer than this.
 const BATCH_WITHIN: Duration = Duration::from_millis(20);
 /// For each second of deleting, so many are left to everybody else.
-const REST: u32 = 3;
+const REST: u32 = 7;
 const SHORTEST_REST: Duration = Duration::from_millis(10);
 /// How often in a row a batch may meet somebody else's lock.
 const REFUSALS: u32 = 5;
