@@ -9,11 +9,15 @@ use crate::observation::TableName;
 use crate::remedy::quoted;
 use conditions::Wish;
 use serde::{Deserialize, Serialize};
-use sqlparser::ast::{Expr, FromTable, Statement, TableWithJoins, Value, visit_expressions_mut};
+use sqlparser::ast::{
+    Expr, FromTable, ObjectName, Query, SetExpr, Statement, TableWithJoins, Value, VisitMut, VisitorMut,
+    visit_expressions_mut,
+};
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::keywords::Keyword;
 use sqlparser::parser::Parser;
 use sqlparser::tokenizer::{Token, Tokenizer};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 /// More columns make an index larger, and each write dearer, than they are worth.
@@ -62,6 +66,7 @@ pub struct Question {
 /// The indexes that a statement could use. None when it has no condition on one of these tables that an index is missing
 /// for, or is of another kind. An error when it cannot be parsed.
 pub fn question(statement: &str, tables: &[TableShape]) -> Result<Option<Question>, String> {
+    let statement = &with_casts(statement);
     let Some(one) = parsed(statement)? else { return Ok(None) };
     let mut candidates = Vec::new();
     for shape in tables {
@@ -94,20 +99,91 @@ fn parsed(statement: &str) -> Result<Option<Statement>, String> {
 }
 
 /// The statement as its plan can be asked for by whoever may only read, and how many parameters (`$1` …) it has: itself, or
-/// for an UPDATE or DELETE of one table a SELECT with its conditions. None for other kinds. An error when it cannot be parsed.
+/// for an UPDATE or DELETE of one table a SELECT with its conditions. None for other kinds, and for
+/// what reads no table of users. An error when it cannot be parsed.
 pub fn plannable(statement: &str) -> Result<Option<(String, usize)>, String> {
-    let Some(mut one) = parsed(statement)? else { return Ok(None) };
-    let mut text = statement.to_owned();
-    // The rows that it locks are found in the same way without, and to lock them is a right of its own.
-    if let Statement::Query(query) = &mut one
-        && !query.locks.is_empty()
-    {
-        query.locks.clear();
-        text = query.to_string();
+    let statement = with_casts(statement);
+    let Some(mut one) = parsed(&statement)? else { return Ok(None) };
+    let mut unlocking = Unlocking::default();
+    let _ = one.visit(&mut unlocking);
+    if unlocking.relations.iter().all(|name| name.starts_with("pg_") || unlocking.parts.contains(name)) {
+        return Ok(None);
     }
-    let Some(sql) = selecting(&one, &text) else { return Ok(None) };
+    let sql = match &one {
+        Statement::Query(_) if unlocking.writes => None,
+        Statement::Query(query) if unlocking.locked => Some(query.to_string()),
+        Statement::Query(_) => Some(statement.trim().trim_end_matches(';').to_owned()),
+        other => selecting(other, &statement),
+    };
+    let Some(sql) = sql else { return Ok(None) };
     let parameters = parameters(&sql)?;
     Ok(Some((sql, parameters)))
+}
+
+/// Takes `FOR UPDATE` and its like out of a statement, wherever they stand: the rows are found in the same way without, and to lock
+/// them is a right of its own.
+#[derive(Default)]
+struct Unlocking {
+    locked: bool,
+    /// A `WITH` of it inserts, updates or deletes.
+    writes: bool,
+    /// What it reads, and the names that a `WITH` gives.
+    relations: BTreeSet<String>,
+    parts: BTreeSet<String>,
+}
+
+impl VisitorMut for Unlocking {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        self.locked |= !query.locks.is_empty();
+        query.locks.clear();
+        let parts = query.with.iter().flat_map(|with| &with.cte_tables);
+        self.parts.extend(parts.map(|part| part.alias.name.value.to_lowercase()));
+        self.writes |=
+            matches!(*query.body, SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &mut ObjectName) -> ControlFlow<()> {
+        let name = relation.0.last().and_then(|part| part.as_ident());
+        self.relations.extend(name.map(|name| name.value.to_lowercase()));
+        ControlFlow::Continue(())
+    }
+}
+
+/// `interval '7 days'` is kept as `interval $1`, which is no SQL: `$1::interval` is.
+fn with_casts(statement: &str) -> String {
+    const TYPES: [&str; 6] = ["interval", "date", "timestamp", "timestamptz", "time", "timetz"];
+    let mut tokenizer = Tokenizer::new(&PostgreSqlDialect {}, statement).with_unescape(false);
+    let Ok(tokens) = tokenizer.tokenize() else { return statement.to_owned() };
+    let mut text = String::new();
+    let mut rest = tokens.as_slice();
+    while let Some((token, after)) = rest.split_first() {
+        let typed = match (token, after) {
+            (Token::Word(word), [Token::Whitespace(_), Token::Placeholder(name), ..]) if word.quote_style.is_none() => {
+                TYPES.contains(&word.value.to_lowercase().as_str()).then(|| format!("{name}::{}", word.value))
+            }
+            _ => None,
+        };
+        rest = if typed.is_some() { &after[2..] } else { after };
+        text.push_str(&typed.unwrap_or_else(|| token.to_string()));
+    }
+    text
+}
+
+/// The first of these names (of functions, tables, operators) that the statement has in it. Wherever a word means something else
+/// that is one name too many, and never one too few.
+pub fn mentioned<'n>(statement: &str, names: &'n BTreeSet<String>) -> Option<&'n str> {
+    let tokens = Tokenizer::new(&PostgreSqlDialect {}, statement).tokenize().unwrap_or_default();
+    tokens.iter().find_map(|token| {
+        let text = match token {
+            Token::Word(word) if word.quote_style.is_none() => word.value.to_lowercase(),
+            Token::Word(word) => word.value.clone(),
+            other => other.to_string(),
+        };
+        names.get(&text).map(String::as_str)
+    })
 }
 
 /// The columns of these tables that the statement compares with something. Nothing where it cannot be parsed.

@@ -119,7 +119,6 @@ fn what_reads_is_planned_as_it_is_and_what_writes_by_its_conditions() {
     let planned = |statement: &str| plannable(statement).unwrap();
     let as_is = |statement: &str, parameters| assert_eq!(planned(statement), Some((statement.to_owned(), parameters)));
     as_is("SELECT a.body FROM chunks a JOIN documents USING (id) WHERE a.tenant = $2 LIMIT $1", 2);
-    as_is("SELECT $1", 1);
     assert_eq!(
         planned("UPDATE chunks SET body = $1 WHERE tenant = $2;"),
         Some(("SELECT 1 FROM chunks WHERE tenant = $1".to_owned(), 1))
@@ -128,8 +127,39 @@ fn what_reads_is_planned_as_it_is_and_what_writes_by_its_conditions() {
         planned("SELECT id FROM chunks WHERE tenant = $1 ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED"),
         Some(("SELECT id FROM chunks WHERE tenant = $1 ORDER BY id LIMIT $2".to_owned(), 2))
     );
-    for other in ["INSERT INTO chunks (id) VALUES ($1)", "BEGIN", "VACUUM chunks", "SELECT 1; SELECT 2", ""] {
+    let nested =
+        planned("UPDATE chunks SET body = $1 WHERE id IN (SELECT id FROM chunks LIMIT $2 FOR UPDATE)").unwrap().0;
+    assert_eq!(nested, "SELECT 1 FROM chunks WHERE id IN (SELECT id FROM chunks LIMIT $1)");
+    as_is("WITH young AS (SELECT id FROM chunks WHERE made > $1) SELECT count(*) FROM young", 1);
+    assert_eq!(
+        planned("SELECT 1 FROM chunks WHERE made > now() - interval $1 AND body <> 'it''s'"),
+        Some(("SELECT 1 FROM chunks WHERE made > now() - $1::interval AND body <> 'it''s'".to_owned(), 1))
+    );
+    for catalogue in [
+        "SELECT $1",
+        "SELECT count(*) FROM pg_class",
+        "WITH a AS (SELECT oid FROM pg_catalog.pg_class) SELECT 1 FROM a",
+    ] {
+        assert_eq!(planned(catalogue), None, "{catalogue}");
+    }
+    for other in [
+        "WITH gone AS (DELETE FROM chunks RETURNING id) SELECT count(*) FROM gone",
+        "INSERT INTO chunks (id) VALUES ($1)",
+        "BEGIN",
+        "VACUUM chunks",
+        "SELECT 1; SELECT 2",
+        "",
+    ] {
         assert_eq!(planned(other), None, "{other}");
     }
     assert!(plannable("SELECT * FROM chunks WHERE ((").is_err());
+}
+
+#[test]
+fn a_name_is_found_wherever_it_stands_and_no_part_of_another_one() {
+    let names = ["tenant", "Odd", "~~~"].map(str::to_owned).into();
+    let mentions = |statement: &str| mentioned(statement, &names).map(str::to_owned);
+    assert_eq!(mentions("SELECT app.TENANT()"), Some("tenant".to_owned()));
+    assert_eq!(mentions("SELECT \"Odd\"(1) FROM chunks"), Some("Odd".to_owned()));
+    assert_eq!(mentions("SELECT odd(1), tenant_of(2), 'tenant' FROM chunks"), None);
 }

@@ -32,7 +32,7 @@ pub use horizon::{HeldBy, Holder, Horizon, Prepared, Slot};
 pub use keys::{IntegerKey, IntegerKeys};
 pub use machine::{Machine, Storage};
 pub use past::{Pace, Past};
-pub use plans::{Earlier, PlanShape, Planned, Plans, Unplanned};
+pub use plans::{Earlier, NotPlanned, PlanShape, Planned, Plans, Unplanned};
 pub use room::{Disk, Room, SizeOf, Sizes, WalWritten};
 pub use seal::{DIGEST, SealKey};
 pub use security::{AccessRule, Extension, OpenRoutine, OpenSchema, PlainClient, Security, Superuser};

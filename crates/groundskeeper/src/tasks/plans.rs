@@ -31,7 +31,7 @@ pub(super) async fn compare(
     for planned in &mut plans.seen {
         if let Some(runs) = known.get(&planned.query_id) {
             planned.is_known = true;
-            planned.before = earlier(planned, runs, now);
+            planned.earlier = earlier(planned, runs, now);
         }
     }
     Ok(())
@@ -41,12 +41,15 @@ fn read(seen: &mut Postgres) -> Option<&mut Plans> {
     seen.deep.as_mut()?.plans.as_mut().ok()?.as_mut()
 }
 
-/// The run before the present one, which may begin now.
-fn earlier(planned: &Planned, runs: &[PlanRun], now: Timestamp) -> Option<Earlier> {
-    let (latest, before) = runs.split_last()?;
-    let (run, changed) =
-        if latest.plan.is_like(&planned.plan) { (before.last()?, latest.first) } else { (latest, now) };
-    Some(Earlier { plan: run.plan.clone(), last: run.last, changed })
+/// The runs before the present one, which may begin now, each with when the next one began.
+fn earlier(planned: &Planned, runs: &[PlanRun], now: Timestamp) -> Vec<Earlier> {
+    let changes = runs.iter().skip(1).map(|run| run.first).chain([now]);
+    let mut earlier: Vec<Earlier> =
+        runs.iter().zip(changes).map(|(run, changed)| Earlier { plan: run.plan.clone(), changed }).collect();
+    if runs.last().is_some_and(|latest| latest.plan.is_like(&planned.plan)) {
+        earlier.pop();
+    }
+    earlier
 }
 
 #[cfg(test)]
@@ -55,7 +58,7 @@ mod tests {
     use groundskeeper_core::quantity::after;
 
     #[test]
-    fn the_plan_before_is_the_one_whose_place_the_present_one_took() {
+    fn a_plan_was_until_the_next_one_was_seen_first() {
         let now = Timestamp::from_second(1_795_000_000).unwrap();
         let day = |ago: i32| after(now, f64::from(-ago) * 86_400.0);
         let plan = |node: &str| PlanShape { nodes: vec![format!("0 {node}")], cost: 1.0 };
@@ -64,15 +67,15 @@ mod tests {
             query_id: 7,
             query: "SELECT".into(),
             plan: plan(node),
-            is_known: false,
-            before: None,
+            is_known: true,
+            earlier: Vec::new(),
         };
         let runs = [run("Index Scan", 9, 4), run("Seq Scan", 3, 1)];
-        let was = |node: &str, runs: &[PlanRun]| {
-            earlier(&planned(node), runs, now).map(|was| (was.plan, was.last, was.changed))
+        let was = |node: &str, runs: &[PlanRun]| -> Vec<(PlanShape, Timestamp)> {
+            earlier(&planned(node), runs, now).into_iter().map(|was| (was.plan, was.changed)).collect()
         };
-        assert_eq!(was("Seq Scan", &runs), Some((plan("Index Scan"), day(4), day(3))));
-        assert_eq!(was("Index Scan", &runs), Some((plan("Seq Scan"), day(1), now)));
-        assert_eq!(was("Index Scan", &runs[..1]), None);
+        assert_eq!(was("Seq Scan", &runs), [(plan("Index Scan"), day(3))]);
+        assert_eq!(was("Index Scan", &runs), [(plan("Index Scan"), day(3)), (plan("Seq Scan"), now)]);
+        assert_eq!(was("Index Scan", &runs[..1]), []);
     }
 }

@@ -4,7 +4,7 @@
 //! as things are and then with a hypothetical index of hypopg, which exists in our session only.
 
 use super::client::{Endpoint, NOT_IN_PARALLEL, reading_settings};
-use super::explaining::{begin, explained, reason, run, statements, take_back};
+use super::explaining::{ForeignCode, STATEMENTS, begin, explained, reason, run, statements, take_back};
 use super::mask::masked;
 use super::observe::{QUERY_SHOWN, get, unsigned};
 use groundskeeper_core::advice::{Advice, Candidate, Helped, Question, TableShape, Verified, question};
@@ -81,12 +81,13 @@ async fn prepare(client: &Client, tables: &[TableName]) -> Result<Prepared, toki
     let rows = client.query_typed(HYPOPG, &[]).await?;
     let Some(row) = rows.first() else { return Ok(Prepared::Advice(Advice::NoHypopg)) };
     let hypopg: String = row.try_get(0)?;
-    let Some(found) = statements(client).await? else { return Ok(Prepared::Advice(Advice::NoStatements)) };
+    let Some(found) = statements(client, STATEMENTS).await? else { return Ok(Prepared::Advice(Advice::NoStatements)) };
     let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
     let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
     let named: [(&(dyn ToSql + Sync), Type); 2] = [(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)];
     let shapes = client.query_typed(SHAPES, &named).await?;
     let shapes: Vec<TableShape> = shapes.iter().filter_map(|row| shape(row).ok()).collect();
+    let foreign = ForeignCode::read(client).await?;
     let mut work = Work { hypopg: quoted(&hypopg), questions: Vec::new(), unexplained: Vec::new() };
     for (query_id, text) in found {
         // Most statements are about other tables, and what is not SQL of the parser's kind need not be reported for those.
@@ -94,7 +95,13 @@ async fn prepare(client: &Client, tables: &[TableName]) -> Result<Prepared, toki
             continue;
         }
         match question(&text, &shapes) {
-            Ok(Some(question)) => work.questions.push((query_id, masked(&text, QUERY_SHOWN), question)),
+            Ok(Some(question)) => {
+                if let Some(why) = foreign.in_the_way(&text) {
+                    work.unexplained.push((query_id, why));
+                    continue;
+                }
+                work.questions.push((query_id, masked(&text, QUERY_SHOWN), question));
+            }
             Ok(None) => {}
             Err(error) => work.unexplained.push((query_id, format!("it could not be parsed: {error}"))),
         }
@@ -155,9 +162,10 @@ impl Work {
     ) -> Result<Option<(Candidate, u64, f64, f64)>, tokio_postgres::Error> {
         begin(client).await?;
         let answer = self.compare(client, question).await;
-        take_back(client).await?;
-        run(client, &format!("SELECT {}.hypopg_reset()", self.hypopg)).await?;
+        let taken_back = take_back(client).await;
+        let reset = run(client, &format!("SELECT {}.hypopg_reset()", self.hypopg)).await;
         run(client, "ROLLBACK").await?;
+        taken_back.and(reset)?;
         answer
     }
 

@@ -3,7 +3,7 @@
 //! Catalogue and statistics only. A column counts when an index has it as a key, or when one of the statements that take the
 //! most time compares it with something.
 
-use super::explaining::statements;
+use super::explaining::{STATEMENTS, statements};
 use super::observe::{gap, get};
 use groundskeeper_core::advice::{TableShape, compared};
 use groundskeeper_core::observation::{ColumnDistribution, Distribution, Distributions, Gap, TableName};
@@ -104,7 +104,7 @@ async fn compared_by_statements(
     client: &Client,
     candidates: &[Candidate],
 ) -> Result<BTreeSet<(TableName, String)>, Error> {
-    let Some(found) = statements(client).await? else { return Ok(BTreeSet::new()) };
+    let Some(found) = statements(client, STATEMENTS).await? else { return Ok(BTreeSet::new()) };
     let mut shapes: Vec<TableShape> = Vec::new();
     for Candidate { column, .. } in candidates {
         match shapes.iter_mut().find(|shape| shape.table == column.table) {

@@ -1,24 +1,59 @@
 //! Asks the planner about statements as `pg_stat_statements` keeps them, without their values.
 //!
-//! Nothing is run: each statement is prepared and explained with a generic plan, which needs no values. To plan it takes the lock
-//! that to run it would (`ACCESS SHARE`, for as long as our transaction lasts, never waited for longer than `lock_timeout`).
-//! Statements go to the server one by one in the extended protocol, which takes no second one along, in a transaction that only
-//! reads and is rolled back.
+//! Each is prepared and explained with a generic plan, which needs no values, one by one in the extended protocol, which takes no
+//! second statement along, in a transaction that only reads and is rolled back. To plan it takes the lock that to read would
+//! (`ACCESS SHARE`, for as long as our transaction lasts). No statement runs, but the planner itself evaluates functions
+//! whose arguments are constants, with our rights: what would run code that neither a superuser nor we ourselves own is left out.
 
+use super::observe::get;
+use super::statements::WATCHER;
+use groundskeeper_core::advice::mentioned;
 use groundskeeper_core::remedy::quoted;
 use serde_json::Value;
+use std::collections::BTreeSet;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Error, SimpleQueryMessage};
+use tokio_postgres::{Client, Error, Row, SimpleQueryMessage};
 
-/// So many statements, those that take the most time.
-const STATEMENTS: i64 = 50;
+/// So many statements are looked at, those that take the most time.
+pub(super) const STATEMENTS: usize = 50;
 
 const EXTENSION: &str = "SELECT n.nspname::text, e.extversion::text FROM pg_extension e
                            JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'pg_stat_statements'";
 const LEFT_OVER: &str = "SELECT name FROM pg_prepared_statements WHERE name LIKE 'groundskeeper\\_question\\_%'";
+/// Whatever the session came with: behind some poolers it has no settings of ours.
+const CAREFULLY: &str = "SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '5s'; SET LOCAL jit = off; \
+                         SET LOCAL plan_cache_mode = force_generic_plan";
 
-/// The number and the text of the statements of this database that take the most time; none without `pg_stat_statements`.
-pub(super) async fn statements(client: &Client) -> Result<Option<Vec<(i64, String)>>, Error> {
+/// Names of functions that a superuser or our own role does not answer for, of operators that call them, and of views and
+/// tables whose rules or policies do. Code in C can only have come from a superuser.
+const FOREIGN_CODE: &str = "
+WITH RECURSIVE trusted AS MATERIALIZED (SELECT oid FROM pg_roles WHERE rolsuper OR rolname = current_user),
+functions AS MATERIALIZED (
+  SELECT p.oid, p.proname::text AS name FROM pg_proc p
+   WHERE p.pronamespace <> 'pg_catalog'::regnamespace AND p.proowner NOT IN (SELECT oid FROM trusted)
+     AND p.prolang NOT IN (SELECT oid FROM pg_language WHERE lanname IN ('c', 'internal'))),
+operators AS MATERIALIZED (
+  SELECT o.oid, o.oprname::text AS name FROM pg_operator o WHERE o.oprcode::oid IN (SELECT oid FROM functions)),
+calls AS MATERIALIZED (
+  SELECT d.classid, d.objid FROM pg_depend d
+   WHERE d.classid IN ('pg_rewrite'::regclass, 'pg_policy'::regclass)
+     AND (d.refclassid = 'pg_proc'::regclass AND d.refobjid IN (SELECT oid FROM functions)
+          OR d.refclassid = 'pg_operator'::regclass AND d.refobjid IN (SELECT oid FROM operators))),
+relations AS (
+  SELECT r.ev_class AS oid FROM calls c JOIN pg_rewrite r ON r.oid = c.objid WHERE c.classid = 'pg_rewrite'::regclass
+  UNION
+  SELECT p.polrelid FROM calls c JOIN pg_policy p ON p.oid = c.objid WHERE c.classid = 'pg_policy'::regclass
+  UNION
+  SELECT r.ev_class FROM relations v
+    JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = v.oid AND d.classid = 'pg_rewrite'::regclass
+    JOIN pg_rewrite r ON r.oid = d.objid)
+SELECT name FROM functions UNION SELECT name FROM operators
+UNION SELECT c.relname::text FROM relations r JOIN pg_class c ON c.oid = r.oid";
+
+/// The number and the text of the statements of this database that take the most time, but for those of a role that is only there
+/// to watch; none where `pg_stat_statements` cannot be used.
+pub(super) async fn statements(client: &Client, most: usize) -> Result<Option<Vec<(i64, String)>>, Error> {
     let rows = client.query_typed(EXTENSION, &[]).await?;
     let Some(row) = rows.first() else { return Ok(None) };
     let (schema, version): (String, String) = (row.try_get(0)?, row.try_get(1)?);
@@ -27,19 +62,40 @@ pub(super) async fn statements(client: &Client) -> Result<Option<Vec<(i64, Strin
     let sql = format!(
         "SELECT queryid, min(query) AS query FROM {}.pg_stat_statements
   WHERE dbid = (SELECT oid FROM pg_database WHERE datname = current_database())
-    AND queryid IS NOT NULL AND length(query) < 20000
+    AND queryid IS NOT NULL AND length(query) < 20000 AND userid IS DISTINCT FROM ({WATCHER})
   GROUP BY queryid ORDER BY sum({time}) DESC, queryid LIMIT $1",
         quoted(&schema)
     );
-    let rows = client.query_typed(&sql, &[(&STATEMENTS, Type::INT8)]).await?;
-    rows.iter().map(|row| Ok((row.try_get("queryid")?, row.try_get("query")?))).collect::<Result<_, _>>().map(Some)
+    match client.query_typed(&sql, &[(&(most as i64), Type::INT8)]).await {
+        Ok(rows) => {
+            let read = |row: &Row| Ok((row.try_get("queryid")?, row.try_get("query")?));
+            rows.iter().map(read).collect::<Result<_, _>>().map(Some)
+        }
+        // Its library is not loaded.
+        Err(error) if error.code() == Some(&SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// What the planner must not be asked about with our rights.
+pub(super) struct ForeignCode(BTreeSet<String>);
+
+impl ForeignCode {
+    pub(super) async fn read(client: &Client) -> Result<Self, Error> {
+        let rows = client.query_typed(FOREIGN_CODE, &[]).await?;
+        Ok(Self(rows.iter().filter_map(|row| get(row, "name").ok()).collect()))
+    }
+
+    /// Why this statement is left out.
+    pub(super) fn in_the_way(&self, statement: &str) -> Option<String> {
+        let name = mentioned(statement, &self.0)?;
+        Some(format!("to plan it could run {name} with our rights, which neither a superuser nor our role owns"))
+    }
 }
 
 /// Begins the transaction in which questions are put to the planner.
 pub(super) async fn begin(client: &Client) -> Result<(), Error> {
-    run(client, "BEGIN READ ONLY").await?;
-    run(client, "SAVEPOINT question").await?;
-    run(client, "SET LOCAL plan_cache_mode = force_generic_plan").await
+    client.batch_execute(&format!("BEGIN READ ONLY; SAVEPOINT question; {CAREFULLY}")).await
 }
 
 /// Takes back what was prepared meanwhile, also when something failed; `ROLLBACK` is to follow. Behind a pooler the session is
@@ -73,19 +129,16 @@ pub(super) async fn run(client: &Client, sql: &str) -> Result<(), Error> {
     client.query_typed(sql, &[]).await.map(|_| ())
 }
 
-/// Whether the statement's tables may not be read by us.
-pub(super) fn is_denied(error: &Error) -> bool {
-    error.code() == Some(&tokio_postgres::error::SqlState::INSUFFICIENT_PRIVILEGE)
-}
-
 /// Why a statement could not be explained, with the way out where there is one.
 pub(super) fn reason(error: &Error) -> String {
     let Some(said) = error.as_db_error() else { return error.to_string() };
-    if is_denied(error) {
-        return format!(
-            "{}; to explain a statement our role must be allowed to SELECT from its tables",
-            said.message()
-        );
+    let state = said.code().code();
+    match state {
+        "42501" => {
+            format!("{}; to explain a statement our role must be allowed to SELECT from its tables", said.message())
+        }
+        // Data exceptions quote the data.
+        _ if state.starts_with("22") => format!("the server cannot plan it (SQLSTATE {state})"),
+        _ => format!("{} (SQLSTATE {state})", said.message()),
     }
-    format!("{} (SQLSTATE {})", said.message(), said.code().code())
 }

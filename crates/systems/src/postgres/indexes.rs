@@ -8,6 +8,8 @@ use std::cmp::Reverse;
 use tokio_postgres::Row;
 
 const MOST: usize = 5_000;
+/// What is invalid is never cut off, and then the largest are taken.
+const SORTED: &str = "ORDER BY i.indisvalid, x.relpages DESC, 1, 3";
 
 /// After a crash all counters begin again, and with them those of the background writer. A receiver of WAL replays
 /// nothing, and a logical subscriber is no copy of this server. A slot that nobody streams from waits for its standby, which
@@ -28,8 +30,7 @@ SELECT (SELECT system_identifier::text FROM pg_control_system()) AS cluster,
 /// stores them, without the places in the statement that they came from: to write them as SQL the server would lock the
 /// table. Which indexes a foreign key is looked up by is asked once for all of them.
 ///
-/// Where there are more than can be taken, what is invalid and what is largest is taken, in order; to sort what is taken
-/// anyway would be a quarter of the server's work.
+/// An order is given where there are more than can be taken; to sort what is taken anyway would be a quarter of the work.
 fn indexes(version_num: u32, order: &str) -> String {
     let nulls = if version_num >= 150_000 { "i.indnullsnotdistinct" } else { "false" };
     format!(
@@ -65,14 +66,26 @@ fn indexes(version_num: u32, order: &str) -> String {
     )
 }
 
-/// What each is made of, and how it is used.
-pub(super) async fn read(asking: &Asking<'_>, version_num: u32) -> (Part<Vec<Index>>, Part<Box<IndexUsage>>) {
+/// What each is made of, and how it is used. `there_are` so many in all.
+pub(super) async fn read(
+    asking: &Asking<'_>,
+    version_num: u32,
+    there_are: u64,
+) -> (Part<Vec<Index>>, Part<Box<IndexUsage>>) {
+    // One that came since is one more in an order of its own, at worst.
+    let sql = indexes(version_num, if there_are > MOST as u64 { SORTED } else { "" });
     let (cluster, read) = tokio::join!(
         asking.one(CLUSTER, |row| Ok((cluster(row)?, get(row, "hidden")?))),
-        the_first(asking, version_num),
+        asking.many(&sql, |row| {
+            let index = index(row)?;
+            Ok((usage(row, &index)?, index))
+        }),
     );
     let (uses, indexes): (Vec<IndexUse>, Vec<Index>) = match read {
-        Ok(read) => read.into_iter().unzip(),
+        Ok(mut read) => {
+            read.sort_by_cached_key(|(_, index)| place(index));
+            read.into_iter().unzip()
+        }
         Err(gap) => return (Err(gap.clone()), Err(gap)),
     };
     let is_cut_off = indexes.len() > MOST;
@@ -80,21 +93,9 @@ pub(super) async fn read(asking: &Asking<'_>, version_num: u32) -> (Part<Vec<Ind
     (Ok(indexes.into_iter().take(MOST).collect()), used)
 }
 
-/// One more than can be taken, where there are more: what is invalid first, then the largest.
-async fn the_first(asking: &Asking<'_>, version_num: u32) -> Part<Vec<(IndexUse, Index)>> {
-    let read = |row: &Row| {
-        let index = index(row)?;
-        Ok((usage(row, &index)?, index))
-    };
-    let unsorted = indexes(version_num, "");
-    let mut seen = asking.many(&unsorted, read).await?;
-    if seen.len() > MOST {
-        let sorted = indexes(version_num, "ORDER BY i.indisvalid, x.relpages DESC, 1, 3");
-        seen = asking.many(&sorted, read).await?;
-    }
-    let place = |index: &Index| (index.is_valid, Reverse(index.size), index.table.schema.clone(), index.name.clone());
-    seen.sort_by_cached_key(|(_, index)| place(index));
-    Ok(seen)
+/// As [`SORTED`].
+fn place(index: &Index) -> (bool, Reverse<u64>, String, String) {
+    (index.is_valid, Reverse(index.size), index.table.schema.clone(), index.name.clone())
 }
 
 /// The largest come first.

@@ -75,6 +75,10 @@ struct Facts {
     preloaded: Option<bool>,
     statements_version: Option<String>,
     statements_schema: Option<String>,
+    /// Whether pgvector is created.
+    has_vectors: bool,
+    /// How many there are, those of the server's own tables among them.
+    indexes: u64,
 }
 
 impl Facts {
@@ -102,6 +106,8 @@ impl Facts {
             preloaded: libraries.map(|libraries| is_preloaded(&libraries)),
             statements_version: get(row, "statements_version")?,
             statements_schema: get(row, "statements_schema")?,
+            has_vectors: get(row, "vectors")?,
+            indexes: count(row, "indexes")?,
         })
     }
 }
@@ -126,7 +132,7 @@ pub(super) struct Asking<'a> {
 impl Asking<'_> {
     /// All questions are on their way before the first answer is awaited.
     async fn everything(&self, facts: Facts) -> Postgres {
-        let Facts { server, access, preloaded, statements_version, statements_schema } = facts;
+        let Facts { server, access, preloaded, statements_version, statements_schema, has_vectors, indexes } = facts;
         let version = server.version_num;
         let schema = statements_schema.filter(|_| preloaded != Some(false));
         let (
@@ -155,9 +161,9 @@ impl Asking<'_> {
             self.replication(),
             Box::pin(horizon::read(self, version)),
             Box::pin(vacuuming::read(self, version, access.monitor)),
-            Box::pin(structure::read(self, version)),
+            Box::pin(structure::read(self, version, indexes)),
             Box::pin(disk::read(self, self.disk, version)),
-            Box::pin(vectors::read(self, version)),
+            Box::pin(vectors::read(self, version, has_vectors)),
             Box::pin(settings::read(self)),
             Box::pin(security::read(self, version, &access.user)),
             Box::pin(statements::read(self, schema.as_deref(), statements_version.as_deref())),

@@ -1,46 +1,89 @@
 //! Reads how the planner would answer the statements that take the most time.
 
-use super::explaining::{begin, explained, is_denied, reason, run, statements, take_back};
+use super::explaining::{ForeignCode, STATEMENTS, begin, explained, reason, run, statements, take_back};
 use super::mask::masked;
 use super::observe::{QUERY_SHOWN, gap};
 use groundskeeper_core::advice::plannable;
-use groundskeeper_core::observation::{Gap, PlanShape, Planned, Plans, Unplanned};
+use groundskeeper_core::observation::{Gap, NotPlanned, PlanShape, Planned, Plans, Unplanned};
 use tokio::time::{Instant, timeout_at};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error};
 
-/// What was not asked until then is told as such. None without `pg_stat_statements`.
+/// With all partitions in it: those that a value leaves out are all, where the value is NULL. And as a session with few rights to
+/// workers has it, whatever ours came with.
+const WHOLE: &str = "SET LOCAL enable_partition_pruning = off; SET LOCAL parallel_setup_cost = 1000000000";
+
+/// Among so many, for what reads no table of users takes places too.
+const CONSIDERED: usize = 4 * STATEMENTS;
+
+/// What was not asked until then is told as such. None where `pg_stat_statements` cannot be used.
 pub(super) async fn read(client: &Client, until: Instant) -> Result<Option<Plans>, Gap> {
-    let Ok(found) = timeout_at(until, statements(client)).await else {
-        return Err(Gap::new("the statements were not read in the time given"));
-    };
-    let Some(found) = found.map_err(|error| gap(&error))? else { return Ok(None) };
-    let mut plans = Plans::default();
+    let late = || Gap::new("the statements were not read in the time given");
+    let found =
+        timeout_at(until, statements(client, CONSIDERED)).await.map_err(|_| late())?.map_err(|error| gap(&error))?;
+    let Some(found) = found else { return Ok(None) };
+    let foreign =
+        timeout_at(until, ForeignCode::read(client)).await.map_err(|_| late())?.map_err(|error| gap(&error))?;
+    let (mut plans, mut is_late) = (Plans::default(), false);
     for (query_id, text) in found {
-        // What the parser does not know, and what has no plan of its own (BEGIN, COPY), is no question.
-        let Ok(Some(question)) = plannable(&text) else { continue };
-        let unplanned = match timeout_at(until, plan(client, &question)).await {
-            Ok(Ok(Some(plan))) => {
-                let query = masked(&text, QUERY_SHOWN);
-                plans.seen.push(Planned { query_id, query, plan, is_known: false, before: None });
+        if plans.seen.len() + plans.unexplained.len() == STATEMENTS {
+            break;
+        }
+        let question = match plannable(&text) {
+            Ok(Some(question)) => question,
+            // It writes, has no plan of its own, or reads no table of users.
+            Ok(None) => continue,
+            Err(_) => {
+                plans.unexplained.push(refused(query_id, "it is not SQL as our parser knows it"));
                 continue;
             }
-            Ok(Ok(None)) => continue,
-            Ok(Err(error)) if error.is_closed() => return Err(gap(&error)),
-            Ok(Err(error)) => Unplanned { query_id, is_denied: is_denied(&error), reason: reason(&error) },
-            Err(_) => {
-                let reason = "there was no time left to explain it".to_owned();
-                Unplanned { query_id, is_denied: false, reason }
-            }
         };
-        plans.unexplained.push(unplanned);
+        if let Some(why) = foreign.in_the_way(&text) {
+            plans.unexplained.push(refused(query_id, why));
+            continue;
+        }
+        is_late |= Instant::now() >= until;
+        let asked = if is_late { None } else { timeout_at(until, plan(client, &question)).await.ok() };
+        match asked {
+            Some(Ok(Some(plan))) => {
+                let query = masked(&text, QUERY_SHOWN);
+                plans.seen.push(Planned { query_id, query, plan, is_known: false, earlier: Vec::new() });
+            }
+            Some(Ok(None)) => plans.unexplained.push(refused(query_id, "the server gave no plan for it")),
+            Some(Err(error)) if error.as_db_error().is_none() => return Err(gap(&error)),
+            Some(Err(error)) => {
+                plans.unexplained.push(Unplanned { query_id, kind: kind(&error), reason: reason(&error) });
+            }
+            None => {
+                is_late = true;
+                let reason = "there was no time left to explain it".to_owned();
+                plans.unexplained.push(Unplanned { query_id, kind: NotPlanned::Late, reason });
+            }
+        }
     }
     Ok(Some(plans))
 }
 
+fn refused(query_id: i64, reason: impl Into<String>) -> Unplanned {
+    Unplanned { query_id, kind: NotPlanned::Refused, reason: reason.into() }
+}
+
+fn kind(error: &Error) -> NotPlanned {
+    match error.code() {
+        Some(code) if *code == SqlState::INSUFFICIENT_PRIVILEGE => NotPlanned::Denied,
+        Some(code) if [SqlState::LOCK_NOT_AVAILABLE, SqlState::QUERY_CANCELED].contains(code) => NotPlanned::Late,
+        _ => NotPlanned::Refused,
+    }
+}
+
 async fn plan(client: &Client, (sql, parameters): &(String, usize)) -> Result<Option<PlanShape>, Error> {
     begin(client).await?;
-    let answer = explained(client, sql, *parameters, 0).await;
-    take_back(client).await?;
+    let answer = match client.batch_execute(WHOLE).await {
+        Ok(()) => explained(client, sql, *parameters, 0).await,
+        Err(error) => Err(error),
+    };
+    let taken_back = take_back(client).await;
     run(client, "ROLLBACK").await?;
+    taken_back?;
     Ok(PlanShape::read(&answer?))
 }

@@ -24,7 +24,9 @@ SELECT current_setting('server_version_num')::int8 AS version_num,
        s.preloaded,
        (SELECT extversion FROM pg_extension WHERE extname = 'pg_stat_statements') AS statements_version,
        (SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
-         WHERE e.extname = 'pg_stat_statements') AS statements_schema
+         WHERE e.extname = 'pg_stat_statements') AS statements_schema,
+       EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'vector') AS vectors,
+       (SELECT count(*) FROM pg_class WHERE relkind = 'i')::int8 AS indexes
   FROM (SELECT max(setting) FILTER (WHERE name = 'checkpoint_timeout')::float8 AS checkpoint_timeout,
                max(setting) FILTER (WHERE name = 'shared_preload_libraries') AS preloaded
           FROM pg_settings WHERE name IN ('checkpoint_timeout', 'shared_preload_libraries')) s";

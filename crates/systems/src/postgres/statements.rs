@@ -39,7 +39,7 @@ fn parsed(version: &str) -> Option<(u32, u32)> {
 
 /// Whether our role is there to watch: no superuser, and in this database it neither owns a relation nor was it given one to
 /// write. What it runs is ours, and nothing that anybody would have to make faster.
-const WATCHER: &str = "
+pub(super) const WATCHER: &str = "
   SELECT r.oid FROM pg_roles r
    WHERE r.rolname = current_user AND NOT r.rolsuper
      AND NOT EXISTS (

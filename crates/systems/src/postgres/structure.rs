@@ -109,11 +109,15 @@ fn disabled_triggers() -> String {
 }
 
 /// With how the indexes are used, which the same question tells.
-pub(super) async fn read(asking: &Asking<'_>, version_num: u32) -> (Box<Structure>, Part<Box<IndexUsage>>) {
+pub(super) async fn read(
+    asking: &Asking<'_>,
+    version_num: u32,
+    indexes: u64,
+) -> (Box<Structure>, Part<Box<IndexUsage>>) {
     let (keys, without_key) = (foreign_keys(version_num), without_key());
     let (unvalidated, disabled) = (unvalidated(version_num), disabled_triggers());
     let ((indexes, usage), keys, without_key, unvalidated, disabled_triggers) = tokio::join!(
-        indexes::read(asking, version_num),
+        indexes::read(asking, version_num, indexes),
         asking.many(&keys, |row| Ok((foreign_key(row)?, get(row, "unindexed")?, get(row, "mismatched")?))),
         asking.many(&without_key, table),
         asking.many(&unvalidated, named),

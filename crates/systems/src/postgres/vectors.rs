@@ -14,8 +14,6 @@ const EF_CONSTRUCTION: u32 = 64;
 const OURS: &str = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
    AND t.relpersistence <> 't'";
 
-const IS_CREATED: &str = "SELECT EXISTS (SELECT 1 FROM pg_extension WHERE extname = 'vector') AS created";
-
 /// How long vacuums took is kept from 18 on.
 fn indexes(version_num: u32) -> String {
     let vacuum_seconds = if version_num >= 180_000 {
@@ -103,8 +101,8 @@ SELECT split_part(given, '=', 1), split_part(given, '=', 2),
  ORDER BY 1, 3 LIMIT 200";
 
 /// None where pgvector is not created.
-pub(super) async fn read(asking: &Asking<'_>, version_num: u32) -> Part<Option<Box<Vectors>>> {
-    if !asking.one(IS_CREATED, |row| get::<bool>(row, "created")).await? {
+pub(super) async fn read(asking: &Asking<'_>, version_num: u32, is_created: bool) -> Part<Option<Box<Vectors>>> {
+    if !is_created {
         return Ok(None);
     }
     let (of_indexes, of_columns) = (indexes(version_num), unindexed());

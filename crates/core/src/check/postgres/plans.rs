@@ -1,30 +1,35 @@
-//! Statements that the planner answers in another and dearer way than it did.
+//! Statements that the planner answers in another and worse way than it did.
 
-use super::queries::{Leading, finding};
-use super::regressions::{FACTOR, GROWTH};
+use super::queries::{Leading, all_shown, finding, leaders};
+use super::regressions::{self, FACTOR, GROWTH};
 use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Threshold, Unknown, UnknownKind};
-use crate::observation::{Earlier, PlanShape, Planned, Plans, Postgres, Statement};
+use crate::observation::{Earlier, NotPlanned, Past, PlanShape, Planned, Plans, Postgres, Statement};
 use crate::quantity::{Unit, format_count, format_number, seconds_between};
 use crate::severity::Severity;
 
 const PLANS: &str = "EXPLAIN of generic plans against the keeper's record, once a day";
 /// Of a plan in a sentence.
 const STEPS_TOLD: usize = 3;
+/// What EXPLAIN shows of a cost at least.
+const LEAST_COST: f64 = 0.01;
 
 pub static PLAN_REGRESSED: Check = Check {
     id: "postgres.plan_regressed",
-    title: "A statement has another plan, which costs more",
+    title: "A statement has another plan, and is worse off",
     runbook: Runbook {
-        means: "The planner answers a statement in another way than before, and takes it for dearer by itself, or calls take \
-                longer since. An index was dropped or became invalid, statistics changed, a setting of the planner, or the \
-                server was upgraded. Compared are generic plans, which need no values, of the 50 statements that take the most \
-                time; Postgres keeps no plans of past calls. For an UPDATE or DELETE it is the plan of finding its rows.",
+        means: "The planner answers a statement in another way than before: without an index that is gone or invalid, or in a way \
+                that it takes for much dearer by itself, or calls take longer since. Statistics changed, a setting of the planner, \
+                a minor version, or the tables grew. Compared are generic plans, which need no values, without parallel workers, of \
+                the 50 statements on tables of users that take the most time: for an UPDATE or DELETE of one table the plan of \
+                finding its rows. Left out are INSERT, MERGE, what writes in a WITH, what cannot be planned without its values or \
+                under our search_path, and what would run functions of others with our rights. Postgres keeps no plans of \
+                past calls.",
         confirm: "SELECT query FROM pg_stat_statements WHERE queryid = QUERYID; then EXPLAIN it: from Postgres 16 on with EXPLAIN \
                   (GENERIC_PLAN), before with PREPARE, SET plan_cache_mode = force_generic_plan and EXPLAIN EXECUTE.",
         act: "Where an index that the earlier plan used is gone or invalid, build it again (CREATE INDEX CONCURRENTLY). \
               Otherwise ANALYZE the tables of the plan, compare estimated with actual rows by EXPLAIN (ANALYZE, BUFFERS), and \
-              look at what changed that day: settings, extensions, the version. If the new plan is right, nothing is to be done: \
-              after a week it is the usual one.",
+              look at what changed that day: settings, extensions, the amount of data. If the new plan is right, nothing is to be \
+              done: after a week it is the usual one.",
     },
     source: PLANS,
     thresholds: &[
@@ -32,19 +37,38 @@ pub static PLAN_REGRESSED: Check = Check {
             name: "minimum_factor",
             default: 2.0,
             unit: Unit::Ratio,
-            why: "times the cost of the plan before, as the planner estimates both; tables that grow make all plans dearer, by less",
+            why: "times the cost of the plan before, where an index of that plan is gone or invalid: the table did not grow by that \
+                  in a day",
         },
         Threshold {
-            name: "warning",
+            name: "much",
             default: 10.0,
             unit: Unit::Ratio,
-            why: "times that cost: what an index saves on a table of some size",
+            why: "times that cost, where all indexes are there: tables that grow have other and dearer plans, and rightly so",
         },
         Threshold {
             name: "minimum_cost",
             default: 1_000.0,
             unit: Unit::Count,
             why: "in the planner's unit, a page read in order: 8 MB; below that nobody feels a whole table",
+        },
+        Threshold {
+            name: "slower",
+            default: FACTOR,
+            unit: Unit::Ratio,
+            why: "times the usual mean of its calls, as postgres.query_regressed has it",
+        },
+        Threshold {
+            name: "minimum_growth",
+            default: GROWTH,
+            unit: Unit::Seconds,
+            why: "more for each call, as postgres.query_regressed has it",
+        },
+        Threshold {
+            name: "minimum_hours",
+            default: 24.0,
+            unit: Unit::Count,
+            why: "hours with calls that must be on record before calls count as slower",
         },
         Threshold {
             name: "news",
@@ -69,111 +93,181 @@ fn plan_regressed(sight: &Sight<'_, Postgres>) -> Judged {
             reason: "pg_stat_statements cannot be used here (postgres.statements_missing)".to_owned(),
         });
     };
-    let statements: Vec<(Statement, &Planned, &Earlier)> = plans
-        .seen
-        .iter()
-        .filter_map(|planned| Some((planned, planned.before.as_ref()?)))
-        .filter(|(planned, before)| is_worse(sight, planned, before))
-        .map(|(planned, before)| (of(planned), planned, before))
-        .collect();
-    let leading = statements
-        .iter()
-        .map(|(statement, planned, before)| {
-            let factor = factor(&planned.plan, &before.plan);
-            let (severity, limit) = sight.graded(factor).unwrap_or((Severity::Info, sight.limit("minimum_factor")));
-            let severity = if is_slower(sight, planned.query_id) { Severity::Warning } else { severity };
-            Leading { statement, severity, measure: factor, limit, note: told(planned, before) }
+    let mut worse: Vec<Worse<'_>> = plans.seen.iter().filter_map(|planned| worse(sight, planned)).collect();
+    worse.sort_by(|a, b| b.severity().cmp(&a.severity()).then(b.measure().total_cmp(&a.measure())));
+    let Some(worst) = worse.first() else {
+        return all_compared(plans).and_then(|()| all_shown(leaders(sight.seen)?, None));
+    };
+    let what = if let Why::Slower(_) = worst.why { "times as long" } else { "times the cost" };
+    let leading = worse.iter().map(|one| one.leading(sight)).collect();
+    let draft = finding(sight, &PLAN_REGRESSED, leading, |worst| worst.note.clone(), what, Unit::Ratio);
+    Ok(draft
+        .map(|draft| {
+            draft.fix(
+                "EXPLAIN it and compare with what it used to do: an index that is gone or invalid is built again with CREATE INDEX \
+                 CONCURRENTLY; otherwise ANALYZE its tables. SELECT query FROM pg_stat_statements WHERE queryid = the number \
+                 above; has its whole text.",
+            )
         })
-        .collect();
-    let found = finding(sight, &PLAN_REGRESSED, leading, |worst| worst.note.clone(), "times the cost", Unit::Ratio);
-    let Some(draft) = found else { return all_compared(plans) };
-    Ok(vec![draft.fix(
-        "EXPLAIN it and compare with what it used to do: an index that is gone or invalid is built again with CREATE INDEX \
-         CONCURRENTLY; otherwise ANALYZE its tables. SELECT query FROM pg_stat_statements WHERE queryid = the number above; has \
-         its whole text.",
-    )])
+        .into_iter()
+        .collect())
 }
 
-/// As `postgres.query_regressed` means it, by the latest hours.
-fn is_slower(sight: &Sight<'_, Postgres>, query_id: i64) -> bool {
-    let past = sight.seen.statements.past.iter().find(|past| past.query_id == query_id);
-    past.is_some_and(|past| past.is_slower(FACTOR, GROWTH))
+/// A statement that is worse off than before.
+struct Worse<'a> {
+    statement: Statement,
+    planned: &'a Planned,
+    before: &'a Earlier,
+    why: Why<'a>,
 }
 
-fn is_worse(sight: &Sight<'_, Postgres>, planned: &Planned, before: &Earlier) -> bool {
-    let is_news = seconds_between(before.changed, sight.now) <= sight.limit("news");
-    let is_dearer = factor(&planned.plan, &before.plan) >= sight.limit("minimum_factor")
-        && planned.plan.cost >= sight.limit("minimum_cost");
-    is_news && (is_dearer || is_slower(sight, planned.query_id))
+enum Why<'a> {
+    /// The plan before went by this index, which is gone or invalid.
+    IndexGone(&'a str),
+    Slower(&'a Past),
+    /// By the planner's estimate.
+    Dearer,
+}
+
+/// Beside the cheapest plan that it had in the days that are news: a second change does not make the first one good.
+fn worse<'a>(sight: &Sight<'a, Postgres>, planned: &'a Planned) -> Option<Worse<'a>> {
+    let is_news = |earlier: &&Earlier| seconds_between(earlier.changed, sight.now) <= sight.limit("news");
+    let is_other = |earlier: &&Earlier| !earlier.plan.is_like(&planned.plan);
+    let news = planned.earlier.iter().filter(is_news).filter(is_other);
+    let before = news.min_by(|a, b| a.plan.cost.total_cmp(&b.plan.cost))?;
+    let factor = factor(&planned.plan, &before.plan);
+    let costs_at_least = |times: &str| factor >= sight.limit(times) && planned.plan.cost >= sight.limit("minimum_cost");
+    let why = if let Some(index) = gone(sight, planned, before).filter(|_| costs_at_least("minimum_factor")) {
+        Why::IndexGone(index)
+    } else if let Some(past) = slower(sight, planned.query_id) {
+        Why::Slower(past)
+    } else if costs_at_least("much") {
+        Why::Dearer
+    } else {
+        return None;
+    };
+    let statement = Statement { query_id: planned.query_id, query: planned.query.clone(), ..Statement::default() };
+    Some(Worse { statement, planned, before, why })
+}
+
+/// An index of the plan before that is not there any more, or invalid.
+fn gone<'a>(sight: &Sight<'_, Postgres>, planned: &Planned, before: &'a Earlier) -> Option<&'a str> {
+    let there = sight.seen.structure.indexes.as_ref().ok()?;
+    let is_there = |name: &str| there.iter().any(|index| index.name == name && index.is_valid);
+    let is_used = |name: &str| planned.plan.indexes().any(|used| used == name);
+    before.plan.indexes().find(|name| !is_used(name) && !is_there(name))
+}
+
+fn slower<'a>(sight: &Sight<'a, Postgres>, query_id: i64) -> Option<&'a Past> {
+    let past = sight.seen.statements.past.iter().find(|past| past.query_id == query_id)?;
+    let is_known = f64::from(past.hours) >= sight.limit("minimum_hours");
+    (is_known && past.is_slower(sight.limit("slower"), sight.limit("minimum_growth"))).then_some(past)
 }
 
 fn factor(now: &PlanShape, before: &PlanShape) -> f64 {
-    now.cost / before.cost.max(f64::MIN_POSITIVE)
+    now.cost / before.cost.max(LEAST_COST)
 }
 
-fn of(planned: &Planned) -> Statement {
-    Statement { query_id: planned.query_id, query: planned.query.clone(), ..Statement::default() }
-}
+impl Worse<'_> {
+    fn severity(&self) -> Severity {
+        if let Why::Dearer = self.why { Severity::Info } else { Severity::Warning }
+    }
 
-/// `its plan of 2026-11-20 has Seq Scan of chunks in place of Index Scan of chunks by chunks_kind, at a cost of 2,100 and not 8`
-fn told(planned: &Planned, before: &Earlier) -> String {
-    let steps = |steps: Vec<String>| match steps.len() {
-        0 => "the same steps in another order".to_owned(),
-        more if more > STEPS_TOLD => format!("{} and {} more", steps[..STEPS_TOLD].join(", "), more - STEPS_TOLD),
-        _ => steps.join(", "),
-    };
-    format!(
-        "its plan of {} has {} in place of {}, at a cost of {} and not {} ({} times)",
-        before.changed.strftime("%Y-%m-%d"),
-        steps(planned.plan.beyond(&before.plan)),
-        steps(before.plan.beyond(&planned.plan)),
-        format_count(planned.plan.cost.round()),
-        format_count(before.plan.cost.round()),
-        format_number(factor(&planned.plan, &before.plan), Unit::Ratio)
-    )
+    fn measure(&self) -> f64 {
+        match self.why {
+            Why::Slower(past) => past.factor(),
+            Why::IndexGone(_) | Why::Dearer => factor(&self.planned.plan, &self.before.plan),
+        }
+    }
+
+    fn leading(&self, sight: &Sight<'_, Postgres>) -> Leading<'_> {
+        let limit = match self.why {
+            Why::IndexGone(_) => "minimum_factor",
+            Why::Slower(_) => "slower",
+            Why::Dearer => "much",
+        };
+        let (severity, measure, limit) = (self.severity(), self.measure(), sight.limit(limit));
+        Leading { statement: &self.statement, severity, measure, limit, note: self.told() }
+    }
+
+    /// `its plan since 2026-11-20 has Seq Scan of chunks in place of Index Scan of chunks by chunks_kind, at a cost of 2,100 and not
+    /// 8`
+    fn told(&self) -> String {
+        let (now, before) = (&self.planned.plan, &self.before.plan);
+        let steps = |steps: Vec<String>| match steps.len() {
+            0 => "the same steps in another order".to_owned(),
+            more if more > STEPS_TOLD => format!("{} and {} more", steps[..STEPS_TOLD].join(", "), more - STEPS_TOLD),
+            _ => steps.join(", "),
+        };
+        let text = format!(
+            "its plan since {} has {} in place of {}, at a cost of {} and not {} ({} times)",
+            self.before.changed.strftime("%Y-%m-%d"),
+            steps(now.beyond(before)),
+            steps(before.beyond(now)),
+            format_count(now.cost.round()),
+            format_count(before.cost.round()),
+            format_number(factor(now, before), Unit::Ratio)
+        );
+        match self.why {
+            Why::IndexGone(index) => format!("{text}, for {index} is gone or invalid"),
+            Why::Slower(past) => format!("{text}, and {}", regressions::told(past)),
+            Why::Dearer => text,
+        }
+    }
 }
 
 /// Nothing bad among the statements that could be compared proves nothing about the others.
-fn all_compared(plans: &Plans) -> Judged {
-    let denied = plans.unexplained.iter().filter(|one| one.is_denied).count();
-    match plans.unexplained.iter().find(|one| one.is_denied || plans.seen.is_empty()) {
-        // Whether we may read rows is for others to say.
-        Some(one) if one.is_denied => Err(Unknown {
-            kind: UnknownKind::NotHere,
-            reason: format!(
-                "{denied} of {} statements could not be explained, the first (queryid {}) for: {}",
-                plans.seen.len() + plans.unexplained.len(),
-                one.query_id,
-                one.reason
-            ),
-        }),
-        Some(one) => Err(Unknown {
-            kind: UnknownKind::NotRead,
-            reason: format!(
-                "no statement could be explained, the first (queryid {}) for: {}",
-                one.query_id, one.reason
-            ),
-        }),
-        None if !plans.seen.is_empty() && plans.seen.iter().all(|planned| !planned.is_known) => Err(Unknown {
+fn all_compared(plans: &Plans) -> Result<(), Unknown> {
+    let unexplained = |kind: NotPlanned| {
+        let mut all = plans.unexplained.iter().filter(|one| one.kind == kind);
+        let first = all.next()?;
+        let (count, of) = (1 + all.count(), plans.seen.len() + plans.unexplained.len());
+        Some(format!(
+            "{count} of {of} statements could not be explained, the first (queryid {}) for: {}",
+            first.query_id, first.reason
+        ))
+    };
+    if let Some(reason) = unexplained(NotPlanned::Late) {
+        return Err(Unknown { kind: UnknownKind::NotRead, reason });
+    }
+    // Whether we may read rows is for others to say.
+    if let Some(reason) = unexplained(NotPlanned::Denied) {
+        return Err(Unknown { kind: UnknownKind::NotHere, reason });
+    }
+    if plans.seen.is_empty() {
+        return unexplained(NotPlanned::Refused)
+            .map_or(Ok(()), |reason| Err(Unknown { kind: UnknownKind::NotHere, reason }));
+    }
+    if plans.seen.iter().all(|planned| !planned.is_known) {
+        return Err(Unknown {
             kind: UnknownKind::NeedsHistory,
             reason: "plans are compared with those of the days before, and these are the first on the keeper's record"
                 .to_owned(),
-        }),
-        None => Ok(Vec::new()),
+        });
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::check::Status;
-    use crate::check::postgres::fixtures::{ago, change, finding, found_in, judged, past, plans, reading, status};
+    use crate::check::postgres::fixtures::{
+        ago, change, finding, found_in, index, judged, past, plans, reading, status,
+    };
+    use crate::finding::Finding;
     use crate::observation::{Gap, Observation, Unplanned};
 
+    const ID: &str = "postgres.plan_regressed";
     const DAY: f64 = 86_400.0;
 
-    fn shape(nodes: &[&str], cost: f64) -> PlanShape {
-        PlanShape { nodes: nodes.iter().map(|node| (*node).to_owned()).collect(), cost }
+    fn shape(node: &str, cost: f64) -> PlanShape {
+        PlanShape { nodes: vec![format!("0 {node}")], cost }
+    }
+
+    /// What was until so many days ago.
+    fn earlier(node: &str, cost: f64, days: f64) -> Earlier {
+        Earlier { plan: shape(node, cost), changed: ago(days * DAY) }
     }
 
     fn seen(what: impl FnOnce(&mut Plans)) -> Postgres {
@@ -184,69 +278,113 @@ mod tests {
         })
     }
 
-    /// By an index at a cost of 8, until so many days ago.
-    fn changed(cost: f64, days: f64) -> Postgres {
+    /// A whole table at that cost, and what was before.
+    fn whole(cost: f64, before: Vec<Earlier>) -> Postgres {
         seen(|plans| {
-            let plan = shape(&["0 Index Scan of chunks by chunks_kind"], 8.0);
-            plans.seen[0].before = Some(Earlier { plan, last: ago((days + 1.0) * DAY), changed: ago(days * DAY) });
-            plans.seen[0].plan = shape(&["0 Seq Scan of chunks"], cost);
+            plans.seen[0].plan = shape("Seq Scan of chunks", cost);
+            plans.seen[0].earlier = before;
         })
     }
 
-    #[test]
-    fn another_plan_that_is_dearer_is_told_with_what_it_does_instead() {
-        let found = finding("postgres.plan_regressed", found_in(changed(2_100.0, 2.0)));
-        assert_eq!(found.severity, Severity::Warning);
-        assert!(
-            found.summary.contains(
-                "its plan of 2026-11-19 has Seq Scan of chunks in place of Index Scan of chunks by chunks_kind, at a cost of 2,100 \
-                 and not 8"
-            ),
-            "{}",
-            found.summary
-        );
-        assert_eq!(found_in(changed(999.0, 2.0)), [], "nobody feels that");
-        assert_eq!(found_in(changed(2_100.0, 8.0)), [], "after a week it is the usual plan");
+    fn by_kind(cost: f64, days: f64) -> Vec<Earlier> {
+        vec![earlier("Index Scan of chunks by chunks_kind", cost, days)]
+    }
+
+    /// The same where that index is there.
+    fn with_index(mut seen: Postgres) -> Postgres {
+        seen.structure.indexes.as_mut().unwrap().push(index("chunks_kind", &[3]));
+        seen
+    }
+
+    fn of_plans(seen: Postgres) -> Option<Finding> {
+        found_in(seen).into_iter().find(|found| found.check == ID)
     }
 
     #[test]
-    fn what_costs_little_more_is_told_only_when_calls_take_longer() {
-        let twice = |cost: f64| {
-            let mut twice = changed(5_000.0, 1.0);
-            let plans = twice.deep.as_mut().unwrap().plans.as_mut().unwrap().as_mut().unwrap();
-            plans.seen[0].before.as_mut().unwrap().plan.cost = cost;
-            twice
-        };
-        assert_eq!(finding("postgres.plan_regressed", found_in(twice(2_500.0))).severity, Severity::Info);
-        assert_eq!(found_in(twice(4_000.0)), []);
-        let mut slower = twice(4_000.0);
-        slower.statements.past = vec![past(7, 0.009)];
-        let found = found_in(slower);
-        let found = found.into_iter().find(|found| found.check == "postgres.plan_regressed").unwrap();
+    fn a_lost_index_is_told_with_what_the_plan_does_instead() {
+        let found = finding(ID, found_in(whole(2_100.0, by_kind(8.0, 2.0))));
         assert_eq!(found.severity, Severity::Warning);
+        assert!(
+            found.summary.contains(
+                "its plan since 2026-11-19 has Seq Scan of chunks in place of Index Scan of chunks by chunks_kind, at a cost of 2,100 \
+                 and not 8"
+            ) && found.summary.contains("for chunks_kind is gone or invalid"),
+            "{}",
+            found.summary
+        );
+        assert_eq!(of_plans(whole(999.0, by_kind(8.0, 2.0))), None, "nobody feels that");
+        assert_eq!(of_plans(whole(2_100.0, by_kind(8.0, 8.0))), None, "after a week it is the usual plan");
+        assert!(of_plans(whole(2_100.0, by_kind(1_000.0, 1.0))).is_some());
+    }
+
+    #[test]
+    fn where_the_tables_may_have_grown_only_much_is_told_and_nobody_is_woken() {
+        let found = of_plans(with_index(whole(80_000.0, by_kind(8_000.0, 1.0)))).unwrap();
+        assert_eq!(found.severity, Severity::Info);
+        assert!(!found.summary.contains("gone"), "{}", found.summary);
+        assert_eq!(of_plans(with_index(whole(70_000.0, by_kind(8_000.0, 1.0)))), None);
+        let mut invalid = with_index(whole(70_000.0, by_kind(8_000.0, 1.0)));
+        invalid.structure.indexes.as_mut().unwrap().last_mut().unwrap().is_valid = false;
+        assert_eq!(of_plans(invalid).unwrap().severity, Severity::Warning);
+    }
+
+    #[test]
+    fn calls_that_take_longer_since_are_told_before_what_only_seems_dearer() {
+        let mut slower = with_index(whole(9_000.0, by_kind(8_000.0, 1.0)));
+        slower.statements.past = vec![past(7, 0.009)];
+        let other = slower.deep.as_mut().unwrap().plans.as_mut().unwrap().as_mut().unwrap();
+        let dearer = Planned {
+            query_id: 8,
+            plan: shape("Seq Scan of documents", 1e6),
+            earlier: vec![earlier("Index Scan of documents by chunks_kind", 8.0, 1.0)],
+            ..other.seen[0].clone()
+        };
+        other.seen.push(dearer);
+        let found = of_plans(slower.clone()).unwrap();
+        assert_eq!((found.severity, found.offenders.len()), (Severity::Warning, 2));
+        assert!(found.summary.contains("and a call takes 9 ms instead of 1.5 ms"), "{}", found.summary);
+        slower.statements.past[0].hours = 23;
+        let found = of_plans(slower).unwrap();
+        assert_eq!((found.severity, found.offenders.len()), (Severity::Info, 1), "one day says too little of calls");
+    }
+
+    #[test]
+    fn a_second_change_does_not_make_the_first_one_good() {
+        let mut before = by_kind(8.0, 4.0);
+        before.push(earlier("Bitmap Heap Scan of chunks", 5_000.0, 1.0));
+        assert!(of_plans(whole(4_900.0, before.clone())).unwrap().summary.contains("and not 8"));
+        before.push(earlier("Seq Scan of chunks", 0.0, 0.5));
+        assert!(of_plans(whole(4_900.0, before)).unwrap().summary.contains("and not 8"), "of the same kind");
+    }
+
+    #[test]
+    fn a_plan_that_cost_nothing_gives_a_number_that_can_be_kept() {
+        let found = of_plans(whole(2_100.0, by_kind(0.0, 1.0))).unwrap();
+        let kept: Finding = serde_json::from_str(&serde_json::to_string(&found).unwrap()).unwrap();
+        assert_eq!(kept, found);
     }
 
     #[test]
     fn what_was_not_compared_is_no_good_news() {
-        let kind = |seen: Postgres| match status("postgres.plan_regressed", seen, None) {
+        let kind = |seen: Postgres| match status(ID, seen, None) {
             Status::Unknown(unknown) => (unknown.kind, unknown.reason),
             other => panic!("{other:?}"),
         };
-        let unplanned =
-            |is_denied| Unplanned { query_id: 9, is_denied, reason: "permission denied for table notes".into() };
-        let denied = kind(seen(|plans| plans.unexplained = vec![unplanned(true)]));
+        let unplanned = |kind| Unplanned { query_id: 9, kind, reason: "permission denied for table notes".into() };
+        let with = |what| seen(move |plans: &mut Plans| plans.unexplained = vec![unplanned(what)]);
+        let denied = kind(with(NotPlanned::Denied));
         assert_eq!(denied.0, UnknownKind::NotHere);
         assert!(denied.1.contains("1 of 2 statements"), "{}", denied.1);
-        assert_eq!(
-            found_in(seen(|plans| plans.unexplained = vec![unplanned(false)])),
-            [],
-            "one without a type for its parameter"
-        );
-        let none = kind(seen(|plans| *plans = Plans { seen: Vec::new(), unexplained: vec![unplanned(false)] }));
-        assert_eq!(none.0, UnknownKind::NotRead);
+        assert_eq!(kind(with(NotPlanned::Late)).0, UnknownKind::NotRead);
+        assert_eq!(of_plans(with(NotPlanned::Refused)), None, "one without a type for its parameter");
+        let refused = vec![unplanned(NotPlanned::Refused)];
+        let none = kind(seen(|plans| *plans = Plans { seen: Vec::new(), unexplained: refused }));
+        assert_eq!(none.0, UnknownKind::NotHere);
         assert_eq!(kind(seen(|plans| plans.seen[0].is_known = false)).0, UnknownKind::NeedsHistory);
+        let hidden = change(|seen| seen.statements.leaders.as_mut().unwrap().as_mut().unwrap().hidden = 3);
+        assert_eq!(kind(hidden).0, UnknownKind::NotRead);
         let watch = Observation::Postgres(reading(change(|seen| seen.deep = None)));
-        assert!(judged(&watch, None).iter().all(|judgement| judgement.check != "postgres.plan_regressed"));
+        assert!(judged(&watch, None).iter().all(|judgement| judgement.check != ID));
         let without = change(|seen| seen.deep.as_mut().unwrap().plans = Ok(None));
         assert_eq!(kind(without).0, UnknownKind::NotHere);
         let gap = change(|seen| seen.deep.as_mut().unwrap().plans = Err(Gap::new("cut off")));
@@ -255,6 +393,6 @@ mod tests {
             seen.server.in_recovery = true;
             seen.deep = None;
         });
-        assert!(!matches!(status("postgres.plan_regressed", standby, None), Status::Unknown(_)));
+        assert!(!matches!(status(ID, standby, None), Status::Unknown(_)));
     }
 }

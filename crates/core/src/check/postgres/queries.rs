@@ -370,7 +370,7 @@ pub(super) fn finding(
     what: &str,
     unit: Unit,
 ) -> Option<Draft> {
-    leading.sort_by(|a, b| b.measure.total_cmp(&a.measure));
+    leading.sort_by(|a, b| b.severity.cmp(&a.severity).then(b.measure.total_cmp(&a.measure)));
     let worst = leading.first()?;
     let target = Target::Database { name: sight.seen.server.database.clone() };
     let others = match leading.len() - 1 {

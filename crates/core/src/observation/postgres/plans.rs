@@ -6,7 +6,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The plans of the statements that take the most time.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -19,9 +19,19 @@ pub struct Plans {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unplanned {
     pub query_id: i64,
-    /// We may not read its tables.
-    pub is_denied: bool,
+    pub kind: NotPlanned,
     pub reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NotPlanned {
+    /// We may not read its tables.
+    Denied,
+    /// Somebody held a lock, or the time was over: the next round may do better.
+    Late,
+    /// It has no plan without its values, or not for us: names that we do not find, code of others that would run.
+    Refused,
 }
 
 /// A statement and the plan that it has.
@@ -34,17 +44,16 @@ pub struct Planned {
     /// Whether the keeper's record has a plan of it.
     #[serde(default)]
     pub is_known: bool,
-    /// The plan that it had before this one, from that record.
+    /// The plans that it had before this one, from that record, the latest last.
     #[serde(default)]
-    pub before: Option<Earlier>,
+    pub earlier: Vec<Earlier>,
 }
 
 /// A plan that a statement had until another took its place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Earlier {
     pub plan: PlanShape,
-    /// When it was seen last, and when its successor was seen first.
-    pub last: Timestamp,
+    /// When the next one was seen first.
     pub changed: Timestamp,
 }
 
@@ -72,6 +81,11 @@ impl PlanShape {
         self.nodes == other.nodes
     }
 
+    /// The indexes that it goes by.
+    pub fn indexes(&self) -> impl Iterator<Item = &str> {
+        self.nodes.iter().filter_map(|node| Some(node.split_once(" by ")?.1))
+    }
+
     /// What this plan does that the other does not, or does less often: `Seq Scan of chunks`.
     pub fn beyond(&self, other: &Self) -> Vec<String> {
         let counted = |plan: &Self| -> BTreeMap<String, usize> {
@@ -91,7 +105,7 @@ fn without_depth(node: &str) -> &str {
     node.split_once(' ').map_or(node, |(_, node)| node)
 }
 
-/// `of_parts`: below an Append, where partitions come and go by themselves; only the kinds of its nodes count, each once.
+/// `of_parts`: below an Append of partitions, which come and go by themselves; only the kinds of its nodes count, each once.
 fn collect(node: &Value, depth: usize, of_parts: bool, nodes: &mut Vec<String>) {
     let text = |name: &str| node[name].as_str();
     let kind = text("Node Type").unwrap_or("?");
@@ -101,18 +115,35 @@ fn collect(node: &Value, depth: usize, of_parts: bool, nodes: &mut Vec<String>) 
     };
     if !of_parts {
         if let Some(relation) = text("Relation Name").or_else(|| text("Function Name")) {
-            told += &format!(" of {relation}");
+            told.extend([" of ", relation]);
         }
         if let Some(index) = text("Index Name") {
-            told += &format!(" by {index}");
+            told.extend([" by ", index]);
         }
     }
     if !of_parts || !nodes.contains(&told) {
         nodes.push(told);
     }
-    let of_parts = of_parts || matches!(kind, "Append" | "Merge Append");
-    for child in node["Plans"].as_array().into_iter().flatten() {
+    let children = || node["Plans"].as_array().into_iter().flatten();
+    let of_parts = of_parts || (matches!(kind, "Append" | "Merge Append") && are_parts(children()));
+    for child in children() {
         collect(child, depth + 1, of_parts, nodes);
+    }
+}
+
+/// Partitions of one table, which the server calls `table_1`, `table_2` and so on. What `UNION ALL` puts together has names of its
+/// own.
+fn are_parts<'p>(children: impl Iterator<Item = &'p Value>) -> bool {
+    let tables: BTreeSet<Option<&str>> = children.map(parent).collect();
+    tables.len() == 1 && !tables.contains(&None)
+}
+
+fn parent(node: &Value) -> Option<&str> {
+    match node["Alias"].as_str() {
+        Some(alias) => {
+            alias.rsplit_once('_').filter(|(_, number)| number.parse::<u32>().is_ok()).map(|(table, _)| table)
+        }
+        None => parent(node["Plans"].as_array()?.first()?),
     }
 }
 
@@ -125,14 +156,14 @@ mod tests {
         json!({"Node Type": "Index Scan", "Relation Name": relation, "Index Name": index, "Total Cost": 8.4})
     }
 
-    fn plan(top: Value) -> PlanShape {
+    fn plan(top: &Value) -> PlanShape {
         PlanShape::read(&json!([{ "Plan": top }])).unwrap()
     }
 
     #[test]
     fn the_shape_has_nodes_tables_and_indexes_and_no_estimates() {
         let join = |rows: u32| {
-            plan(json!({"Node Type": "Nested Loop", "Join Type": "Left", "Total Cost": 16.5, "Plan Rows": rows,
+            plan(&json!({"Node Type": "Nested Loop", "Join Type": "Left", "Total Cost": 16.5, "Plan Rows": rows,
                         "Plans": [scan("documents", "documents_pkey"), scan("chunks", "chunks_document")]}))
         };
         assert_eq!(
@@ -144,7 +175,7 @@ mod tests {
             ]
         );
         assert!(join(1).is_like(&join(900)));
-        let other = plan(json!({"Node Type": "Hash Join", "Join Type": "Left", "Total Cost": 900.0, "Plans": [
+        let other = plan(&json!({"Node Type": "Hash Join", "Join Type": "Left", "Total Cost": 900.0, "Plans": [
             scan("documents", "documents_pkey"), {"Node Type": "Seq Scan", "Relation Name": "chunks"}]}));
         assert!(!other.is_like(&join(1)));
         assert_eq!(other.beyond(&join(1)), ["Hash Join (Left)", "Seq Scan of chunks"]);
@@ -153,14 +184,26 @@ mod tests {
 
     #[test]
     fn a_new_partition_is_no_other_plan_and_another_way_to_read_them_is() {
-        let append = |parts: Vec<Value>| plan(json!({"Node Type": "Append", "Total Cost": 9.0, "Plans": parts}));
-        let two = append(vec![scan("log_1", "log_1_at"), scan("log_2", "log_2_at")]);
+        let append = |parts: Vec<Value>| plan(&json!({"Node Type": "Append", "Total Cost": 9.0, "Plans": parts}));
+        let part = |month: &str, number: u32| {
+            json!({"Node Type": "Index Scan", "Relation Name": format!("log_{month}"), "Alias": format!("log_{number}"),
+                   "Index Name": format!("log_{month}_at")})
+        };
+        let two = append(vec![part("may", 1), part("june", 2)]);
         assert_eq!(two.nodes, ["0 Append", "1 Index Scan"]);
-        assert!(
-            append(vec![scan("log_2", "log_2_at"), scan("log_3", "log_3_at"), scan("log_4", "log_4_at")]).is_like(&two)
-        );
-        let whole = json!({"Node Type": "Seq Scan", "Relation Name": "log_3"});
-        assert!(!append(vec![scan("log_2", "log_2_at"), whole]).is_like(&two));
+        assert!(append(vec![part("june", 1), part("july", 2), part("august", 3)]).is_like(&two));
+        let whole = json!({"Node Type": "Seq Scan", "Relation Name": "log_july", "Alias": "log_2"});
+        assert!(!append(vec![part("june", 1), whole]).is_like(&two));
+    }
+
+    #[test]
+    fn what_union_all_puts_together_keeps_its_names() {
+        let branch = |relation: &str, index: &str| json!({"Node Type": "Index Scan", "Relation Name": relation, "Alias": relation, "Index Name": index});
+        let union = |parts: Vec<Value>| plan(&json!({"Node Type": "Append", "Total Cost": 9.0, "Plans": parts}));
+        let both = union(vec![branch("chunks", "chunks_words"), branch("titles", "titles_words")]);
+        assert_eq!(both.nodes[2], "1 Index Scan of titles by titles_words");
+        let whole = json!({"Node Type": "Seq Scan", "Relation Name": "titles", "Alias": "titles"});
+        assert_eq!(union(vec![branch("chunks", "chunks_words"), whole]).beyond(&both), ["Seq Scan of titles"]);
     }
 
     #[test]

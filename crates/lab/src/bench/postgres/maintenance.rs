@@ -20,8 +20,8 @@ use tokio::time::sleep;
 
 /// Of the capacity, as the target says.
 const SHARE: f64 = 0.4;
-/// In so many rounds the peers have a go, too: what they cost is far from any limit.
-const ROUNDS_OF_PEERS: u32 = 2;
+/// In so many rounds the peers have a go, too: what they cost is far from any limit, and takes no second look.
+const ROUNDS_OF_PEERS: u32 = 1;
 /// What follows a short job belongs to it.
 const AT_LEAST: f64 = 10.0;
 

@@ -180,7 +180,7 @@ const BUILDS: &str = "SELECT 'build', NULL::text, NULL::float8 FROM pg_stat_prog
  WHERE datname = current_database() LIMIT 1";
 
 /// Who holds a lock on the table for longer than a moment: an idle reader has no snapshot, and the old index cannot be
-/// dropped before it is gone.
+/// dropped before it is gone. Locks are read before sessions: who has ended its transaction in between holds none any more.
 fn lockers() -> String {
     format!(
         "SELECT 'session', format('session %s (%s)', a.pid, concat_ws(', ', a.usename, nullif(a.application_name, ''))),
@@ -191,7 +191,7 @@ fn lockers() -> String {
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND l.relation = (SELECT t.oid FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
                       WHERE n.nspname = $1 AND t.relname = $2)
-   AND (a.xact_start IS NULL OR a.xact_start < clock_timestamp() - make_interval(secs => {LOCK_HELD_SECONDS}))
+   AND ((a.state IS NULL AND a.backend_type IS NULL) OR a.xact_start < clock_timestamp() - make_interval(secs => {LOCK_HELD_SECONDS}))
  ORDER BY 3 DESC NULLS FIRST LIMIT 1"
     )
 }

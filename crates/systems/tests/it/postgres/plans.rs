@@ -3,7 +3,7 @@
 use super::queries::{found, reading};
 use super::statements::server;
 use super::{DEADLINE, endpoint, now, role};
-use groundskeeper_core::observation::{Earlier, Observation, Planned, Plans};
+use groundskeeper_core::observation::{Earlier, NotPlanned, Observation, Planned, Plans};
 use groundskeeper_core::severity::Severity;
 use groundskeeper_systems::postgres::deep;
 use groundskeeper_testing::PostgresServer;
@@ -39,7 +39,8 @@ async fn compared(server: &PostgresServer, before: &Plans) -> Observation {
         let earlier = before.seen.iter().find(|earlier| earlier.query_id == planned.query_id);
         planned.is_known = earlier.is_some();
         let changed = earlier.filter(|earlier| !earlier.plan.is_like(&planned.plan));
-        planned.before = changed.map(|earlier| Earlier { plan: earlier.plan.clone(), last: now(), changed: now() });
+        planned.earlier =
+            changed.map(|earlier| Earlier { plan: earlier.plan.clone(), changed: now() }).into_iter().collect();
     }
     let Observation::Postgres(read) = &mut seen else { unreachable!() };
     let mut deep = deep::look(&endpoint(&server.url()), DEADLINE * 2).await.unwrap();
@@ -58,7 +59,7 @@ async fn ask(client: &Client) {
 }
 
 #[tokio::test]
-async fn a_statement_that_lost_its_index_is_found_with_both_ways_and_a_table_that_grew_is_not() {
+async fn a_statement_that_lost_its_index_is_found_with_both_ways() {
     let (server, client) = with_notes().await;
     client.batch_execute("CREATE INDEX notes_of_tenant ON notes (tenant)").await.unwrap();
     ask(&client).await;
@@ -67,8 +68,6 @@ async fn a_statement_that_lost_its_index_is_found_with_both_ways_and_a_table_tha
         let nodes = of(&before, part).plan.nodes.join("; ");
         assert!(nodes.contains("by notes_of_tenant"), "{part}: {nodes}");
     }
-    client.batch_execute("INSERT INTO notes SELECT id, tenant, body FROM notes WHERE id % 3 = 0").await.unwrap();
-    client.batch_execute("ANALYZE notes").await.unwrap();
     let same = compared(&server, &before).await;
     assert_eq!(found(CHECK, &same, &same, &[]), []);
 
@@ -81,6 +80,7 @@ async fn a_statement_that_lost_its_index_is_found_with_both_ways_and_a_table_tha
         let note = lost[0].offenders.iter().find(|one| one.note.contains(part)).map(|one| one.note.as_str());
         let note = note.unwrap_or_else(|| panic!("{part} is missing: {lost:#?}"));
         assert!(note.contains("Seq Scan of notes in place of ") && note.contains("by notes_of_tenant"), "{note}");
+        assert!(note.contains("notes_of_tenant is gone or invalid"), "{note}");
     }
 
     client.batch_execute("CREATE INDEX notes_of_tenant ON notes (tenant)").await.unwrap();
@@ -95,17 +95,94 @@ async fn what_may_not_be_explained_is_told_and_nothing_waits_for_a_lock() {
     let url = role(&server, "watcher", "").await;
     client.batch_execute("GRANT pg_monitor TO watcher").await.unwrap();
     let plans = looked(&url).await;
-    let denied = plans.unexplained.iter().find(|one| one.is_denied).unwrap_or_else(|| panic!("{plans:#?}"));
+    let denied = plans.unexplained.iter().find(|one| one.kind == NotPlanned::Denied);
+    let denied = denied.unwrap_or_else(|| panic!("{plans:#?}"));
     assert!(denied.reason.contains("must be allowed to SELECT"), "{denied:?}");
     client.batch_execute("GRANT SELECT ON notes TO watcher").await.unwrap();
     let plans = looked(&url).await;
-    assert!(!plans.unexplained.iter().any(|one| one.is_denied), "{plans:#?}");
+    assert!(!plans.unexplained.iter().any(|one| one.kind == NotPlanned::Denied), "{plans:#?}");
     of(&plans, "UPDATE notes");
+    of(&plans, "FOR UPDATE SKIP LOCKED");
+    assert!(!plans.seen.iter().any(|planned| planned.query.contains("pg_catalog")), "what it reads itself: {plans:#?}");
 
     client.batch_execute("BEGIN; LOCK TABLE notes IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let plans = looked(&url).await;
-    assert!(plans.unexplained.iter().any(|one| one.reason.contains("lock timeout")), "{plans:#?}");
+    let late = plans.unexplained.iter().find(|one| one.kind == NotPlanned::Late);
+    assert!(late.is_some_and(|one| one.reason.contains("lock timeout")), "{plans:#?}");
     client.batch_execute("ROLLBACK").await.unwrap();
     let open = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'watcher' AND state LIKE '%transaction%'";
     assert_eq!(client.query_one(open, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn a_table_that_grew_and_is_read_by_its_index_since_is_no_news() {
+    let (server, client) = server().await;
+    client
+        .batch_execute("CREATE TABLE notes AS SELECT g AS id, g AS tenant, 'x' AS body FROM generate_series(1, 90) g")
+        .await
+        .unwrap();
+    client.batch_execute("CREATE INDEX notes_of_tenant ON notes (tenant)").await.unwrap();
+    client.batch_execute("ANALYZE notes").await.unwrap();
+    client.query(QUESTION, &[]).await.unwrap();
+    let before = looked(&server.url()).await;
+    assert_eq!(of(&before, "SELECT count(body)").plan.nodes[1], "1 Seq Scan of notes");
+    client.batch_execute("INSERT INTO notes SELECT g, g % 2000, 'x' FROM generate_series(1, 60000) g").await.unwrap();
+    client.batch_execute("ANALYZE notes").await.unwrap();
+    let grown = compared(&server, &before).await;
+    let Observation::Postgres(read) = &grown else { unreachable!() };
+    let plans = read.outcome.as_ref().unwrap().deep.as_ref().unwrap().plans.as_ref().unwrap().as_ref().unwrap();
+    assert_eq!(of(plans, "SELECT count(body)").earlier.len(), 1, "{plans:#?}");
+    assert_eq!(found(CHECK, &grown, &grown, &[]), []);
+}
+
+#[tokio::test]
+async fn partitions_are_planned_whole_and_a_lost_index_of_one_is_another_plan() {
+    let (server, client) = server().await;
+    for statement in [
+        "CREATE TABLE log (at date, what int) PARTITION BY RANGE (at)",
+        "CREATE TABLE log_may PARTITION OF log FOR VALUES FROM ('2026-05-01') TO ('2026-06-01')",
+        "CREATE TABLE log_june PARTITION OF log FOR VALUES FROM ('2026-06-01') TO ('2026-07-01')",
+        "INSERT INTO log SELECT date '2026-05-01' + g % 60, g FROM generate_series(1, 60000) g",
+        "CREATE INDEX log_may_what ON log_may (what)",
+        "CREATE INDEX log_june_what ON log_june (what)",
+        "ANALYZE log",
+        "SELECT count(*) FROM log WHERE at > date '2026-05-07' AND what = 7",
+    ] {
+        client.batch_execute(statement).await.unwrap();
+    }
+    let before = looked(&server.url()).await;
+    let whole = &of(&before, "FROM log WHERE").plan;
+    assert!(whole.nodes.iter().any(|node| node.ends_with("Append")), "{whole:?}");
+    assert!(whole.nodes.iter().any(|node| node.contains("Index")) && whole.nodes.len() >= 3, "{whole:?}");
+    client.batch_execute("DROP INDEX log_june_what").await.unwrap();
+    let after = looked(&server.url()).await;
+    assert_eq!(of(&after, "FROM log WHERE").plan.beyond(whole), ["Seq Scan"]);
+}
+
+#[tokio::test]
+async fn what_would_run_functions_of_others_with_our_rights_is_left_out() {
+    let (server, client) = with_notes().await;
+    for statement in [
+        "CREATE ROLE app",
+        "CREATE SCHEMA app AUTHORIZATION app",
+        "GRANT SELECT ON notes TO app",
+        "SET ROLE app",
+        "CREATE FUNCTION app.trap() RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN 7; END $$",
+        "CREATE VIEW app.trapped AS SELECT * FROM public.notes WHERE tenant = app.trap()",
+        "CREATE VIEW app.deeper AS SELECT * FROM app.trapped",
+        "RESET ROLE",
+        "CREATE FUNCTION ours() RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 7'",
+        "SELECT count(*) FROM notes WHERE tenant = ours()",
+        "SELECT count(*) FROM app.deeper",
+        "SELECT count(*) FROM notes WHERE tenant = app.trap()",
+        "CREATE OR REPLACE FUNCTION app.trap() RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RAISE 'it ran'; END $$",
+    ] {
+        client.batch_execute(statement).await.unwrap();
+    }
+    let plans = looked(&server.url()).await;
+    of(&plans, "tenant = ours()");
+    let left_out: Vec<&str> = plans.unexplained.iter().map(|one| one.reason.as_str()).collect();
+    assert!(left_out.iter().any(|why| why.contains("it could run trap with our rights")), "{left_out:?}");
+    assert!(left_out.iter().any(|why| why.contains("it could run deeper with our rights")), "{left_out:?}");
+    assert!(!left_out.iter().any(|why| why.contains("it ran")), "{left_out:?}");
 }
