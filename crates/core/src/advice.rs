@@ -106,7 +106,11 @@ pub fn plannable(statement: &str) -> Result<Option<(String, usize)>, String> {
     let Some(mut one) = parsed(&statement)? else { return Ok(None) };
     let mut unlocking = Unlocking::default();
     let _ = one.visit(&mut unlocking);
-    if unlocking.relations.iter().all(|name| name.starts_with("pg_") || unlocking.parts.contains(name)) {
+    if unlocking
+        .relations
+        .iter()
+        .all(|name| name.trim_start_matches('.').starts_with("pg_") || unlocking.parts.contains(name))
+    {
         return Ok(None);
     }
     let sql = match &one {
@@ -146,44 +150,50 @@ impl VisitorMut for Unlocking {
     }
 
     fn pre_visit_relation(&mut self, relation: &mut ObjectName) -> ControlFlow<()> {
+        // One with a schema is no part of a WITH, whatever its name.
+        let schema = if relation.0.len() > 1 { "." } else { "" };
         let name = relation.0.last().and_then(|part| part.as_ident());
-        self.relations.extend(name.map(|name| name.value.to_lowercase()));
+        self.relations.extend(name.map(|name| format!("{schema}{}", name.value.to_lowercase())));
         ControlFlow::Continue(())
     }
 }
 
-/// `interval '7 days'` is kept as `interval $1`, which is no SQL: `$1::interval` is.
+/// `interval '7 days'` is kept as `interval $1`, and `extract(day FROM made)` as `extract($1 FROM made)`, which is no SQL:
+/// `$1::interval` and `date_part($1, made)` are.
 fn with_casts(statement: &str) -> String {
     const TYPES: [&str; 6] = ["interval", "date", "timestamp", "timestamptz", "time", "timetz"];
     let mut tokenizer = Tokenizer::new(&PostgreSqlDialect {}, statement).with_unescape(false);
     let Ok(tokens) = tokenizer.tokenize() else { return statement.to_owned() };
-    let mut text = String::new();
-    let mut rest = tokens.as_slice();
-    while let Some((token, after)) = rest.split_first() {
-        let typed = match (token, after) {
-            (Token::Word(word), [Token::Whitespace(_), Token::Placeholder(name), ..]) if word.quote_style.is_none() => {
-                TYPES.contains(&word.value.to_lowercase().as_str()).then(|| format!("{name}::{}", word.value))
-            }
-            _ => None,
-        };
-        rest = if typed.is_some() { &after[2..] } else { after };
-        text.push_str(&typed.unwrap_or_else(|| token.to_string()));
+    let is_rewritten = |token: &Token| {
+        matches!(token, Token::EscapedStringLiteral(_) | Token::UnicodeStringLiteral(_) | Token::HexStringLiteral(_))
+    };
+    // They would not come out as they went in.
+    if tokens.iter().any(is_rewritten) {
+        return statement.to_owned();
     }
-    text
-}
-
-/// The first of these names (of functions, tables, operators) that the statement has in it. Wherever a word means something else
-/// that is one name too many, and never one too few.
-pub fn mentioned<'n>(statement: &str, names: &'n BTreeSet<String>) -> Option<&'n str> {
-    let tokens = Tokenizer::new(&PostgreSqlDialect {}, statement).tokenize().unwrap_or_default();
-    tokens.iter().find_map(|token| {
-        let text = match token {
-            Token::Word(word) if word.quote_style.is_none() => word.value.to_lowercase(),
-            Token::Word(word) => word.value.clone(),
-            other => other.to_string(),
+    let is_word = |token: &Token, names: &[&str]| {
+        matches!(token, Token::Word(word)
+            if word.quote_style.is_none() && names.contains(&word.value.to_lowercase().as_str()))
+    };
+    let solid: Vec<&Token> = tokens.iter().filter(|token| !matches!(token, Token::Whitespace(_))).collect();
+    let mut words: Vec<String> = Vec::with_capacity(solid.len());
+    let mut rest = solid.as_slice();
+    let mut is_changed = false;
+    while let Some((first, after)) = rest.split_first() {
+        let (word, used) = match after {
+            [Token::Placeholder(name), ..] if is_word(first, &TYPES) => (format!("{name}::{first}"), 1),
+            [Token::LParen, Token::Placeholder(name), from, ..]
+                if is_word(first, &["extract"]) && is_word(from, &["from"]) =>
+            {
+                (format!("date_part({name},"), 3)
+            }
+            _ => (first.to_string(), 0),
         };
-        names.get(&text).map(String::as_str)
-    })
+        is_changed |= used > 0;
+        words.push(word);
+        rest = &after[used..];
+    }
+    if is_changed { words.join(" ") } else { statement.to_owned() }
 }
 
 /// The columns of these tables that the statement compares with something. Nothing where it cannot be parsed.
@@ -311,6 +321,8 @@ pub enum Advice {
     NoHypopg,
     /// Nor is `pg_stat_statements`, so that no statement is known.
     NoStatements,
+    /// To plan could run functions of others with our rights: whose, and what can be done.
+    KeptFrom(String),
     Looked {
         /// What saves most comes first.
         verified: Vec<Verified>,

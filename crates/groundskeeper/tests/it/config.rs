@@ -37,7 +37,7 @@ fn problem(text: &str) -> String {
 )]
 #[case::unknown_key_without_a_neighbour(
     "[postgres.main]\nurl = \"postgres://localhost/app\"\nmax_conections = 5",
-    "groundskeeper.toml:3: unknown key `max_conections` in [postgres.main]; known here: deadline, url, password, password_file, disk, retention, machine"
+    "groundskeeper.toml:3: unknown key `max_conections` in [postgres.main]; known here: deadline, url, password, password_file, disk, trusted_owners, retention, machine"
 )]
 #[case::unknown_key_at_the_top(
     "autonmy = \"auto\"",

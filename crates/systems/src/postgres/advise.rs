@@ -4,7 +4,7 @@
 //! as things are and then with a hypothetical index of hypopg, which exists in our session only.
 
 use super::client::{Endpoint, NOT_IN_PARALLEL, reading_settings};
-use super::explaining::{ForeignCode, STATEMENTS, begin, explained, reason, run, statements, take_back};
+use super::explaining::{STATEMENTS, begin, explained, foreign_code, reason, run, statements, take_back};
 use super::mask::masked;
 use super::observe::{QUERY_SHOWN, get, unsigned};
 use groundskeeper_core::advice::{Advice, Candidate, Helped, Question, TableShape, Verified, question};
@@ -54,9 +54,9 @@ pub async fn advise(endpoint: &Endpoint, tables: &[TableName], within: Duration)
             address: endpoint.address().to_owned(),
         });
     };
-    let looked = match timeout_at(until, prepare(client, tables)).await {
+    let looked = match timeout_at(until, prepare(client, tables, endpoint.trusted())).await {
         Ok(Ok(Prepared::Advice(advice))) => Ok(advice),
-        Ok(Ok(Prepared::Work(work))) => Ok(work.done(client, until).await),
+        Ok(Ok(Prepared::Work(work))) => Ok(work.done(client, endpoint.trusted(), until).await),
         Ok(Err(error)) => Err(endpoint.failure(&error)),
         Err(_) => Err(crate::deadline::timed_out(within, endpoint.address())),
     };
@@ -77,17 +77,19 @@ struct Work {
     unexplained: Vec<(i64, String)>,
 }
 
-async fn prepare(client: &Client, tables: &[TableName]) -> Result<Prepared, tokio_postgres::Error> {
+async fn prepare(client: &Client, tables: &[TableName], trusted: &[String]) -> Result<Prepared, tokio_postgres::Error> {
     let rows = client.query_typed(HYPOPG, &[]).await?;
     let Some(row) = rows.first() else { return Ok(Prepared::Advice(Advice::NoHypopg)) };
     let hypopg: String = row.try_get(0)?;
     let Some(found) = statements(client, STATEMENTS).await? else { return Ok(Prepared::Advice(Advice::NoStatements)) };
+    if let Some(why) = foreign_code(client, trusted).await? {
+        return Ok(Prepared::Advice(Advice::KeptFrom(why)));
+    }
     let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
     let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
     let named: [(&(dyn ToSql + Sync), Type); 2] = [(&schemas, Type::TEXT_ARRAY), (&names, Type::TEXT_ARRAY)];
     let shapes = client.query_typed(SHAPES, &named).await?;
     let shapes: Vec<TableShape> = shapes.iter().filter_map(|row| shape(row).ok()).collect();
-    let foreign = ForeignCode::read(client).await?;
     let mut work = Work { hypopg: quoted(&hypopg), questions: Vec::new(), unexplained: Vec::new() };
     for (query_id, text) in found {
         // Most statements are about other tables, and what is not SQL of the parser's kind need not be reported for those.
@@ -95,13 +97,7 @@ async fn prepare(client: &Client, tables: &[TableName]) -> Result<Prepared, toki
             continue;
         }
         match question(&text, &shapes) {
-            Ok(Some(question)) => {
-                if let Some(why) = foreign.in_the_way(&text) {
-                    work.unexplained.push((query_id, why));
-                    continue;
-                }
-                work.questions.push((query_id, masked(&text, QUERY_SHOWN), question));
-            }
+            Ok(Some(question)) => work.questions.push((query_id, masked(&text, QUERY_SHOWN), question)),
             Ok(None) => {}
             Err(error) => work.unexplained.push((query_id, format!("it could not be parsed: {error}"))),
         }
@@ -127,11 +123,11 @@ fn shape(row: &Row) -> Result<TableShape, String> {
 
 impl Work {
     /// What was not asked in time is told as such.
-    async fn done(mut self, client: &Client, until: Instant) -> Advice {
+    async fn done(mut self, client: &Client, trusted: &[String], until: Instant) -> Advice {
         let mut helped: BTreeMap<Candidate, (u64, Vec<Helped>)> = BTreeMap::new();
         let asked = self.questions.len();
         for (query_id, query, question) in std::mem::take(&mut self.questions) {
-            let answer = match timeout_at(until, self.ask(client, &question)).await {
+            let answer = match timeout_at(until, self.ask(client, &question, trusted)).await {
                 Ok(Ok(answer)) => answer,
                 Ok(Err(error)) => {
                     self.unexplained.push((query_id, reason(&error)));
@@ -159,9 +155,12 @@ impl Work {
         &self,
         client: &Client,
         question: &Question,
+        trusted: &[String],
     ) -> Result<Option<(Candidate, u64, f64, f64)>, tokio_postgres::Error> {
-        begin(client).await?;
-        let answer = self.compare(client, question).await;
+        let answer = match begin(client, trusted).await? {
+            Some(_) => Ok(None),
+            None => self.compare(client, question).await,
+        };
         let taken_back = take_back(client).await;
         let reset = run(client, &format!("SELECT {}.hypopg_reset()", self.hypopg)).await;
         run(client, "ROLLBACK").await?;

@@ -38,6 +38,7 @@ pub struct Endpoint {
     pub(super) encryption: Arc<ClientConfig>,
     address: String,
     protected: Arc<[String]>,
+    trusted: Arc<[String]>,
     disk: Option<u64>,
 }
 
@@ -97,13 +98,25 @@ impl Endpoint {
         let encryption = tls::encryption(trust, root.as_deref()).map_err(EndpointError::Tls)?;
         let tls = MakeRustlsConnect::new(encryption.clone());
         let address = address(&config);
-        Ok(Self { config, tls, encryption: Arc::new(encryption), address, protected: Arc::from([]), disk: None })
+        let (encryption, nobody) = (Arc::new(encryption), Arc::from([]));
+        Ok(Self { config, tls, encryption, address, protected: Arc::clone(&nobody), trusted: nobody, disk: None })
     }
 
     /// Applications and roles whose sessions are never ended, besides those that nobody may end.
     #[must_use]
     pub fn with_protected(self, names: &[String]) -> Self {
         Self { protected: names.iter().map(|name| name.to_lowercase()).collect(), ..self }
+    }
+
+    /// Roles whose functions the planner may evaluate with our rights.
+    #[must_use]
+    pub fn with_trusted(self, roles: &[String]) -> Self {
+        Self { trusted: Arc::from(roles), ..self }
+    }
+
+    /// The same roles.
+    pub(super) fn trusted(&self) -> &[String] {
+        &self.trusted
     }
 
     /// The bytes of the disk that the server's data directory is on, for a server whose disk cannot be looked at.

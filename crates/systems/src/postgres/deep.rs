@@ -16,7 +16,7 @@ pub async fn look(endpoint: &Endpoint, within: Duration) -> Result<Deep, Failure
         Some(client) => (
             Box::pin(estimates::read(client, until)).await,
             Box::pin(sequences::read(client, until)).await,
-            Box::pin(plans::read(client, until)).await,
+            Box::pin(plans::read(client, endpoint.trusted(), until)).await,
         ),
         None => (Err(gap()), Err(gap()), Err(gap())),
     };

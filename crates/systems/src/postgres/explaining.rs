@@ -3,14 +3,12 @@
 //! Each is prepared and explained with a generic plan, which needs no values, one by one in the extended protocol, which takes no
 //! second statement along, in a transaction that only reads and is rolled back. To plan it takes the lock that to read would
 //! (`ACCESS SHARE`, for as long as our transaction lasts). No statement runs, but the planner itself evaluates functions
-//! whose arguments are constants, with our rights: what would run code that neither a superuser nor we ourselves own is left out.
+//! whose arguments are constants, with our rights: where anybody but superusers, we ourselves and those whom the configuration names
+//! has made such functions, nothing is explained.
 
-use super::observe::get;
 use super::statements::WATCHER;
-use groundskeeper_core::advice::mentioned;
 use groundskeeper_core::remedy::quoted;
 use serde_json::Value;
-use std::collections::BTreeSet;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row, SimpleQueryMessage};
@@ -25,31 +23,18 @@ const LEFT_OVER: &str = "SELECT name FROM pg_prepared_statements WHERE name LIKE
 const CAREFULLY: &str = "SET LOCAL lock_timeout = '200ms'; SET LOCAL statement_timeout = '5s'; SET LOCAL jit = off; \
                          SET LOCAL plan_cache_mode = force_generic_plan";
 
-/// Names of functions that a superuser or our own role does not answer for, of operators that call them, and of views and
-/// tables whose rules or policies do. Code in C can only have come from a superuser.
+/// A function that the planner itself may evaluate, whoever's statement it plans: not volatile, or behind an operator or a range.
+/// Indexes, constraints, policies, views and casts bring them in without a word of the statement, so that one is enough. Code in C
+/// can only have come from a superuser.
 const FOREIGN_CODE: &str = "
-WITH RECURSIVE trusted AS MATERIALIZED (SELECT oid FROM pg_roles WHERE rolsuper OR rolname = current_user),
-functions AS MATERIALIZED (
-  SELECT p.oid, p.proname::text AS name FROM pg_proc p
-   WHERE p.pronamespace <> 'pg_catalog'::regnamespace AND p.proowner NOT IN (SELECT oid FROM trusted)
-     AND p.prolang NOT IN (SELECT oid FROM pg_language WHERE lanname IN ('c', 'internal'))),
-operators AS MATERIALIZED (
-  SELECT o.oid, o.oprname::text AS name FROM pg_operator o WHERE o.oprcode::oid IN (SELECT oid FROM functions)),
-calls AS MATERIALIZED (
-  SELECT d.classid, d.objid FROM pg_depend d
-   WHERE d.classid IN ('pg_rewrite'::regclass, 'pg_policy'::regclass)
-     AND (d.refclassid = 'pg_proc'::regclass AND d.refobjid IN (SELECT oid FROM functions)
-          OR d.refclassid = 'pg_operator'::regclass AND d.refobjid IN (SELECT oid FROM operators))),
-relations AS (
-  SELECT r.ev_class AS oid FROM calls c JOIN pg_rewrite r ON r.oid = c.objid WHERE c.classid = 'pg_rewrite'::regclass
-  UNION
-  SELECT p.polrelid FROM calls c JOIN pg_policy p ON p.oid = c.objid WHERE c.classid = 'pg_policy'::regclass
-  UNION
-  SELECT r.ev_class FROM relations v
-    JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = v.oid AND d.classid = 'pg_rewrite'::regclass
-    JOIN pg_rewrite r ON r.oid = d.objid)
-SELECT name FROM functions UNION SELECT name FROM operators
-UNION SELECT c.relname::text FROM relations r JOIN pg_class c ON c.oid = r.oid";
+SELECT p.oid::regprocedure::text AS name, pg_get_userbyid(p.proowner)::text AS owner FROM pg_proc p
+ WHERE p.pronamespace <> 'pg_catalog'::regnamespace
+   AND p.prolang NOT IN (SELECT oid FROM pg_language WHERE lanname IN ('c', 'internal'))
+   AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
+   AND (p.provolatile <> 'v' OR p.oid IN (SELECT oprcode::oid FROM pg_operator)
+        OR p.oid IN (SELECT rngsubdiff::oid FROM pg_range))
+   AND p.proowner NOT IN (SELECT oid FROM pg_roles WHERE rolsuper OR rolname = current_user OR rolname = ANY ($1))
+ ORDER BY p.oid LIMIT 1";
 
 /// The number and the text of the statements of this database that take the most time, but for those of a role that is only there
 /// to watch; none where `pg_stat_statements` cannot be used.
@@ -77,25 +62,30 @@ pub(super) async fn statements(client: &Client, most: usize) -> Result<Option<Ve
     }
 }
 
-/// What the planner must not be asked about with our rights.
-pub(super) struct ForeignCode(BTreeSet<String>);
-
-impl ForeignCode {
-    pub(super) async fn read(client: &Client) -> Result<Self, Error> {
-        let rows = client.query_typed(FOREIGN_CODE, &[]).await?;
-        Ok(Self(rows.iter().filter_map(|row| get(row, "name").ok()).collect()))
-    }
-
-    /// Why this statement is left out.
-    pub(super) fn in_the_way(&self, statement: &str) -> Option<String> {
-        let name = mentioned(statement, &self.0)?;
-        Some(format!("to plan it could run {name} with our rights, which neither a superuser nor our role owns"))
-    }
+/// Why no statement of this database may be planned with our rights; none where all is well. `trusted` are roles whose functions may
+/// run.
+pub(super) async fn foreign_code(client: &Client, trusted: &[String]) -> Result<Option<String>, Error> {
+    let rows = client.query_typed(FOREIGN_CODE, &[(&trusted, Type::TEXT_ARRAY)]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let (name, owner): (String, String) = (row.try_get("name")?, row.try_get("owner")?);
+    Ok(Some(format!(
+        "to plan a statement could run {name} with our rights, and perhaps other functions of {owner}; where that is trusted: \
+         trusted_owners = [{owner:?}] in this server's table of the configuration"
+    )))
 }
 
-/// Begins the transaction in which questions are put to the planner.
-pub(super) async fn begin(client: &Client) -> Result<(), Error> {
-    client.batch_execute(&format!("BEGIN READ ONLY; SAVEPOINT question; {CAREFULLY}")).await
+/// Begins the transaction in which questions are put to the planner, and looks once more whose code is there. The reason where
+/// nothing must be asked; then, too, `ROLLBACK` is to follow.
+pub(super) async fn begin(client: &Client, trusted: &[String]) -> Result<Option<String>, Error> {
+    let begun = client.batch_execute(&format!("BEGIN READ ONLY; SAVEPOINT question; {CAREFULLY}")).await;
+    let looked = match begun {
+        Ok(()) => foreign_code(client, trusted).await,
+        Err(error) => Err(error),
+    };
+    if looked.is_err() {
+        run(client, "ROLLBACK").await?;
+    }
+    looked
 }
 
 /// Takes back what was prepared meanwhile, also when something failed; `ROLLBACK` is to follow. Behind a pooler the session is

@@ -1,6 +1,6 @@
 //! Reads how the planner would answer the statements that take the most time.
 
-use super::explaining::{ForeignCode, STATEMENTS, begin, explained, reason, run, statements, take_back};
+use super::explaining::{STATEMENTS, begin, explained, foreign_code, reason, run, statements, take_back};
 use super::mask::masked;
 use super::observe::{QUERY_SHOWN, gap};
 use groundskeeper_core::advice::plannable;
@@ -17,13 +17,15 @@ const WHOLE: &str = "SET LOCAL enable_partition_pruning = off; SET LOCAL paralle
 const CONSIDERED: usize = 4 * STATEMENTS;
 
 /// What was not asked until then is told as such. None where `pg_stat_statements` cannot be used.
-pub(super) async fn read(client: &Client, until: Instant) -> Result<Option<Plans>, Gap> {
+pub(super) async fn read(client: &Client, trusted: &[String], until: Instant) -> Result<Option<Plans>, Gap> {
     let late = || Gap::new("the statements were not read in the time given");
     let found =
         timeout_at(until, statements(client, CONSIDERED)).await.map_err(|_| late())?.map_err(|error| gap(&error))?;
     let Some(found) = found else { return Ok(None) };
-    let foreign =
-        timeout_at(until, ForeignCode::read(client)).await.map_err(|_| late())?.map_err(|error| gap(&error))?;
+    let foreign = timeout_at(until, foreign_code(client, trusted)).await.map_err(|_| late())?;
+    if let Some(why) = foreign.map_err(|error| gap(&error))? {
+        return Ok(Some(Plans { kept_from: Some(why), ..Plans::default() }));
+    }
     let (mut plans, mut is_late) = (Plans::default(), false);
     for (query_id, text) in found {
         if plans.seen.len() + plans.unexplained.len() == STATEMENTS {
@@ -38,12 +40,8 @@ pub(super) async fn read(client: &Client, until: Instant) -> Result<Option<Plans
                 continue;
             }
         };
-        if let Some(why) = foreign.in_the_way(&text) {
-            plans.unexplained.push(refused(query_id, why));
-            continue;
-        }
         is_late |= Instant::now() >= until;
-        let asked = if is_late { None } else { timeout_at(until, plan(client, &question)).await.ok() };
+        let asked = if is_late { None } else { timeout_at(until, plan(client, &question, trusted)).await.ok() };
         match asked {
             Some(Ok(Some(plan))) => {
                 let query = masked(&text, QUERY_SHOWN);
@@ -76,11 +74,18 @@ fn kind(error: &Error) -> NotPlanned {
     }
 }
 
-async fn plan(client: &Client, (sql, parameters): &(String, usize)) -> Result<Option<PlanShape>, Error> {
-    begin(client).await?;
-    let answer = match client.batch_execute(WHOLE).await {
-        Ok(()) => explained(client, sql, *parameters, 0).await,
-        Err(error) => Err(error),
+/// None where there is none, or where somebody has made a function meanwhile that nobody answers for.
+async fn plan(
+    client: &Client,
+    (sql, parameters): &(String, usize),
+    trusted: &[String],
+) -> Result<Option<PlanShape>, Error> {
+    let answer = match begin(client, trusted).await? {
+        Some(_) => Ok(serde_json::Value::Null),
+        None => match client.batch_execute(WHOLE).await {
+            Ok(()) => explained(client, sql, *parameters, 0).await,
+            Err(error) => Err(error),
+        },
     };
     let taken_back = take_back(client).await;
     run(client, "ROLLBACK").await?;

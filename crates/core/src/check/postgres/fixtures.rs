@@ -215,10 +215,7 @@ pub(super) fn statement(query_id: i64, calls: u64, time: f64) -> Statement {
 pub(super) fn plans() -> Plans {
     let plan = PlanShape { nodes: vec!["0 Index Scan of chunks by chunks_pkey".into()], cost: 8.4 };
     let query = "SELECT body FROM chunks WHERE id = $1".into();
-    Plans {
-        seen: vec![Planned { query_id: 7, query, plan, is_known: true, earlier: Vec::new() }],
-        unexplained: Vec::new(),
-    }
+    Plans { seen: vec![Planned { query_id: 7, query, plan, is_known: true, earlier: Vec::new() }], ..Plans::default() }
 }
 
 /// A statement that usually takes 1.5 ms, and takes this many seconds lately.

@@ -21,9 +21,10 @@ pub static PLAN_REGRESSED: Check = Check {
                 that it takes for much dearer by itself, or calls take longer since. Statistics changed, a setting of the planner, \
                 a minor version, or the tables grew. Compared are generic plans, which need no values, without parallel workers, of \
                 the 50 statements on tables of users that take the most time: for an UPDATE or DELETE of one table the plan of \
-                finding its rows. Left out are INSERT, MERGE, what writes in a WITH, what cannot be planned without its values or \
-                under our search_path, and what would run functions of others with our rights. Postgres keeps no plans of \
-                past calls.",
+                finding its rows. Left out are INSERT, MERGE, UPDATE … FROM, DELETE … USING, what writes in a WITH, and what cannot be \
+                planned without its values or under our search_path. Where others than superusers have made functions that \
+                planning could run with our rights, nothing is explained until `trusted_owners` names them. Postgres keeps no \
+                plans of past calls.",
         confirm: "SELECT query FROM pg_stat_statements WHERE queryid = QUERYID; then EXPLAIN it: from Postgres 16 on with EXPLAIN \
                   (GENERIC_PLAN), before with PREPARE, SET plan_cache_mode = force_generic_plan and EXPLAIN EXECUTE.",
         act: "Where an index that the earlier plan used is gone or invalid, build it again (CREATE INDEX CONCURRENTLY). \
@@ -153,7 +154,13 @@ fn worse<'a>(sight: &Sight<'a, Postgres>, planned: &'a Planned) -> Option<Worse<
 /// An index of the plan before that is not there any more, or invalid.
 fn gone<'a>(sight: &Sight<'_, Postgres>, planned: &Planned, before: &'a Earlier) -> Option<&'a str> {
     let there = sight.seen.structure.indexes.as_ref().ok()?;
-    let is_there = |name: &str| there.iter().any(|index| index.name == name && index.is_valid);
+    // What is invalid is never cut off.
+    let is_cut_off = sight.seen.usage.as_ref().map_or(true, |usage| usage.is_cut_off);
+    let is_there = |name: &str| match there.iter().find(|index| index.name == name) {
+        Some(index) => index.is_valid,
+        // Those of the server's own tables are not among them.
+        None => is_cut_off || name.starts_with("pg_"),
+    };
     let is_used = |name: &str| planned.plan.indexes().any(|used| used == name);
     before.plan.indexes().find(|name| !is_used(name) && !is_there(name))
 }
@@ -218,6 +225,9 @@ impl Worse<'_> {
 
 /// Nothing bad among the statements that could be compared proves nothing about the others.
 fn all_compared(plans: &Plans) -> Result<(), Unknown> {
+    if let Some(reason) = plans.kept_from.clone() {
+        return Err(Unknown { kind: UnknownKind::NotHere, reason });
+    }
     let unexplained = |kind: NotPlanned| {
         let mut all = plans.unexplained.iter().filter(|one| one.kind == kind);
         let first = all.next()?;
@@ -378,8 +388,10 @@ mod tests {
         assert_eq!(kind(with(NotPlanned::Late)).0, UnknownKind::NotRead);
         assert_eq!(of_plans(with(NotPlanned::Refused)), None, "one without a type for its parameter");
         let refused = vec![unplanned(NotPlanned::Refused)];
-        let none = kind(seen(|plans| *plans = Plans { seen: Vec::new(), unexplained: refused }));
+        let none = kind(seen(|plans| *plans = Plans { unexplained: refused, ..Plans::default() }));
         assert_eq!(none.0, UnknownKind::NotHere);
+        let kept = Plans { kept_from: Some("to plan could run f()".into()), ..Plans::default() };
+        assert_eq!(kind(seen(|plans| *plans = kept)), (UnknownKind::NotHere, "to plan could run f()".to_owned()));
         assert_eq!(kind(seen(|plans| plans.seen[0].is_known = false)).0, UnknownKind::NeedsHistory);
         let hidden = change(|seen| seen.statements.leaders.as_mut().unwrap().as_mut().unwrap().hidden = 3);
         assert_eq!(kind(hidden).0, UnknownKind::NotRead);

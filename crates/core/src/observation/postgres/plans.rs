@@ -14,6 +14,9 @@ pub struct Plans {
     pub seen: Vec<Planned>,
     /// Statements that could not be explained.
     pub unexplained: Vec<Unplanned>,
+    /// Why none was explained at all: to plan could have run functions of others with our rights.
+    #[serde(default)]
+    pub kept_from: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +33,7 @@ pub enum NotPlanned {
     Denied,
     /// Somebody held a lock, or the time was over: the next round may do better.
     Late,
-    /// It has no plan without its values, or not for us: names that we do not find, code of others that would run.
+    /// It has no plan without its values, or not for us: names that we do not find.
     Refused,
 }
 

@@ -44,6 +44,8 @@ const EXAMPLES: [(&str, &str); 4] = [
 # disk = \"100 GiB\"
 # # What it runs on, for `groundskeeper tune`, where it is not reached over a socket of this machine.
 # machine = { memory = \"8 GiB\", cores = 4, storage = \"ssd\" }
+# # Roles whose functions may run with our rights when the planner is asked about statements (the daily look at plans).
+# trusted_owners = [\"app\"]
 # # Rows that are not kept for ever: from \"assist\" on, the weekly maintenance deletes them in small batches.
 # [[postgres.main.retention]]
 # table = \"user_sessions\"

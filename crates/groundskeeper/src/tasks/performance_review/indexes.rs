@@ -54,6 +54,7 @@ fn told(advice: &Advice, major: u32) -> Vec<String> {
                  postgresql-{major}-hypopg) makes nothing real and lets the planner say what it would use"
             )];
         }
+        Advice::KeptFrom(why) => return vec![format!("  no index is tried: {why}")],
         Advice::NoStatements => return vec!["  without pg_stat_statements no index can be tried".to_owned()],
         Advice::Looked { verified, asked, unexplained } => (verified, asked, unexplained),
     };

@@ -168,6 +168,7 @@ fn reason(row: &Row) -> String {
         ("standby", Some(bytes)) => format!("the standby {name} is {} behind", format_bytes(bytes)),
         ("standby", None) => "how far the standbys are behind is hidden from us; grant pg_monitor".to_owned(),
         ("prepared", _) => format!("the prepared transaction {name} is open, and a build waits for it"),
+        ("untracked", _) => format!("{name} does not tell what it does (track_activities is off there)"),
         (_, Some(age)) => format!(
             "{name} has had a transaction open for {}, and a build waits for everybody who is older than it",
             format_seconds(age)
@@ -179,11 +180,14 @@ fn reason(row: &Row) -> String {
 const BUILDS: &str = "SELECT 'build', NULL::text, NULL::float8 FROM pg_stat_progress_create_index
  WHERE datname = current_database() LIMIT 1";
 
+/// With `track_activities = off` nobody knows since when.
+const SEEN_AS: &str = "CASE WHEN a.state = 'disabled' THEN 'untracked' ELSE 'session' END";
+
 /// Who holds a lock on the table for longer than a moment: an idle reader has no snapshot, and the old index cannot be
-/// dropped before it is gone. Locks are read before sessions: who has ended its transaction in between holds none any more.
+/// dropped before it is gone. Who has ended its transaction since the locks were read holds none any more.
 fn lockers() -> String {
     format!(
-        "SELECT 'session', format('session %s (%s)', a.pid, concat_ws(', ', a.usename, nullif(a.application_name, ''))),
+        "SELECT {SEEN_AS}, format('session %s (%s)', a.pid, concat_ws(', ', a.usename, nullif(a.application_name, ''))),
        extract(epoch FROM clock_timestamp() - a.xact_start)::float8
   FROM pg_locks l
   JOIN pg_stat_activity a ON a.pid = l.pid
@@ -191,7 +195,7 @@ fn lockers() -> String {
    AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
    AND l.relation = (SELECT t.oid FROM pg_class t JOIN pg_namespace n ON n.oid = t.relnamespace
                       WHERE n.nspname = $1 AND t.relname = $2)
-   AND ((a.state IS NULL AND a.backend_type IS NULL) OR a.xact_start < clock_timestamp() - make_interval(secs => {LOCK_HELD_SECONDS}))
+   AND ((a.state IS NULL AND a.backend_type IS NULL) OR a.state = 'disabled' OR a.xact_start < clock_timestamp() - make_interval(secs => {LOCK_HELD_SECONDS}))
  ORDER BY 3 DESC NULLS FIRST LIMIT 1"
     )
 }
@@ -212,13 +216,13 @@ fn snapshots() -> String {
         "SELECT 'prepared', gid, extract(epoch FROM clock_timestamp() - prepared)::float8 AS age
   FROM pg_prepared_xacts WHERE database = current_database()
 UNION ALL
-SELECT 'session', format('session %s (%s)', a.pid, concat_ws(', ', a.usename, nullif(a.application_name, ''))),
+SELECT {SEEN_AS}, format('session %s (%s)', a.pid, concat_ws(', ', a.usename, nullif(a.application_name, ''))),
        extract(epoch FROM clock_timestamp() - a.xact_start)::float8
   FROM pg_stat_activity a
  WHERE a.datname = current_database() AND a.pid <> pg_backend_pid()
    AND ((a.state IS NULL AND a.backend_type IS NULL)
      OR ((a.backend_xmin IS NOT NULL OR a.backend_xid IS NOT NULL)
-         AND a.xact_start < clock_timestamp() - make_interval(secs => {OLD_SNAPSHOT_SECONDS})
+         AND (a.state = 'disabled' OR a.xact_start < clock_timestamp() - make_interval(secs => {OLD_SNAPSHOT_SECONDS}))
          AND NOT EXISTS (SELECT 1 FROM pg_stat_progress_vacuum v WHERE v.pid = a.pid)))
  ORDER BY 3 DESC NULLS FIRST LIMIT 1"
     )
