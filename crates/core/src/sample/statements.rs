@@ -12,7 +12,7 @@ const MINIMUM_CALLS: u64 = 100;
 
 pub(super) fn statements(to: &mut Samples<'_>, seen: &Postgres, before: Option<&Postgres>, elapsed: f64) {
     let (Some(now), Some(earlier)) = (leaders(seen), before.and_then(leaders)) else { return };
-    if elapsed <= 0.0 || now.stats_reset != earlier.stats_reset {
+    if elapsed <= 0.0 || now.were_reset_since(earlier) {
         return;
     }
     let mut most: Vec<&Statement> =

@@ -6,6 +6,7 @@ use groundskeeper::clock::Clock;
 
 use groundskeeper_core::policy::{Decision, Outcome};
 use groundskeeper_core::remedy::Undo;
+use groundskeeper_testing::postgres::counted;
 use std::time::Duration;
 
 /// The whole day, every day.
@@ -529,11 +530,13 @@ async fn a_coarse_column_is_looked_at_closer_by_one_step_a_week_and_a_person_can
         .batch_execute(
             "SET default_statistics_target = 20; CREATE TABLE chunks (id int PRIMARY KEY, tenant int);
              INSERT INTO chunks SELECT n, CASE WHEN n % 5 < 3 THEN (n / 5) % 30 ELSE 1000 + n END FROM generate_series(1, 120000) n;
-             CREATE INDEX ON chunks (tenant); SELECT pg_stat_force_next_flush()",
+             CREATE INDEX ON chunks (tenant)",
         )
         .await
         .unwrap();
+    counted(&owner).await;
     owner.batch_execute("ANALYZE chunks").await.unwrap();
+    counted(&owner).await;
     let target = async || -> Option<i32> {
         let sql = "SELECT nullif(attstattarget::int4, -1) FROM pg_attribute WHERE attrelid = 'chunks'::regclass AND attname = 'tenant'";
         owner.query_one(sql, &[]).await.unwrap().get(0)

@@ -3,6 +3,7 @@
 use crate::scene::{Database, GRANTS, Place, eventually};
 use groundskeeper::app::api::TaskRunView;
 use groundskeeper::clock::Clock;
+use tokio_postgres::Client;
 
 const HOUR: i64 = 3_600;
 
@@ -69,12 +70,18 @@ async fn the_review_names_the_statements_that_lead_and_those_that_became_slower(
     assert!(shown.ok && shown.details.iter().any(|line| line.contains("by time in all")), "{shown:#?}");
 }
 
-#[tokio::test]
-async fn the_review_tells_which_index_the_planner_would_use() {
+/// A server whose statements are counted and may be explained by the keeper, and an administrator of it.
+async fn explainable() -> (Database, Client) {
     let database = Database::start(&format!("{GRANTS}; GRANT pg_read_all_data TO keeper")).await;
     let server = &database.server;
     let admin = server.client_at(&server.url_for("postgres", server.password(), "docrag")).await;
     admin.batch_execute("CREATE EXTENSION pg_stat_statements").await.unwrap();
+    (database, admin)
+}
+
+#[tokio::test]
+async fn the_review_tells_which_index_the_planner_would_use() {
+    let (database, admin) = explainable().await;
     let app = database.app("docrag-api").await;
     for statement in [
         "CREATE TABLE chunks AS SELECT g AS id, g % 500 AS tenant, repeat('x', 300) AS body FROM generate_series(1, 50000) g",
@@ -108,10 +115,7 @@ async fn the_review_tells_which_index_the_planner_would_use() {
 
 #[tokio::test]
 async fn a_statement_that_lost_its_index_is_news_of_the_daily_health_check_for_a_week() {
-    let database = Database::start(&format!("{GRANTS}; GRANT pg_read_all_data TO keeper")).await;
-    let server = &database.server;
-    let admin = server.client_at(&server.url_for("postgres", server.password(), "docrag")).await;
-    admin.batch_execute("CREATE EXTENSION pg_stat_statements").await.unwrap();
+    let (database, _admin) = explainable().await;
     let app = database.app("docrag-api").await;
     for statement in [
         "CREATE TABLE notes AS SELECT g AS id, g % 2000 AS tenant, repeat('x', 300) AS body FROM generate_series(1, 60000) g",

@@ -498,6 +498,8 @@ impl<'a> Work<'a> {
     /// that, and before, the statement goes on to its end.
     async fn notice_when_we_are_gone(&self, client: &Client, version: i32) -> Result<(), ActError> {
         if version >= 140_000 {
+            // And we rest between statements for longer than others may.
+            self.wait(client.batch_execute("SET idle_session_timeout = 0")).await?;
             let notice = client.batch_execute("SET client_connection_check_interval = '10s'");
             if let Err(error) = self.wait(notice).await {
                 tracing::debug!(%error, "the server cannot watch the connection during a statement");

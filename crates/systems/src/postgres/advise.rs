@@ -36,6 +36,9 @@ SELECT n.nspname::text AS schema, c.relname::text AS name,
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest($1::text[], $2::text[])) AND c.relkind IN ('r', 'm')";
 
+/// What an index saves on one statement: its size in bytes, and the costs without and with it.
+type Saving = (Candidate, u64, f64, f64);
+
 const HYPOPG: &str = "SELECT n.nspname::text FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
                         WHERE e.extname = 'hypopg'";
 
@@ -128,7 +131,11 @@ impl Work {
         let asked = self.questions.len();
         for (query_id, query, question) in std::mem::take(&mut self.questions) {
             let answer = match timeout_at(until, self.ask(client, &question, trusted)).await {
-                Ok(Ok(answer)) => answer,
+                Ok(Ok(Ok(answer))) => answer,
+                Ok(Ok(Err(why))) => {
+                    self.unexplained.push((query_id, why));
+                    None
+                }
                 Ok(Err(error)) => {
                     self.unexplained.push((query_id, reason(&error)));
                     None
@@ -150,16 +157,16 @@ impl Work {
         Advice::Looked { verified, asked, unexplained: self.unexplained }
     }
 
-    /// The index that saves most on one statement, with its size and the costs without and with it.
+    /// The index that saves most on one statement, none where none is worth it. Or why it may not be asked for any more.
     async fn ask(
         &self,
         client: &Client,
         question: &Question,
         trusted: &[String],
-    ) -> Result<Option<(Candidate, u64, f64, f64)>, tokio_postgres::Error> {
+    ) -> Result<Result<Option<Saving>, String>, tokio_postgres::Error> {
         let answer = match begin(client, trusted).await? {
-            Some(_) => Ok(None),
-            None => self.compare(client, question).await,
+            Some(why) => Ok(Err(why)),
+            None => self.compare(client, question).await.map(Ok),
         };
         let taken_back = take_back(client).await;
         let reset = run(client, &format!("SELECT {}.hypopg_reset()", self.hypopg)).await;
@@ -168,11 +175,7 @@ impl Work {
         answer
     }
 
-    async fn compare(
-        &self,
-        client: &Client,
-        question: &Question,
-    ) -> Result<Option<(Candidate, u64, f64, f64)>, tokio_postgres::Error> {
+    async fn compare(&self, client: &Client, question: &Question) -> Result<Option<Saving>, tokio_postgres::Error> {
         let before = cost(client, question, 0).await?;
         let mut found: Vec<(Candidate, u64, f64)> = Vec::new();
         for (number, candidate) in question.candidates.iter().enumerate() {

@@ -98,6 +98,18 @@ async fn paths(client: &Client) -> Result<(Option<PathBuf>, BTreeSet<PathBuf>), 
     for row in client.query_typed("SELECT DISTINCT sourcefile FROM pg_settings WHERE sourcefile <> ''", &[]).await? {
         paths.insert(PathBuf::from(row.try_get::<_, String>(0)?));
     }
+    // From 16 on those of access may include others; whoever may not see them has lines of rules at most.
+    for view in ["pg_hba_file_rules", "pg_ident_file_mappings"] {
+        let sql = format!("SELECT DISTINCT to_jsonb(v) ->> 'file_name' FROM {view} v");
+        match client.query_typed(&sql, &[]).await {
+            Ok(rows) => {
+                let named: Result<Vec<Option<String>>, Error> = rows.iter().map(|row| row.try_get(0)).collect();
+                paths.extend(named?.into_iter().flatten().map(PathBuf::from));
+            }
+            Err(error) if error.as_db_error().is_some() => {}
+            Err(error) => return Err(error),
+        }
+    }
     Ok((data, paths))
 }
 
@@ -116,10 +128,11 @@ fn line(name: &str, value: &str) -> String {
     format!("{name} = '{}'", value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n"))
 }
 
-/// As lines of a `pg_hba.conf`; none when our role may not see them.
+/// As lines of a `pg_hba.conf`; none when our role may not see them. From 16 on they come from several files, and have numbers.
 async fn rules(client: &Client) -> Result<Option<String>, Error> {
     let sql = "SELECT concat_ws(' ', type, array_to_string(database, ','), array_to_string(user_name, ','), address, netmask, \
-               auth_method, array_to_string(options, ' ')) FROM pg_hba_file_rules WHERE error IS NULL ORDER BY line_number";
+               auth_method, array_to_string(options, ' ')) FROM pg_hba_file_rules r WHERE error IS NULL \
+               ORDER BY (to_jsonb(r) ->> 'rule_number')::int, line_number";
     match client.query_typed(sql, &[]).await {
         Ok(rows) => {
             let lines: Result<Vec<String>, Error> = rows.iter().map(|row| row.try_get(0)).collect();

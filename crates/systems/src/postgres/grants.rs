@@ -163,7 +163,14 @@ fn change_settings(script: &mut String, name: &str) {
          -- See when pg_hba.conf and its like were changed, which a reload takes up as well; only in the data directory. Where\n\
          -- they are elsewhere (Debian), it takes pg_read_server_files, with which a role can read every file of the server:\n\
          -- without it no setting is changed by itself, and a plan says so.\n\
-         GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO {name};\n",
+         GRANT EXECUTE ON FUNCTION pg_catalog.pg_stat_file(text, boolean) TO {name};\n\
+         -- And which files those include, from 16 on.\n\
+         DO $included$ BEGIN\n  \
+           IF current_setting('server_version_num')::int >= 160000 THEN\n    \
+             GRANT SELECT ON pg_catalog.pg_hba_file_rules, pg_catalog.pg_ident_file_mappings TO {name};\n    \
+             GRANT EXECUTE ON FUNCTION pg_catalog.pg_hba_file_rules(), pg_catalog.pg_ident_file_mappings() TO {name};\n  \
+           END IF;\n\
+         END $included$;\n",
         literal(&format!("GRANT ALTER SYSTEM ON PARAMETER {settings} TO {name}"))
     );
 }
@@ -180,13 +187,15 @@ fn back_up(script: &mut String, name: &str) {
          -- Read the settings that a copy must repeat to start, shared_preload_libraries among them.\n\
          GRANT pg_monitor TO {name};\n\
          -- Read the tables, to compare what they hold with a restored copy. It is in every base backup anyway.\n\
-         GRANT pg_read_all_data TO {name};\n\
-         -- Say where a base backup begins and ends, for a keeper that may read the data directory itself (from 15 on).\n\
-         DO $beside$ BEGIN\n  \
+         -- And say where a base backup begins and ends, for a keeper that may read the data directory itself.\n\
+         DO $backup$ BEGIN\n  \
            IF current_setting('server_version_num')::int >= 150000 THEN\n    \
+             GRANT pg_read_all_data TO {name};\n    \
              EXECUTE {};\n  \
+           ELSE\n    \
+             RAISE WARNING 'backups are made of Postgres 15 and later';\n  \
            END IF;\n\
-         END $beside$;\n",
+         END $backup$;\n",
         literal(&format!(
             "GRANT EXECUTE ON FUNCTION pg_catalog.pg_backup_start(text, boolean), pg_catalog.pg_backup_stop(boolean) TO {name}"
         ))

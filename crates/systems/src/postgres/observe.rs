@@ -164,7 +164,7 @@ impl Asking<'_> {
             Box::pin(structure::read(self, version, indexes)),
             Box::pin(disk::read(self, self.disk, version)),
             Box::pin(vectors::read(self, version, has_vectors)),
-            Box::pin(settings::read(self)),
+            Box::pin(settings::read(self, version)),
             Box::pin(security::read(self, version, &access.user)),
             Box::pin(statements::read(self, schema.as_deref(), statements_version.as_deref())),
             Box::pin(keys::read(self)),

@@ -60,7 +60,7 @@ const SECRET: &str = "((vartype = 'string' AND name LIKE '%.%'
         OR name ~* '(conninfo|passphrase|passw|secret|token|credential|salt|private|api_?key|(^|[._])key$|_command$)')
        AND name <> 'password_encryption')";
 
-pub(super) async fn read(asking: &Asking<'_>) -> Part<Box<Settings>> {
+pub(super) async fn read(asking: &Asking<'_>, version_num: u32) -> Part<Box<Settings>> {
     // Of both, so that a default that was written down is still known as one.
     let (value, boot) = (told("setting"), told("boot_val"));
     let sql = format!(
@@ -71,7 +71,8 @@ pub(super) async fn read(asking: &Asking<'_>) -> Part<Box<Settings>> {
  ORDER BY name"
     );
     let asked: [(&(dyn ToSql + Sync), Type); 1] = [(&ASKED_FOR, Type::TEXT_ARRAY)];
-    let (list, hidden_files) = tokio::join!(asking.many_with(&sql, &asked, setting), Box::pin(hidden_files(asking)));
+    let hidden_files = Box::pin(hidden_files(asking, version_num));
+    let (list, hidden_files) = tokio::join!(asking.many_with(&sql, &asked, setting), hidden_files);
     let list: Vec<Setting> = list?;
     let waits = |one: &Setting| one.pending_restart && Parameter::find(&one.name).is_ok();
     let written = if list.iter().any(waits) { Box::pin(written(asking)).await } else { BTreeMap::new() };
@@ -101,11 +102,18 @@ async fn written(asking: &Asking<'_>) -> BTreeMap<String, String> {
 }
 
 /// What cannot be told is as good as hidden.
-async fn hidden_files(asking: &Asking<'_>) -> Vec<String> {
+async fn hidden_files(asking: &Asking<'_>, version_num: u32) -> Vec<String> {
     let told: Part<Vec<(String, bool)>> =
         asking.many(sql::RELOADED_FILES, |row| Ok((get(row, "name")?, get(row, "may_see")?))).await;
     let told = told.unwrap_or_else(|_| vec![("hba_file".to_owned(), false)]);
-    told.into_iter().filter(|(_, may_see)| !may_see).map(|(name, _)| name).collect()
+    let mut hidden: Vec<String> = told.into_iter().filter(|(_, may_see)| !may_see).map(|(name, _)| name).collect();
+    if version_num >= 160_000 {
+        let included: Part<Vec<bool>> = asking.many(sql::INCLUDED_FILES, |row| get(row, "may_see")).await;
+        if included.map_or(true, |may_see| may_see.contains(&false)) {
+            hidden.push("what hba_file includes".to_owned());
+        }
+    }
+    hidden
 }
 
 /// The column, or its hash where it may hold a secret. An empty one holds none.

@@ -98,6 +98,23 @@ SELECT n.name, f.path,
  WHERE n.name IN ('hba_file', 'ident_file')
     OR (current_setting('ssl') = 'on' AND coalesce(s.setting, 'hidden') <> '')";
 
+/// Files that those of access include, likewise.
+pub(super) const INCLUDED_FILES: &str = "
+SELECT v.path,
+       coalesce(has_function_privilege('pg_catalog.pg_stat_file(text, boolean)', 'EXECUTE')
+                AND (pg_has_role('pg_read_server_files', 'USAGE')
+                     OR (starts_with(v.path, d.setting || '/') AND v.path NOT LIKE '%..%')), false) AS may_see
+  FROM (SELECT file_name FROM pg_hba_file_rules UNION SELECT file_name FROM pg_ident_file_mappings) v(path)
+  LEFT JOIN pg_settings d ON d.name = 'data_directory'
+ WHERE v.path NOT IN (SELECT setting FROM pg_settings WHERE name IN ('hba_file', 'ident_file'))";
+
+/// Whether they can be asked for: before 16 there are none, and the rules are hidden from most roles.
+pub(super) const SEES_INCLUDED_FILES: &str = "
+SELECT current_setting('server_version_num')::int4 >= 160000
+       AND bool_and(coalesce(has_table_privilege(to_regclass('pg_catalog.' || name), 'SELECT')
+                             AND has_function_privilege(to_regprocedure('pg_catalog.' || name || '()'), 'EXECUTE'), false))
+  FROM unnest(ARRAY['pg_hba_file_rules', 'pg_ident_file_mappings']) name";
+
 /// The invalid indexes of a table with names that only `REINDEX CONCURRENTLY` gives, and whether an index is being built on
 /// it, which makes such an index too. A builder that is hidden from us may be at work on any table. One row without a name
 /// where nothing is left. The table is the one with that number, where it is there, and otherwise the one with that name.

@@ -68,13 +68,11 @@ impl Install {
 
     /// Whether `shared_preload_libraries` can name `library`; contrib is a package of its own on some systems.
     pub(super) fn has_library(&self, library: &str) -> bool {
-        let Ok(output) = process::command(&self.program("pg_config"), &RunAs::Me).arg("--pkglibdir").output() else {
-            return false;
-        };
-        let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+        let told = process::command(&self.program("pg_config"), &RunAs::Me).arg("--pkglibdir").output();
+        let folder = told.map(|told| PathBuf::from(String::from_utf8_lossy(&told.stdout).trim())).unwrap_or_default();
         // Debian's pg_config may belong to a development package of another major version: look beside the binaries too.
-        let beside = self.bin.parent().map(|parent| parent.join("lib"));
-        [Some(folder), beside].into_iter().flatten().any(|folder| folder.join(format!("{library}.so")).is_file())
+        let beside = ["lib", "lib/postgresql"].iter().filter_map(|lib| Some(self.bin.parent()?.join(lib)));
+        [folder].into_iter().chain(beside).any(|folder| folder.join(format!("{library}.so")).is_file())
     }
 
     /// Makes `path` belong to the user that the server runs as.
@@ -101,19 +99,30 @@ impl Install {
 
     /// Runs a program to its end; its output is the error when it fails.
     pub(super) fn run(&self, program: &str, arguments: &[String], folder: &Path) -> Result<()> {
-        let output = process::command(&self.program(program), &self.run_as)
-            .args(arguments)
-            .current_dir(folder)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .output()
-            .with_context(|| format!("cannot run setpriv (package util-linux) to start {program}"))?;
-        if !output.status.success() {
-            let said = [output.stdout, output.stderr].concat();
-            bail!("{program} failed ({}):\n{}", output.status, String::from_utf8_lossy(&said));
-        }
-        Ok(())
+        run(&self.program(program), &self.run_as, arguments, folder)
     }
+
+    /// Runs `pg_basebackup`, as ourselves. Some builds of Postgres come without it; that of a later version will do.
+    pub(super) fn copy(&self, arguments: &[String], folder: &Path) -> Result<()> {
+        let own = self.program("pg_basebackup");
+        let program = if own.is_file() { own } else { with_pgvector()?.join("pg_basebackup") };
+        run(&program, &RunAs::Me, arguments, folder)
+    }
+}
+
+fn run(program: &Path, run_as: &RunAs, arguments: &[String], folder: &Path) -> Result<()> {
+    let output = process::command(program, run_as)
+        .args(arguments)
+        .current_dir(folder)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .output()
+        .with_context(|| format!("cannot run {} or setpriv (package util-linux) to start it", program.display()))?;
+    if !output.status.success() {
+        let said = [output.stdout, output.stderr].concat();
+        bail!("{} failed ({}):\n{}", program.display(), output.status, String::from_utf8_lossy(&said));
+    }
+    Ok(())
 }
 
 /// The folder of a Postgres with pgvector.

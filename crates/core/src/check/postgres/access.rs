@@ -18,7 +18,9 @@ pub static HBA_TRUST: Check = Check {
                 every compromised service has all the data.",
         confirm: "SELECT line_number, type, database, user_name, address, netmask, auth_method FROM pg_hba_file_rules \
                   WHERE auth_method = 'trust';",
-        act: "Give the roles that come in over it passwords first (\\password in psql), and the clients too. Then change \
+        act: "Give the roles that come in over it passwords first (\\password in psql), and the clients too. A password that is \
+              kept as md5, as it was by default before 14, does not pass scram-sha-256: SET password_encryption = \
+              'scram-sha-256'; in the session that gives it, and give older ones anew. Then change \
               trust to scram-sha-256 on the line (peer for local ones) and SELECT pg_reload_conf(); who is \
               connected stays connected. Try a new connection before closing the session that you did it with.",
     },
@@ -59,7 +61,8 @@ fn hba_trust(sight: &Sight<'_, Postgres>) -> Judged {
     let draft = Draft::new(severity, format!("pg_hba.conf lets {whom} in without a password: {}", told(first)))
         .saw("lines with trust", Value::text(lines.join("; ")), HBA)
         .fix(format!(
-            "After the roles have passwords: change trust to {method} on {}, then SELECT pg_reload_conf();",
+            "After the roles have passwords that are kept as SCRAM (SELECT rolname FROM pg_authid WHERE rolcanlogin AND \
+             rolpassword NOT LIKE 'SCRAM%'; names none of them): change trust to {method} on {}, then SELECT pg_reload_conf();",
             place(first)
         ));
     Ok(vec![draft])

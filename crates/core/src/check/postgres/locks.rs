@@ -5,6 +5,7 @@ use crate::check::{Check, Hold, Judge, Judged, Runbook, Sight, Threshold};
 use crate::finding::{Draft, Offender, Target};
 use crate::observation::{Postgres, Session};
 use crate::quantity::{Unit, Value};
+use crate::severity::Severity;
 use std::collections::{BTreeMap, BTreeSet};
 
 const WAITING: &str = "pg_locks.waitstart and pg_blocking_pids(pid)";
@@ -48,6 +49,9 @@ fn blocked_sessions(sight: &Sight<'_, Postgres>) -> Judged {
     waiting.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     let Some((longest, wait)) = waiting.first().copied() else { return all_seen(activity, Vec::new()) };
     let Some((severity, limit)) = sight.graded(wait) else { return Ok(Vec::new()) };
+    // Before 14 nobody knows since when: then it is the age of a statement, most of which may have been work.
+    let knows_since = sight.seen.server.major() >= 14;
+    let severity = if knows_since { severity } else { severity.min(Severity::Warning) };
 
     let mut behind: BTreeMap<i32, f64> = BTreeMap::new();
     for (session, _) in &waiting {
@@ -59,9 +63,8 @@ fn blocked_sessions(sight: &Sight<'_, Postgres>) -> Judged {
     roots.sort_by(|(_, a), (_, b)| b.total_cmp(a));
     let root = roots.first().map(|(pid, _)| *pid);
     let names: Vec<_> = roots.iter().map(|(pid, count)| format!("{} holds up {count}", named(*pid, &by_pid))).collect();
-    // Only those whom somebody waits for against its will; before 14 nobody knows since when.
+    // Only those whom somebody waits for against its will.
     let harmful = harmful(&waiting, &by_pid);
-    let knows_since = sight.seen.server.major() >= 14;
     let offenders = roots.iter().filter(|(pid, _)| knows_since && harmful.contains(pid)).filter_map(|(pid, count)| {
         let session = by_pid.get(pid)?;
         Some(Offender {
@@ -72,19 +75,28 @@ fn blocked_sessions(sight: &Sight<'_, Postgres>) -> Judged {
     });
     let verb = if waiting.len() == 1 { "waits" } else { "wait" };
     let pile = pile(&activity.sessions, longest, &by_pid);
+    let (longest_is, what, source) = if knows_since {
+        ("the longest for", "longest wait for a lock", WAITING)
+    } else {
+        ("the oldest in a statement of", "oldest statement that waits for a lock", "pg_stat_activity.query_start")
+    };
     let mut draft = Draft::new(
         severity,
         format!(
-            "{} {verb} for a lock, the longest for {}; at the root: {}",
+            "{} {verb} for a lock, {longest_is} {}; at the root: {}",
             sessions(waiting.len()),
             duration(wait),
             root.map_or_else(|| "nobody that we can see".to_owned(), |pid| named(pid, &by_pid))
         ),
     )
-    .against("longest wait for a lock", Value::seconds(wait), Value::seconds(limit), WAITING)
+    .against(what, Value::seconds(wait), Value::seconds(limit), source)
     .saw("who waits longest", Value::text(described(longest)), "pg_stat_activity")
     .saw("root blockers", Value::text(names.join("; ")), "pg_blocking_pids(pid), followed to its end")
-    .offenders(pile.map_or_else(|| offenders.collect(), |(front, count)| vec![in_front(front, count)]))
+    .offenders(match pile {
+        Some((front, count)) if knows_since => vec![in_front(front, count)],
+        Some(_) => Vec::new(),
+        None => offenders.collect(),
+    })
     .fix(match pile {
         Some((front, _)) => let_by(front),
         None => way_out(root, &by_pid),
@@ -291,6 +303,19 @@ mod tests {
         let alone = vec![holder(1), migration("AccessExclusiveLock")];
         let alone = finding("postgres.blocked_sessions", found_in(with_sessions(alone)));
         assert!(alone.fix.contains("pg_terminate_backend(1)"), "nobody is behind it: {}", alone.fix);
+    }
+
+    #[test]
+    fn before_14_the_age_of_a_statement_is_no_critical_wait_and_nobody_is_proposed() {
+        let migration = Session { lock_mode: Some("AccessExclusiveLock".into()), ..waiting(2, 900.0, &[1]) };
+        for sessions in [vec![holder(1), waiting(2, 900.0, &[1])], vec![holder(1), migration, waiting(3, 50.0, &[2])]] {
+            let mut seen = with_sessions(sessions);
+            seen.server.version_num = 130_023;
+            let found = found_in(seen).into_iter().find(|one| one.check == "postgres.blocked_sessions").unwrap();
+            assert_eq!((found.severity, found.offenders.len()), (Severity::Warning, 0), "{found:#?}");
+            assert!(found.summary.contains("the oldest in a statement of 15 min"), "{}", found.summary);
+            assert!(!found.evidence.iter().any(|one| one.source.contains("waitstart")), "{found:#?}");
+        }
     }
 
     #[test]

@@ -197,7 +197,7 @@ impl Worse<'_> {
         Leading { statement: &self.statement, severity, measure, limit, note: self.told() }
     }
 
-    /// `its plan since 2026-11-20 has Seq Scan of chunks in place of Index Scan of chunks by chunks_kind, at a cost of 2,100 and not
+    /// `the plan since 2026-11-20 has Seq Scan of chunks in place of Index Scan of chunks by chunks_kind, at a cost of 2,100 and not
     /// 8`
     fn told(&self) -> String {
         let (now, before) = (&self.planned.plan, &self.before.plan);
@@ -207,7 +207,7 @@ impl Worse<'_> {
             _ => steps.join(", "),
         };
         let text = format!(
-            "its plan since {} has {} in place of {}, at a cost of {} and not {} ({} times)",
+            "the plan since {} has {} in place of {}, at a cost of {} and not {} ({} times)",
             self.before.changed.strftime("%Y-%m-%d"),
             steps(now.beyond(before)),
             steps(before.beyond(now)),
@@ -316,7 +316,7 @@ mod tests {
         assert_eq!(found.severity, Severity::Warning);
         assert!(
             found.summary.contains(
-                "its plan since 2026-11-19 has Seq Scan of chunks in place of Index Scan of chunks by chunks_kind, at a cost of 2,100 \
+                "the plan since 2026-11-19 has Seq Scan of chunks in place of Index Scan of chunks by chunks_kind, at a cost of 2,100 \
                  and not 8"
             ) && found.summary.contains("for chunks_kind is gone or invalid"),
             "{}",

@@ -15,7 +15,7 @@ pub static SUPERUSERS_MANY: Check = Check {
                 machine. Each of them is one more password whose loss is the loss of everything.",
         confirm: "SELECT rolname FROM pg_roles WHERE rolsuper AND rolcanlogin;",
         act: "For each, find out what it is used for. Most need only a predefined role: GRANT pg_monitor (watching), \
-              pg_read_all_data (dumps), pg_maintain (vacuum, 17 on), or to own their database. Then ALTER ROLE name \
+              pg_read_all_data (dumps, 14 on), pg_maintain (vacuum, 17 on), or to own their database. Then ALTER ROLE name \
               NOSUPERUSER; sessions that are open keep working. Keep one that people use in an emergency.",
     },
     source: "rolsuper and rolcanlogin of pg_roles",

@@ -13,13 +13,13 @@ pub static TRANSACTION_ID_AGE: Check = Check {
     id: "postgres.transaction_id_age",
     title: "Transaction ids are running out",
     runbook: Runbook {
-        means: "Vacuum has not frozen old rows for very long. About three million ids before the end the server \
+        means: "Vacuum has not frozen old rows for very long. About three million ids before the end (one million before 14) the server \
                 refuses every write, in all its databases, until someone vacuums by hand.",
         confirm: "SELECT datname, age(datfrozenxid), mxid_age(datminmxid) FROM pg_database ORDER BY 2 DESC;",
         act: "Find what holds vacuum back: the oldest transaction (pg_stat_activity.backend_xmin), prepared transactions \
               (pg_prepared_xacts) and replication slots (pg_replication_slots.xmin); end or drop what nobody needs. \
               Then run VACUUM (FREEZE) on the oldest tables of that database. Do not restart into single-user mode: it \
-              is no longer needed.",
+              is not needed.",
     },
     source: AGES,
     thresholds: &[
@@ -34,7 +34,7 @@ pub static TRANSACTION_ID_AGE: Check = Check {
             name: "critical",
             default: 75.0,
             unit: Unit::Percent,
-            why: "emergency vacuums run since 1.6 billion (vacuum_failsafe_age); writes stop near 100 %",
+            why: "emergency vacuums run since 1.6 billion (vacuum_failsafe_age, from 14 on); writes stop near 100 %",
         },
     ],
     hold: Hold::NONE,

@@ -107,7 +107,7 @@ impl Leaders {
     /// What the statements of both readings did between them, those without a call left out. A statement that has only
     /// now come among the leaders has no earlier figures to compare with. None when everything was reset in between.
     pub fn since(&self, earlier: &Self) -> Option<Vec<Statement>> {
-        if self.stats_reset != earlier.stats_reset {
+        if self.were_reset_since(earlier) {
             return None;
         }
         let pairs = self.statements.iter().filter_map(|statement| {
@@ -120,8 +120,17 @@ impl Leaders {
     /// Seconds that all statements took since an earlier reading; too little by what was forgotten in between, which are the
     /// least used ones. None when something was reset.
     pub fn time_since(&self, earlier: &Self) -> Option<f64> {
-        let went_on = self.all.time >= earlier.all.time && self.all.calls >= earlier.all.calls;
-        (self.stats_reset == earlier.stats_reset && went_on).then_some(self.all.time - earlier.all.time)
+        let went_on = !self.were_reset_since(earlier) && self.went_on_since(earlier);
+        went_on.then_some(self.all.time - earlier.all.time)
+    }
+
+    /// Before 1.9 the extension does not tell when it was reset: totals that went back show it, or that much was forgotten.
+    pub(crate) fn were_reset_since(&self, earlier: &Self) -> bool {
+        self.stats_reset != earlier.stats_reset || (self.stats_reset.is_none() && !self.went_on_since(earlier))
+    }
+
+    fn went_on_since(&self, earlier: &Self) -> bool {
+        self.all.time >= earlier.all.time && self.all.calls >= earlier.all.calls
     }
 }
 
@@ -168,7 +177,13 @@ mod tests {
     #[test]
     fn what_was_reset_or_forgotten_has_no_answer() {
         let earlier = leaders(vec![statement(1, 10, 1.0)]);
-        assert_eq!(leaders(vec![statement(1, 9, 3.0)]).since(&earlier), Some(vec![]), "the counter went back");
+        let one_went_back = leaders(vec![statement(1, 9, 3.0), statement(2, 5, 5.0)]);
+        assert_eq!(one_went_back.since(&earlier), Some(vec![]), "its counter went back");
+        assert_eq!(
+            leaders(vec![statement(1, 9, 3.0)]).since(&earlier),
+            None,
+            "all went back, and no time of a reset is told"
+        );
         let since = |second| Timestamp::from_second(second).ok();
         let anew = Statement { since: since(50), ..statement(1, 20, 2.0) };
         let old = Statement { since: since(10), ..statement(1, 10, 1.0) };

@@ -61,8 +61,16 @@ fn postgres(section: &Section<'_>, never_end: &[String]) -> Option<systems::post
     let url = section.required_secret("url", "postgres://groundskeeper@localhost/app");
     let password = section.password().map(SecretString::from);
     let disk = section.parsed("disk", "an amount in quotes, such as \"100 GiB\"", size::parse);
-    let trusted: Vec<String> =
-        section.texts("trusted_owners").unwrap_or_default().into_iter().map(|name| name.value).collect();
+    let mut trusted = Vec::new();
+    for name in section.texts("trusted_owners").unwrap_or_default() {
+        if name.value.trim().is_empty() {
+            let place = section.place();
+            section
+                .problem(name.at, format!("`trusted_owners`{place} holds an empty name; write a role of the server"));
+        } else {
+            trusted.push(name.value);
+        }
+    }
     let url = url?;
     systems::postgres::Endpoint::parse(&without_driver(&url.value), password)
         .map(|endpoint| endpoint.with_protected(never_end).with_trusted(&trusted).with_disk(disk))

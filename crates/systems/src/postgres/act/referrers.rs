@@ -105,7 +105,7 @@ SELECT c.conname || ' of ' || r.relname,
          OR EXISTS (SELECT 1 FROM pg_constraint o WHERE o.contype = 'f' AND o.confrelid = r.oid)
          OR EXISTS (SELECT 1 FROM pg_trigger g WHERE g.tgrelid = r.oid AND NOT g.tgisinternal AND g.tgenabled <> 'D'
                       AND g.tgtype & (CASE WHEN c.confdeltype = 'c' THEN 8 ELSE 16 END) > 0),
-       CASE WHEN r.reltuples < 0 OR (r.reltuples = 0 AND r.relpages = 0 AND pg_stat_get_live_tuples(r.oid) > 0)
+       CASE WHEN r.reltuples < 0 OR (r.reltuples = 0 AND r.relpages = 0 AND pg_relation_size(r.oid) > 0)
             THEN 'Infinity' ELSE r.reltuples / greatest(t.reltuples, 1) END::float8,
        m.nspname::text, r.relname::text, k.columns, k.pairs, k.are_readable
   FROM pg_constraint c

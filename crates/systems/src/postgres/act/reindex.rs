@@ -8,6 +8,7 @@ use super::preflight::IndexName;
 use super::{ActError, POLL, Work};
 use groundskeeper_core::quantity::format_bytes;
 use groundskeeper_core::remedy::{Reindexing, StepState, quoted};
+use jiff::Timestamp;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -43,9 +44,12 @@ impl Work<'_> {
         let client = self.client()?;
         self.settled("the build could not be held to its time").await?;
         let row = self
-            .wait(client.query_typed_one("SELECT current_setting('server_version_num')::int4, pg_backend_pid()", &[]))
+            .wait(client.query_typed_one(
+                "SELECT current_setting('server_version_num')::int4, pg_backend_pid(), clock_timestamp()",
+                &[],
+            ))
             .await?;
-        let (version, pid): (i32, i32) = (row.get(0), row.get(1));
+        let (version, pid, began): (i32, i32, Timestamp) = (row.get(0), row.get(1), row.get(2));
         let alone = [(&ONE_AT_A_TIME as _, Type::INT8)];
         let row = self.wait(client.query_typed_one("SELECT pg_try_advisory_lock($1)", &alone)).await?;
         if !row.get::<_, bool>(0) {
@@ -59,6 +63,7 @@ impl Work<'_> {
         if let Reindexing::Bloated { percent, wasted } = because {
             let analyze = format!("ANALYZE (SKIP_LOCKED) {}.{}", quoted(at.schema), quoted(at.table));
             self.yielding(client, pid, &analyze, halt.as_mut()).await?;
+            self.until_counted((at.schema, at.table), began).await?;
             self.still_bloated(client, at, f64::from(percent) / 100.0, wasted as f64).await?;
         }
         let old = self.index_state(at).await?;

@@ -286,7 +286,11 @@ impl Work<'_> {
     /// Files of access and of certificates that our reload would take up, as far as we may look at them.
     async fn changed_files(&self, client: &Client) -> Result<Vec<String>, ActError> {
         let mut changed = Vec::new();
-        for row in self.wait(client.query_typed(sql::RELOADED_FILES, &[])).await? {
+        let mut files = self.wait(client.query_typed(sql::RELOADED_FILES, &[])).await?;
+        if self.wait(client.query_typed_one(sql::SEES_INCLUDED_FILES, &[])).await?.get(0) {
+            files.extend(self.wait(client.query_typed(sql::INCLUDED_FILES, &[])).await?);
+        }
+        for row in files {
             let (path, may_see): (Option<String>, bool) = (row.get("path"), row.get("may_see"));
             let Some(path) = path.filter(|_| may_see) else { continue };
             let named: [(&(dyn ToSql + Sync), Type); 1] = [(&path, Type::TEXT)];

@@ -10,6 +10,8 @@ use std::fmt::Write as _;
 const MEMBERSHIP: &str = "\
     IF EXISTS (SELECT 1 FROM pg_roles s WHERE s.rolsuper AND pg_has_role(owner, s.oid, 'MEMBER')) THEN
       RAISE WARNING 'tables belong to %, a superuser or a member of one, of whom nobody is made a member: give them to a role of their own', owner;
+    ELSIF owner = 'pg_database_owner' THEN
+      RAISE WARNING 'tables belong to pg_database_owner, of whom nobody can be made a member: give them to a role of their own';
     ELSIF owner <> ROLE THEN
       EXECUTE format('GRANT %I TO %I', owner, ROLE);
     END IF;

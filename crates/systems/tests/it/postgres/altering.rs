@@ -1,6 +1,6 @@
 //! Settings that are written, verified and put back, and every reason not to: on a live server.
 
-use super::{DEADLINE, endpoint, reaching, role, seen};
+use super::{DEADLINE, endpoint, is_at_least, reaching, role, seen};
 use groundskeeper_core::remedy::setting::{Change, Parameter, SettingValue};
 use groundskeeper_core::remedy::{JournalledStep, Step, StepState, Undo, Verification};
 use groundskeeper_core::{SystemId, SystemKind};
@@ -65,7 +65,7 @@ async fn until(server: &PostgresServer, condition: &str) {
     }
 }
 
-/// A role with the printed grants and nothing else.
+/// A role with the printed grants and nothing else. Before 15 none are enough: only a superuser may.
 async fn tuner(server: &PostgresServer) -> Endpoint {
     endpoint(&tuner_url(server).await)
 }
@@ -73,7 +73,11 @@ async fn tuner(server: &PostgresServer) -> Endpoint {
 async fn tuner_url(server: &PostgresServer) -> String {
     let url = role(server, "tuner", "").await;
     let script = grants("tuner", "postgres", &[Wish::ChangeSettings]);
-    server.client().await.batch_execute(&script).await.unwrap();
+    let client = server.client().await;
+    client.batch_execute(&script).await.unwrap();
+    if !is_at_least(server, 15, "the right to change a single setting") {
+        client.batch_execute("ALTER ROLE tuner SUPERUSER").await.unwrap();
+    }
     url
 }
 
@@ -88,8 +92,10 @@ async fn every_setting_on_the_list_is_known_and_may_be_changed_by_a_role_with_th
         let StepState::Setting { value: now, .. } = state(&at, &set(setting, "1", "1")).await else { panic!() };
         assert!(SettingValue::try_from(now.as_str()).is_ok(), "{setting} is {now}");
     }
-    let may = "SELECT has_parameter_privilege('tuner', 'fsync', 'ALTER SYSTEM')";
-    assert!(!client.query_one(may, &[]).await.unwrap().get::<_, bool>(0));
+    if server.major() >= 15 {
+        let may = "SELECT has_parameter_privilege('tuner', 'fsync', 'ALTER SYSTEM')";
+        assert!(!client.query_one(may, &[]).await.unwrap().get::<_, bool>(0));
+    }
 
     let step = set(Parameter::WorkMem, "4MB", "7MB");
     let before = state(&at, &step).await;
@@ -330,6 +336,28 @@ async fn behind_a_pooler_nothing_is_changed_for_its_session_would_keep_our_lock(
     assert_eq!(lines(&client).await, 0);
 }
 
+/// Nothing else is changed meanwhile.
+async fn a_changed_file_that_another_includes_is_seen(server: &PostgresServer, at: &Endpoint) {
+    let hba = server.data_dir().join("pg_hba.conf");
+    let text = std::fs::read_to_string(&hba).unwrap();
+    let included = server.data_dir().join("more.conf");
+    std::fs::write(&included, "host none none 192.0.2.1/32 reject\n").unwrap();
+    std::fs::set_permissions(&included, std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::write(&hba, format!("{text}include more.conf\n")).unwrap();
+    // Files have the time in seconds.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    reload(&server.client().await).await;
+    until(server, "pg_conf_load_time() > clock_timestamp() - interval '900 ms'").await;
+    let step = set(Parameter::WorkMem, "4MB", "7MB");
+    let before = state(at, &step).await;
+    run(at, &step).await.unwrap();
+    run(at, &undo(&step, &before)).await.unwrap();
+    let changed = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+    File::options().append(true).open(&included).unwrap().set_modified(changed).unwrap();
+    let error = run(at, &step).await.unwrap_err();
+    assert!(error.to_string().contains("more.conf was changed and not read yet"), "{error}");
+}
+
 #[tokio::test]
 async fn a_changed_file_of_access_is_not_read_unseen() {
     let server = PostgresServer::start().await.unwrap();
@@ -351,8 +379,16 @@ async fn a_changed_file_of_access_is_not_read_unseen() {
     assert_eq!(lines(&client).await, 0, "the line is put back, and nothing was read");
     until(&server, "name = 'random_page_cost' AND setting = '1.1'").await;
 
+    if server.major() < 15 {
+        return;
+    }
+    if server.major() >= 16 {
+        a_changed_file_that_another_includes_is_seen(&server, &at).await;
+        client.batch_execute("REVOKE SELECT ON pg_ident_file_mappings FROM tuner").await.unwrap();
+        assert_eq!(seen(&url).await.settings.unwrap().hidden_files, ["what hba_file includes"]);
+    }
     client.batch_execute("REVOKE EXECUTE ON FUNCTION pg_stat_file(text, boolean) FROM tuner").await.unwrap();
-    assert_eq!(seen(&url).await.settings.unwrap().hidden_files, ["hba_file", "ident_file"]);
+    assert_eq!(seen(&url).await.settings.unwrap().hidden_files[..2], ["hba_file", "ident_file"]);
     // Whoever may not see all settings cannot tell what a reload would do.
     client.batch_execute("REVOKE pg_read_all_settings FROM tuner").await.unwrap();
     let error = run(&at, &set(Parameter::WorkMem, "4MB", "7MB")).await.unwrap_err();

@@ -6,8 +6,8 @@ use groundskeeper_core::check::{Status, Tuning, judge_all};
 use groundskeeper_core::observation::{Footprint, Footprints, NoEstimate, Observation, Postgres, Reading};
 use groundskeeper_core::{Severity, SystemId, SystemKind};
 use groundskeeper_systems::postgres::bloat::{confirm, read_pages};
+use groundskeeper_testing::postgres::counted;
 use groundskeeper_testing::{PostgresOptions, PostgresServer};
-use std::time::{Duration, Instant};
 
 const MIB: f64 = 1_048_576.0;
 
@@ -29,7 +29,9 @@ async fn server() -> PostgresServer {
         )
         .await
         .unwrap();
+    counted(&client).await;
     client.batch_execute("VACUUM ANALYZE notes").await.unwrap();
+    counted(&client).await;
     server
 }
 
@@ -58,13 +60,10 @@ async fn a_table_and_its_indexes_that_were_emptied_are_bloated_by_both_estimator
     let server = server().await;
     let client = server.client().await;
     client.batch_execute("CREATE EXTENSION pgstattuple; DELETE FROM notes WHERE id % 5 <> 0").await.unwrap();
-    // Sessions hand over what they changed in their own time.
-    let until = Instant::now() + Duration::from_mins(1);
-    while find(&footprints(&server.url()).await.tables, None).estimate != Err(NoEstimate::Stale) {
-        assert!(Instant::now() < until, "what changed must not be estimated");
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
+    counted(&client).await;
+    assert_eq!(find(&footprints(&server.url()).await.tables, None).estimate, Err(NoEstimate::Stale));
     client.batch_execute("VACUUM ANALYZE notes").await.unwrap();
+    counted(&client).await;
 
     let mut seen = footprints(&server.url()).await;
     let gaps = confirm(&endpoint(&server.url()), &mut seen, 2.0, MIB, DEADLINE).await.unwrap();
@@ -85,6 +84,7 @@ async fn a_table_and_its_indexes_that_were_emptied_are_bloated_by_both_estimator
         client.batch_execute(statement).await.unwrap();
     }
     client.batch_execute("VACUUM ANALYZE notes").await.unwrap();
+    counted(&client).await;
     let after = footprints(&server.url()).await;
     let rebuilt = index.summary.split(' ').nth(1).unwrap().rsplit('.').next().unwrap().to_owned();
     assert!(find(&after.indexes, Some(&rebuilt)).estimate.as_ref().unwrap().ratio() < 1.25, "{rebuilt}: {after:#?}");

@@ -1,6 +1,6 @@
 //! What a copy of a cluster has to be given.
 
-use super::{DEADLINE, endpoint, role};
+use super::{DEADLINE, endpoint, is_at_least, role};
 use groundskeeper_core::observation::FailureKind;
 use groundskeeper_systems::postgres::facts::cluster_facts;
 use groundskeeper_systems::postgres::grants::{Wish, grants};
@@ -14,6 +14,9 @@ async fn a_role_with_the_grants_for_backups_learns_all_that_a_copy_needs() {
         .set("max_prepared_transactions", "3")
         .set("max_replication_slots", "23");
     let server = PostgresServer::start_with(options).await.unwrap();
+    if !is_at_least(&server, 15, "the protocol of backups") {
+        return;
+    }
     let admin = server.client().await;
     admin.batch_execute(&grants("keeper", "postgres", &[Wish::BackUp])).await.unwrap();
     admin.batch_execute("ALTER ROLE keeper PASSWORD 'right'").await.unwrap();

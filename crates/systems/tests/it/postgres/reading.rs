@@ -1,6 +1,6 @@
 //! What a reading sees, and with which rights.
 
-use super::{DEADLINE, client_as, endpoint, now, read, role, seen};
+use super::{DEADLINE, client_as, endpoint, is_at_least, now, read, role, seen};
 use groundskeeper_core::check::{Status, Tuning, judge_all};
 use groundskeeper_core::observation::{Observation, SessionState, Table};
 use groundskeeper_core::{SystemId, SystemKind};
@@ -208,6 +208,9 @@ async fn who_waits_for_whom_is_seen_and_the_reading_itself_waits_for_nobody() {
 #[tokio::test]
 async fn a_reading_uses_one_connection_and_leaves_none_behind() {
     let server = PostgresServer::start().await.unwrap();
+    if !is_at_least(&server, 14, "pg_stat_database.sessions") {
+        return;
+    }
     let admin = server.client().await;
     let count = "SELECT sessions FROM pg_stat_database WHERE datname = 'postgres'";
     let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'groundskeeper'";
@@ -260,10 +263,13 @@ async fn our_session_cannot_write() {
 #[tokio::test]
 async fn a_healthy_server_gives_no_finding() {
     let options = PostgresOptions { initdb: vec!["--data-checksums".to_owned()], ..PostgresOptions::default() };
-    let options = options.set("fsync", "on").set("full_page_writes", "on");
+    // The last is the default from 14 on.
+    let options = options.set("fsync", "on").set("full_page_writes", "on").set("checkpoint_completion_target", "0.9");
     let server = PostgresServer::start_with(options).await.unwrap();
     let admin = server.client().await;
     admin.batch_execute("CREATE EXTENSION pg_stat_statements").await.unwrap();
+    // As it is from 15 on.
+    admin.batch_execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC").await.unwrap();
     admin.batch_execute(&grants("keeper", "postgres", &[Wish::Watch])).await.unwrap();
     admin.batch_execute("ALTER ROLE keeper PASSWORD 'right'").await.unwrap();
     let url = server.url_for("keeper", "right", "postgres");
@@ -281,6 +287,10 @@ async fn a_healthy_server_gives_no_finding() {
             "postgres.settings_drifted",
             "postgres.disk_filling",
         ];
+        if judgement.check == "postgres.minor_version_behind" {
+            // Which release this machine has is not what is tried either.
+            continue;
+        }
         let is_open = open.contains(&judgement.check.as_str())
             && matches!(&judgement.status, Status::Unknown(unknown) if !unknown.kind.is_trouble());
         assert!(is_open || judgement.status == Status::Ok, "{}: {:?}", judgement.check, judgement.status);

@@ -7,7 +7,7 @@ use groundskeeper_core::advice::Advice;
 use groundskeeper_core::observation::{Observation, Table, TableName};
 use groundskeeper_systems::postgres::advise::advise;
 use groundskeeper_testing::PostgresServer;
-use groundskeeper_testing::postgres::BIN_VARIABLE;
+use groundskeeper_testing::postgres::{BIN_VARIABLE, counted};
 use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
@@ -53,7 +53,7 @@ async fn a_table_without_the_index_that_its_statement_needs_is_found_until_it_ha
 
     client.batch_execute("CREATE INDEX CONCURRENTLY ON chunks (tenant)").await.unwrap();
     // The build has read the whole table too, and would hand that over some time later.
-    client.batch_execute("SELECT pg_stat_force_next_flush()").await.unwrap();
+    counted(&client).await;
     let before = reading(&server).await;
     ask(&server).await;
     // Its index scans come with the same statistics as its whole ones would.

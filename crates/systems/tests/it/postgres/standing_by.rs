@@ -8,6 +8,7 @@ use groundskeeper_core::remedy::{JournalledStep, Reindexing, Step, StepState, Un
 use groundskeeper_core::{SystemId, SystemKind};
 use groundskeeper_systems::postgres::act::{ActError, apply, capture};
 use groundskeeper_systems::postgres::{Endpoint, deep};
+use groundskeeper_testing::postgres::counted;
 use groundskeeper_testing::{PostgresOptions, PostgresServer};
 use jiff::SignedDuration;
 use std::collections::BTreeSet;
@@ -232,15 +233,23 @@ async fn a_standby_is_not_blamed_for_what_only_its_primary_can_mend() {
     client.batch_execute("BEGIN; INSERT INTO log VALUES ('y'); PREPARE TRANSACTION 'lost'").await.unwrap();
     client.batch_execute("INSERT INTO log VALUES ('z')").await.unwrap();
     // What a session has counted is told a second later otherwise.
-    client.batch_execute("SELECT pg_stat_force_next_flush()").await.unwrap();
+    counted(&client).await;
     let replica = server.standby("replica").await.unwrap();
     until_caught_up(&client).await;
 
     let (on_primary, unknown_on_primary) = judged(&server.url()).await;
     let (on_standby, unknown) = judged(&replica.url()).await;
-    // Of its own files, settings and logins; that statements are not counted there, which its primary mends; and how far the
+    // Of its own files, programs, settings and logins; that statements are not counted there, which its primary mends; and how far the
     // numbers of transactions have come: where nobody looks after the primary, nobody else would tell.
-    let own = ["checksums_off", "crash_unsafe", "grants_excessive", "statements_missing", "transaction_id_age"];
+    let own = [
+        "checksums_off",
+        "crash_unsafe",
+        "grants_excessive",
+        "minor_version_behind",
+        "settings_unsuited",
+        "statements_missing",
+        "transaction_id_age",
+    ];
     let is_own = |check: &String| own.iter().any(|own| check.strip_prefix("postgres.") == Some(own));
     let others: Vec<&String> = on_standby.iter().filter(|check| !is_own(check)).collect();
     assert_eq!(others, [""; 0]);

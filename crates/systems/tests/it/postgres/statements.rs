@@ -52,7 +52,10 @@ async fn who_leads_by_time_by_mean_by_temporary_files_and_by_reads_is_seen() {
     assert!(slept.time <= seen.all.time && seen.all.calls >= 120, "{seen:?}");
     assert!(find(&seen, "ORDER BY id %").temporary_bytes > 10_000_000);
     assert!(find(&seen, "sum(length").blocks_read > 1_000);
-    assert!(seen.hidden == 0 && seen.evictions == Some(0) && seen.stats_reset.is_some());
+    assert_eq!(seen.hidden, 0);
+    // Of the extension's own counters the versions before 1.9 tell nothing.
+    let tells = server.major() >= 14;
+    assert_eq!((seen.evictions, seen.stats_reset.is_some()), (tells.then_some(0), tells));
 }
 
 #[tokio::test]
@@ -68,9 +71,14 @@ async fn a_reset_by_somebody_else_is_noticed() {
 #[tokio::test]
 async fn an_extension_that_an_upgrade_left_behind_is_read_by_its_own_columns() {
     let (server, client) = server().await;
-    let newest = if seen(&server.url()).await.server.version_num >= 170_000 { "1.11" } else { "1.10" };
+    let versions: &[&str] = match server.major() {
+        ..14 => &["1.4", "1.7", "1.8"],
+        14 => &["1.4", "1.7", "1.8", "1.9"],
+        15 | 16 => &["1.4", "1.7", "1.8", "1.9", "1.10"],
+        _ => &["1.4", "1.7", "1.8", "1.9", "1.11"],
+    };
     client.batch_execute("CREATE ROLE other; SELECT pg_sleep(0.05)").await.unwrap();
-    for version in ["1.4", "1.7", "1.8", "1.9", newest] {
+    for &version in versions {
         let again =
             format!("DROP EXTENSION pg_stat_statements; CREATE EXTENSION pg_stat_statements VERSION '{version}'");
         client.batch_execute(&again).await.unwrap();

@@ -2,6 +2,7 @@
 
 use super::{findings, found, mended, only, run, until_so};
 use groundskeeper_core::finding::Target;
+use groundskeeper_testing::postgres::counted;
 use groundskeeper_testing::{PostgresOptions, PostgresServer};
 
 #[tokio::test]
@@ -34,14 +35,10 @@ async fn a_table_for_which_autovacuum_is_off_is_found_by_its_dead_rows_and_other
     )
     .await;
     assert_eq!(findings(&server, check, &[]).await, []);
-    run(
-        &server,
-        &[
-            "DELETE FROM kept WHERE id <= 3000; DELETE FROM forgotten WHERE id <= 3000",
-            "SELECT pg_stat_force_next_flush()",
-        ],
-    )
-    .await;
+    let client = server.client().await;
+    let delete = "DELETE FROM kept WHERE id <= 3000; DELETE FROM forgotten WHERE id <= 3000";
+    client.batch_execute(delete).await.unwrap();
+    counted(&client).await;
     let dead = |table: &str, rows: u32| {
         format!("SELECT n_tup_del = 3000 AND n_dead_tup = {rows} FROM pg_stat_user_tables WHERE relname = '{table}'")
     };

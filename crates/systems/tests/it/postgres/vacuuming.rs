@@ -4,6 +4,7 @@ use super::{now, read, seen};
 use groundskeeper_core::check::{Status, Tuning, judge_all};
 use groundskeeper_core::observation::Observation;
 use groundskeeper_core::{SystemId, SystemKind};
+use groundskeeper_testing::postgres::counted;
 use groundskeeper_testing::{PostgresOptions, PostgresServer};
 use std::time::{Duration, Instant};
 
@@ -26,6 +27,7 @@ async fn a_table_that_waits_for_the_one_slow_worker_is_found_and_so_is_what_slow
             .await
             .unwrap();
     }
+    counted(&client).await;
     let tuning = Tuning::default().with_threshold("postgres.autovacuum_throttled", "running", 0.0);
     let system = SystemId::new(SystemKind::Postgres, "main");
     let until = Instant::now() + Duration::from_mins(2);

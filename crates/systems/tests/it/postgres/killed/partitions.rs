@@ -54,7 +54,7 @@ impl Family {
 
     async fn standing(&self) -> Standing {
         let sql = "SELECT (SELECT count(*) FROM \"Audit\"), to_regclass('old_1') IS NULL,
-                          coalesce(pg_get_expr(c.relpartbound, c.oid), ''), coalesce(h.inhdetachpending, false)
+                          coalesce(pg_get_expr(c.relpartbound, c.oid), ''), coalesce((to_jsonb(h) ->> 'inhdetachpending')::bool, false)
                      FROM (SELECT) AS one LEFT JOIN pg_class c ON c.relname = 'old_1' LEFT JOIN pg_inherits h ON h.inhrelid = c.oid";
         let row = self.client.query_one(sql, &[]).await.unwrap();
         let (all, is_gone, is_pending): (i64, bool, bool) = (row.get(0), row.get(1), row.get(3));

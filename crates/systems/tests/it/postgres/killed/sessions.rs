@@ -60,7 +60,7 @@ impl Holding {
             let waiter = client_as(&self.server, &self.app, "waiter").await;
             // It ends when it may go on.
             tokio::spawn(async move { waiter.batch_execute("UPDATE notes SET n = n + 1").await });
-            until_so(&self.client, "SELECT EXISTS (SELECT FROM pg_locks WHERE waitstart IS NOT NULL)").await;
+            until_so(&self.client, "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)").await;
         }
     }
 }

@@ -4,6 +4,7 @@ use super::super::{now, sequences};
 use super::{Hindered, Scene, WITHOUT_PASSWORD, World};
 use groundskeeper_core::remedy::{Reindexing, Step};
 use groundskeeper_core::{SystemId, SystemKind};
+use groundskeeper_testing::postgres::counted;
 use groundskeeper_testing::{PostgresOptions, PostgresServer};
 use jiff::SignedDuration;
 use tokio_postgres::Client;
@@ -155,7 +156,9 @@ impl Bloated {
                  DELETE FROM \"Notes\" WHERE id % 30 > 0",
             )
             .await;
+        counted(&self.place.client).await;
         self.place.tell("VACUUM ANALYZE \"Notes\"").await;
+        counted(&self.place.client).await;
         self.oid = self.place.client.query_one("SELECT 'notes_word'::regclass::oid", &[]).await.unwrap().get(0);
     }
 }
