@@ -93,7 +93,10 @@ impl Server {
         let mut tests = if packages::has_nextest() {
             let but = left_out.iter().map(|(part, _)| format!(" and not test(/{part}/)"));
             let filter: String = std::iter::once(TESTS.to_owned()).chain(but).collect();
-            cargo::command(&["nextest", "run", "--workspace", "--no-fail-fast", "-E", &filter])
+            // What is left out within a test is said in its output.
+            let shown = if left_out.is_empty() { "never" } else { "final" };
+            let output = ["--no-fail-fast", "--success-output", shown];
+            cargo::command(&[&["nextest", "run", "--workspace", "-E", &filter], &output[..]].concat())
         } else {
             let arguments = ["test", "-p", "groundskeeper-systems", "--test", "it", "--", "postgres::"];
             let but = left_out.iter().flat_map(|(part, _)| ["--skip", part]);

@@ -75,7 +75,7 @@ async fn a_role_that_may_not_read_files_gives_the_settings_and_says_what_is_miss
     assert!(known.unreadable.iter().all(|told| told.contains("permission denied")), "{known:?}");
     let told = scene.restic(&["dump", "latest", "/postgres.main/configuration/settings.conf"]);
     assert!(String::from_utf8_lossy(&told.stdout).contains("work_mem = '5120'"), "{told:?}");
-    // With these two rights they are there.
+    // With these rights they are there.
     client
         .batch_execute(&groundskeeper_systems::postgres::configuration::rights_to_read_files("keeper"))
         .await

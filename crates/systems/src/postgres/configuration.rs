@@ -30,7 +30,9 @@ pub struct Configuration {
 pub fn rights_to_read_files(role: &str) -> String {
     let role = role.replace('"', "\"\"");
     format!(
-        "GRANT pg_read_server_files TO \"{role}\"; GRANT EXECUTE ON FUNCTION pg_read_binary_file(text) TO \"{role}\""
+        "GRANT pg_read_server_files TO \"{role}\"; GRANT EXECUTE ON FUNCTION pg_read_binary_file(text) TO \"{role}\"; \
+         GRANT SELECT ON pg_hba_file_rules, pg_ident_file_mappings TO \"{role}\"; \
+         GRANT EXECUTE ON FUNCTION pg_hba_file_rules(), pg_ident_file_mappings() TO \"{role}\""
     )
 }
 
@@ -60,8 +62,12 @@ pub async fn configuration(endpoint: &Endpoint, deadline: Duration) -> Result<Co
 
 async fn read(client: &Client) -> Result<Configuration, Error> {
     let mut found = Configuration { settings: settings(client).await?, ..Configuration::default() };
-    let (data, paths) = paths(client).await?;
-    for path in paths.into_iter().filter(|path| data.as_ref().is_none_or(|data| !path.starts_with(data))) {
+    let (data, mut paths) = paths(client).await?;
+    let is_outside = |path: &PathBuf| data.as_ref().is_none_or(|data| !path.starts_with(data));
+    if paths.iter().any(is_outside) {
+        found.unreadable = included(client, &mut paths).await?;
+    }
+    for path in paths.into_iter().filter(is_outside) {
         let text = path.display().to_string();
         let parameter: [(&(dyn ToSql + Sync), Type); 1] = [(&text, Type::TEXT)];
         match client.query_typed_one("SELECT pg_read_binary_file($1)", &parameter).await {
@@ -98,19 +104,30 @@ async fn paths(client: &Client) -> Result<(Option<PathBuf>, BTreeSet<PathBuf>), 
     for row in client.query_typed("SELECT DISTINCT sourcefile FROM pg_settings WHERE sourcefile <> ''", &[]).await? {
         paths.insert(PathBuf::from(row.try_get::<_, String>(0)?));
     }
-    // From 16 on those of access may include others; whoever may not see them has lines of rules at most.
-    for view in ["pg_hba_file_rules", "pg_ident_file_mappings"] {
-        let sql = format!("SELECT DISTINCT to_jsonb(v) ->> 'file_name' FROM {view} v");
-        match client.query_typed(&sql, &[]).await {
+    Ok((data, paths))
+}
+
+/// Adds what the files of access include, from 16 on. Gives what cannot be told, and why.
+async fn included(client: &Client, paths: &mut BTreeSet<PathBuf>) -> Result<Vec<String>, Error> {
+    let version = client.query_typed_one("SELECT current_setting('server_version_num')::int4", &[]).await?;
+    let mut hidden = Vec::new();
+    if version.try_get::<_, i32>(0)? < 160_000 {
+        return Ok(hidden);
+    }
+    for (file, view) in [("pg_hba.conf", "pg_hba_file_rules"), ("pg_ident.conf", "pg_ident_file_mappings")] {
+        match client.query_typed(&format!("SELECT DISTINCT file_name FROM {view}"), &[]).await {
             Ok(rows) => {
-                let named: Result<Vec<Option<String>>, Error> = rows.iter().map(|row| row.try_get(0)).collect();
-                paths.extend(named?.into_iter().flatten().map(PathBuf::from));
+                for row in rows {
+                    paths.insert(PathBuf::from(row.try_get::<_, String>(0)?));
+                }
             }
-            Err(error) if error.as_db_error().is_some() => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                let Some(answer) = error.as_db_error() else { return Err(error) };
+                hidden.push(format!("what {file} includes: {}", answer.message()));
+            }
         }
     }
-    Ok((data, paths))
+    Ok(hidden)
 }
 
 async fn settings(client: &Client) -> Result<String, Error> {

@@ -191,7 +191,10 @@ fn back_up(script: &mut String, name: &str) {
          DO $backup$ BEGIN\n  \
            IF current_setting('server_version_num')::int >= 150000 THEN\n    \
              GRANT pg_read_all_data TO {name};\n    \
-             EXECUTE {};\n  \
+             EXECUTE {};\n    \
+             -- And keep the files of access, with those that they include (from 16 on).\n    \
+             GRANT SELECT ON pg_catalog.pg_hba_file_rules, pg_catalog.pg_ident_file_mappings TO {name};\n    \
+             GRANT EXECUTE ON FUNCTION pg_catalog.pg_hba_file_rules(), pg_catalog.pg_ident_file_mappings() TO {name};\n  \
            ELSE\n    \
              RAISE WARNING 'backups are made of Postgres 15 and later';\n  \
            END IF;\n\

@@ -107,13 +107,24 @@ async fn hidden_files(asking: &Asking<'_>, version_num: u32) -> Vec<String> {
         asking.many(sql::RELOADED_FILES, |row| Ok((get(row, "name")?, get(row, "may_see")?))).await;
     let told = told.unwrap_or_else(|_| vec![("hba_file".to_owned(), false)]);
     let mut hidden: Vec<String> = told.into_iter().filter(|(_, may_see)| !may_see).map(|(name, _)| name).collect();
-    if version_num >= 160_000 {
-        let included: Part<Vec<bool>> = asking.many(sql::INCLUDED_FILES, |row| get(row, "may_see")).await;
-        if included.map_or(true, |may_see| may_see.contains(&false)) {
-            hidden.push("what hba_file includes".to_owned());
-        }
+    if version_num >= 160_000 && !sees_included_files(asking).await {
+        hidden.push("what hba_file includes".to_owned());
     }
     hidden
+}
+
+async fn sees_included_files(asking: &Asking<'_>) -> bool {
+    if !asking.one(sql::SEES_INCLUDED_FILES, |row| get(row, "sees")).await.unwrap_or(false) {
+        return false;
+    }
+    for question in sql::included_files() {
+        // Where the server cannot read the file itself, a reload takes nothing up.
+        let told: Vec<bool> = asking.many(&question, |row| get(row, "may_see")).await.unwrap_or_default();
+        if told.contains(&false) {
+            return false;
+        }
+    }
+    true
 }
 
 /// The column, or its hash where it may hold a secret. An empty one holds none.

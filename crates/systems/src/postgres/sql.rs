@@ -98,21 +98,29 @@ SELECT n.name, f.path,
  WHERE n.name IN ('hba_file', 'ident_file')
     OR (current_setting('ssl') = 'on' AND coalesce(s.setting, 'hidden') <> '')";
 
-/// Files that those of access include, likewise.
-pub(super) const INCLUDED_FILES: &str = "
-SELECT v.path,
+/// The views by which the server tells which files those of access include, from 16 on: those that have a rule.
+const INCLUDING: [&str; 2] = ["pg_hba_file_rules", "pg_ident_file_mappings"];
+
+/// Files that those of access include, likewise: a question for each of them. It fails where the file itself cannot be read.
+pub(super) fn included_files() -> [String; 2] {
+    INCLUDING.map(|view| {
+        format!(
+            "SELECT DISTINCT v.file_name AS path,
        coalesce(has_function_privilege('pg_catalog.pg_stat_file(text, boolean)', 'EXECUTE')
                 AND (pg_has_role('pg_read_server_files', 'USAGE')
-                     OR (starts_with(v.path, d.setting || '/') AND v.path NOT LIKE '%..%')), false) AS may_see
-  FROM (SELECT file_name FROM pg_hba_file_rules UNION SELECT file_name FROM pg_ident_file_mappings) v(path)
-  LEFT JOIN pg_settings d ON d.name = 'data_directory'
- WHERE v.path NOT IN (SELECT setting FROM pg_settings WHERE name IN ('hba_file', 'ident_file'))";
+                     OR (starts_with(v.file_name, d.setting || '/') AND v.file_name NOT LIKE '%..%')), false) AS may_see
+  FROM {view} v LEFT JOIN pg_settings d ON d.name = 'data_directory'
+ WHERE v.file_name NOT IN (SELECT setting FROM pg_settings WHERE name IN ('hba_file', 'ident_file'))"
+        )
+    })
+}
 
-/// Whether they can be asked for: before 16 there are none, and the rules are hidden from most roles.
+/// Whether they can be asked for: before 16 the server does not tell, and the rules are hidden from most roles.
 pub(super) const SEES_INCLUDED_FILES: &str = "
 SELECT current_setting('server_version_num')::int4 >= 160000
        AND bool_and(coalesce(has_table_privilege(to_regclass('pg_catalog.' || name), 'SELECT')
                              AND has_function_privilege(to_regprocedure('pg_catalog.' || name || '()'), 'EXECUTE'), false))
+         AS sees
   FROM unnest(ARRAY['pg_hba_file_rules', 'pg_ident_file_mappings']) name";
 
 /// The invalid indexes of a table with names that only `REINDEX CONCURRENTLY` gives, and whether an index is being built on

@@ -5,6 +5,7 @@ mod altering;
 mod archiving;
 mod bloat;
 mod blocking;
+mod configuring;
 mod contents;
 mod disk;
 mod estimates;

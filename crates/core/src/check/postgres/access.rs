@@ -62,7 +62,7 @@ fn hba_trust(sight: &Sight<'_, Postgres>) -> Judged {
         .saw("lines with trust", Value::text(lines.join("; ")), HBA)
         .fix(format!(
             "After the roles have passwords that are kept as SCRAM (SELECT rolname FROM pg_authid WHERE rolcanlogin AND \
-             rolpassword NOT LIKE 'SCRAM%'; names none of them): change trust to {method} on {}, then SELECT pg_reload_conf();",
+             (rolpassword LIKE 'SCRAM%') IS NOT TRUE; names none of them): change trust to {method} on {}, then SELECT pg_reload_conf();",
             place(first)
         ));
     Ok(vec![draft])

@@ -51,7 +51,7 @@ fn blocked_sessions(sight: &Sight<'_, Postgres>) -> Judged {
     let Some((severity, limit)) = sight.graded(wait) else { return Ok(Vec::new()) };
     // Before 14 nobody knows since when: then it is the age of a statement, most of which may have been work.
     let knows_since = sight.seen.server.major() >= 14;
-    let severity = if knows_since { severity } else { severity.min(Severity::Warning) };
+    let (severity, limit) = if knows_since { (severity, limit) } else { (Severity::Warning, sight.limit("warning")) };
 
     let mut behind: BTreeMap<i32, f64> = BTreeMap::new();
     for (session, _) in &waiting {
