@@ -20,10 +20,10 @@ use std::time::Duration;
 
 /// No single step may take longer.
 pub(super) const LONGEST: Duration = Duration::from_hours(2);
-/// For each second of building an index, so many are left to everybody else before the next step …
-const REST_AFTER_BUILD: u32 = 25;
-/// … at most. So others meet the end of one build in five minutes, or in 25 times what it took.
-const LONGEST_REST: Duration = Duration::from_mins(5);
+/// For each second of building an index, so many are left to everybody else before the next step, up to a bound: at least …
+const LEAST_REST: (u32, Duration) = (25, Duration::from_mins(5));
+/// … and where the window has room for it. So others meet the end of one build in twelve minutes.
+const REST: (u32, Duration) = (60, Duration::from_mins(12));
 
 /// Who wants a plan applied, and what was approved until when.
 #[derive(Debug, Clone)]
@@ -31,6 +31,13 @@ pub struct Permission {
     by: String,
     consent: Consent,
     expires: Option<Timestamp>,
+}
+
+/// After a build that took so long. So many more are to come until the window closes, and all have their turn in it where that is
+/// possible.
+pub(super) fn rest(took: Duration, builds: u32, left: Option<Duration>) -> Duration {
+    let [least, most] = [LEAST_REST, REST].map(|(times, longest)| took.saturating_mul(times).min(longest));
+    left.map_or(most, |left| (left / builds.saturating_add(1)).saturating_sub(took).clamp(least, most))
 }
 
 impl Permission {
@@ -161,9 +168,9 @@ impl Executor {
 
     async fn apply_items(&self, plan: &Plan, permission: &Permission, wait: bool) -> record::Result<Vec<Applied>> {
         let mut applied = Vec::with_capacity(plan.items.len());
-        for item in &plan.items {
+        for (index, item) in plan.items.iter().enumerate() {
             if let Some(Applied::Done(done)) = applied.last() {
-                self.rest_after(done, item).await;
+                self.rest_after(done, &plan.items[index..], permission).await;
             }
             applied.push(match self.turns.take(item.class, wait).await {
                 Some(_turn) => self.apply_item(plan, item, permission).await?,
@@ -175,14 +182,20 @@ impl Executor {
 
     /// Nothing holds back the build of an index while it runs, and what it has written is still on its way to the disk and to
     /// standbys when it ends: others have the server to themselves before the next step.
-    async fn rest_after(&self, done: &Entry, next: &PlanItem) {
+    async fn rest_after(&self, done: &Entry, to_come: &[PlanItem], permission: &Permission) {
         let (Step::Reindex { system, .. }, Some(ended)) = (&done.step, done.ended) else { return };
-        if next.class != RiskClass::Routine || next.step.system() != system {
+        let is_next = |next: &PlanItem| next.class == RiskClass::Routine && next.step.system() == system;
+        if !to_come.first().is_some_and(is_next) {
             return;
         }
         let took = Duration::try_from(ended.duration_since(done.intended)).unwrap_or_default();
+        let is_build = |item: &&PlanItem| matches!(&item.step, Step::Reindex { system: of, .. } if of == system);
+        let builds = u32::try_from(to_come.iter().filter(is_build).count()).unwrap_or(u32::MAX);
+        let now = self.clock.now();
+        let closes = self.policy.window_closes(done.class, permission.consent(now), now);
+        let left = closes.map(|at| self.clock.left_until(at));
         tokio::select! {
-            () = tokio::time::sleep(took.saturating_mul(REST_AFTER_BUILD).min(LONGEST_REST)) => {}
+            () = tokio::time::sleep(rest(took, builds, left)) => {}
             () = self.turns.stopping() => {}
         }
     }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::record::Pause;
+use crate::remediation::executor::rest;
 use groundskeeper_core::observation::Owner;
 use groundskeeper_core::tuning::postgres::{Advice, Way, Weight, planned};
 use jiff::SignedDuration;
@@ -280,11 +281,28 @@ async fn nothing_is_put_back_while_a_person_has_paused_everything() {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_build_others_have_the_server_to_themselves_for_a_while() {
-    // Two builds, and 25 times the first one in between, at most five minutes; nothing is waited for at the end.
+    // Two builds, and 60 times the first one in between, at most twelve minutes; nothing is waited for at the end.
     let seconds = two_builds(Duration::from_secs(10)).await;
-    assert!((270..280).contains(&seconds), "{seconds} s");
+    assert!((620..630).contains(&seconds), "{seconds} s");
     let seconds = two_builds(Duration::from_secs(20)).await;
-    assert!((340..350).contains(&seconds), "{seconds} s");
+    assert!((760..770).contains(&seconds), "{seconds} s");
+}
+
+#[test]
+fn builds_share_what_is_left_of_their_window() {
+    let (seconds, minutes) = (Duration::from_secs, Duration::from_mins);
+    // Took, more to come, left of the window, rest.
+    for (took, builds, left, expected) in [
+        (seconds(20), 1, None, minutes(12)),
+        (seconds(4), 1, None, minutes(4)),
+        (seconds(20), 1, Some(minutes(120)), minutes(12)),
+        (seconds(20), 9, Some(minutes(100)), seconds(580)),
+        (seconds(20), 30, Some(minutes(100)), minutes(5)),
+        (seconds(20), 1, Some(Duration::ZERO), minutes(5)),
+        (seconds(2), 100, Some(minutes(10)), seconds(50)),
+    ] {
+        assert_eq!(rest(took, builds, left), expected, "{took:?} {builds} {left:?}");
+    }
 }
 
 async fn two_builds(each: Duration) -> u64 {

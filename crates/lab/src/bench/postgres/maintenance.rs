@@ -40,8 +40,8 @@ struct Run {
     failed: Option<String>,
 }
 
-/// Seconds of: finding the capacity, warming up, the baseline. That lasts about as long as our maintenance, so that what the
-/// server does by itself (a checkpoint every five minutes) falls into both.
+/// Seconds of: finding the capacity, warming up, the baseline. That lasts longer than the five minutes from one checkpoint to the
+/// next, so that what the server does by itself falls into it as it does into our maintenance.
 fn spans(quick: bool) -> [u64; 3] {
     if quick { [5, 3, 10] } else { [30, 20, 400] }
 }
