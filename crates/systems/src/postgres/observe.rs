@@ -14,6 +14,7 @@ use groundskeeper_core::observation::{
 use groundskeeper_core::observation::{Session as Observed, SessionState};
 use jiff::Timestamp;
 use std::time::Duration;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSqlOwned, ToSql, Type};
@@ -214,12 +215,16 @@ impl Asking<'_> {
         self.rows_with(sql, &[]).await
     }
 
-    async fn rows_with(&self, sql: &str, values: &[(&(dyn ToSql + Sync), Type)]) -> Part<Vec<Row>> {
-        match timeout_at(self.until, self.client.query_typed(sql, values)).await {
-            Ok(Ok(rows)) => Ok(rows),
-            Ok(Err(error)) => Err(gap(&error)),
-            Err(_) => Err(Gap::new("no answer within the deadline of the reading")),
+    /// No rows where it fails for a reason that is an answer, too.
+    pub(super) async fn rows_unless(&self, sql: &str, answers: fn(&tokio_postgres::Error) -> bool) -> Part<Vec<Row>> {
+        match timeout_at(self.until, self.client.query_typed(sql, &[])).await {
+            Ok(Err(error)) if answers(&error) => Ok(Vec::new()),
+            told => rows(told),
         }
+    }
+
+    async fn rows_with(&self, sql: &str, values: &[(&(dyn ToSql + Sync), Type)]) -> Part<Vec<Row>> {
+        rows(timeout_at(self.until, self.client.query_typed(sql, values)).await)
     }
 
     pub(super) async fn many<T>(&self, sql: &str, read: impl Fn(&Row) -> Result<T, String>) -> Part<Vec<T>> {
@@ -290,6 +295,14 @@ impl Asking<'_> {
             read_replay(row, &mut replication).map_err(Gap::new)?;
         }
         Ok(replication)
+    }
+}
+
+fn rows(told: Result<Result<Vec<Row>, tokio_postgres::Error>, Elapsed>) -> Part<Vec<Row>> {
+    match told {
+        Ok(Ok(rows)) => Ok(rows),
+        Ok(Err(error)) => Err(gap(&error)),
+        Err(_) => Err(Gap::new("no answer within the deadline of the reading")),
     }
 }
 

@@ -118,9 +118,8 @@ async fn sees_included_files(asking: &Asking<'_>) -> bool {
         return false;
     }
     for question in sql::included_files() {
-        // Where the server cannot read the file itself, a reload takes nothing up.
-        let told: Vec<bool> = asking.many(&question, |row| get(row, "may_see")).await.unwrap_or_default();
-        if told.contains(&false) {
+        let told = asking.rows_unless(&question, sql::is_unreadable_file).await;
+        if !told.is_ok_and(|rows| rows.iter().all(|row| get(row, "may_see") == Ok(true))) {
             return false;
         }
     }

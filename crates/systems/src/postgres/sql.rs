@@ -3,6 +3,8 @@
 //! They read catalogues and statistics only and take no lock on a user's table, so that a reading never waits behind a
 //! migration. Every column is cast to a type that the driver knows without asking the server.
 
+use tokio_postgres::error::SqlState;
+
 /// The server and our rights: the first question, whose answer decides how the others are put.
 pub(super) const FACTS: &str = "
 SELECT current_setting('server_version_num')::int8 AS version_num,
@@ -113,6 +115,12 @@ pub(super) fn included_files() -> [String; 2] {
  WHERE v.file_name NOT IN (SELECT setting FROM pg_settings WHERE name IN ('hba_file', 'ident_file'))"
         )
     })
+}
+
+/// Whether it failed for that reason: the server cannot read its own file (class 58, or what the operating system does not
+/// permit it), so that a reload takes nothing of it up.
+pub(super) fn is_unreadable_file(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| code.code().starts_with("58") || *code == SqlState::INSUFFICIENT_PRIVILEGE)
 }
 
 /// Whether they can be asked for: before 16 the server does not tell, and the rules are hidden from most roles.

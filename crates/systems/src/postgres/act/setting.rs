@@ -292,7 +292,7 @@ impl Work<'_> {
                 // What the server cannot read now, a reload does not take up.
                 let told = async {
                     match client.query_typed(&question, &[]).await {
-                        Err(error) if error.as_db_error().is_some() => Ok(Vec::new()),
+                        Err(error) if sql::is_unreadable_file(&error) => Ok(Vec::new()),
                         told => told,
                     }
                 };

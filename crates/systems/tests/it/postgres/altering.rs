@@ -16,6 +16,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -386,6 +387,13 @@ async fn a_changed_file_of_access_is_not_read_unseen() {
     }
     if server.major() >= 16 {
         a_changed_file_that_another_includes_is_seen(&server, &at).await;
+        // What the server cannot read itself, a reload does not take up.
+        let ident = server.data_dir().join("pg_ident.conf");
+        std::fs::set_permissions(&ident, std::fs::Permissions::from_mode(0o000)).unwrap();
+        let unread = client.query("SELECT FROM pg_ident_file_mappings", &[]).await.unwrap_err();
+        assert_eq!(unread.code(), Some(&SqlState::INSUFFICIENT_PRIVILEGE));
+        assert_eq!(seen(&url).await.settings.unwrap().hidden_files, [""; 0]);
+        std::fs::set_permissions(&ident, std::fs::Permissions::from_mode(0o600)).unwrap();
         client.batch_execute("REVOKE SELECT ON pg_ident_file_mappings FROM tuner").await.unwrap();
         assert_eq!(seen(&url).await.settings.unwrap().hidden_files, ["what hba_file includes"]);
     }
